@@ -1,0 +1,1 @@
+"""The methods of the backup guide, one flow to a file."""

@@ -1,0 +1,111 @@
+"""The one door through which external programs on the host are run.
+
+Every program gets a timeout, runs in a process group of its own and is ended as a group; secrets named by the caller are
+removed from what an error shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import BackupError, ProgramFailed
+
+logger = logging.getLogger(__name__)
+
+STDERR_KEPT_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program printed, after it proved success with exit code 0."""
+
+    stdout: str
+    stderr: str
+
+
+def run(
+    command: Sequence[str],
+    *,
+    timeout_seconds: float,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    secrets: Sequence[str] = (),
+) -> Output:
+    """Run a program to its end and return what it printed.
+
+    `environment` is added to ours. Raise ProgramFailed when it cannot be started, exits other than 0, or is still running
+    after `timeout_seconds`, when its whole process group is killed.
+    """
+    shown = tuple(_without(secrets, word) for word in command)
+    try:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=directory,
+            env={**os.environ, **environment} if environment else None,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ProgramFailed(
+            f"cannot start {shown[0]}: {error.strerror}", command=shown, hint=f"is {shown[0]} installed and on PATH?"
+        ) from error
+    try:
+        out, err = process.communicate(stdin, timeout=timeout_seconds)
+    except subprocess.TimeoutExpired:
+        end_group(process)
+        raise ProgramFailed(
+            f"{' '.join(shown)} did not end within {timeout_seconds:g} s and was killed", command=shown, transient=True
+        ) from None
+    except BaseException:
+        end_group(process)
+        raise
+    stderr = _without(secrets, err.decode(errors="replace"))[-STDERR_KEPT_BYTES:]
+    if process.returncode != 0:
+        raise ProgramFailed(
+            f"{' '.join(shown)} failed with exit code {process.returncode}: {stderr.strip() or '(no message)'}",
+            command=shown,
+            exit_code_seen=process.returncode,
+            stderr=stderr,
+        )
+    return Output(out.decode(errors="replace"), stderr)
+
+
+def start_detached(command: Sequence[str], *, pass_fds: Sequence[int] = (), directory: Path | None = None) -> int:
+    """Start a program that outlives us, in a session of its own with no terminal; return its process id."""
+    process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=directory,
+        start_new_session=True,
+        pass_fds=tuple(pass_fds),
+    )
+    return process.pid
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and everything it started, and collect it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        process.communicate(timeout=10)
+    except subprocess.TimeoutExpired as error:
+        raise BackupError(f"process {process.pid} cannot be killed", hint="is it stuck on a dead file system?") from error
+
+
+def _without(secrets: Sequence[str], text: str) -> str:
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "*****")
+    return text

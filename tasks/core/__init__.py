@@ -1,0 +1,1 @@
+"""Values and decisions: no disk, clock, network or Prefect."""

@@ -1,0 +1,66 @@
+"""The few kinds of error, each caught by somebody who then does something different.
+
+Every error says what is, with the value seen, and carries a hint: one thing worth trying.
+"""
+
+
+class BackupError(Exception):
+    """Tell what went wrong, and what to try.
+
+    `transient` is true only where waiting could cure it: the retry policy in `tasks/retries.py` asks
+    nothing else. `exit_code` is what the command line leaves with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", transient: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.transient = transient
+
+    def __str__(self) -> str:
+        """Give the message and, where there is one, the hint on a line of its own."""
+        return f"{self.message}\nHINT: {self.hint}" if self.hint else self.message
+
+
+class UsageError(BackupError):
+    """A wrong parameter or setting: nothing was touched, and trying again changes nothing."""
+
+    exit_code = 2
+
+
+class Refused(BackupError):
+    """A guard said no before anything was touched: unfit archive, ambiguous stack, too little room."""
+
+
+class ArchiveDamaged(Refused):
+    """The archive's bytes are not what was sealed: truncated, altered, or never complete."""
+
+
+class Busy(BackupError):
+    """Another run holds the installation's lock; it was left alone."""
+
+    exit_code = 75
+
+
+class ProgramFailed(BackupError):
+    """An external program did not prove that it succeeded.
+
+    Keeps the command (its secrets removed), the exit code (None: killed or unknown) and the end of its stderr.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        command: tuple[str, ...] = (),
+        exit_code_seen: int | None = None,
+        stderr: str = "",
+        hint: str = "",
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message, hint=hint, transient=transient)
+        self.command = command
+        self.exit_code_seen = exit_code_seen
+        self.stderr = stderr

@@ -1,0 +1,183 @@
+"""The manifest inside every archive, and the record (sidecar) beside it.
+
+The format is a promise to strangers and is written down in the README. `version` grows when an old reader would misunderstand
+a new archive; unknown fields are ignored, so that additions need no new version.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from tasks.core.errors import ArchiveDamaged
+
+MANIFEST_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+Method = Literal["hot", "complete", "online"]
+Format = Literal["guide", "fast"]
+Verdict = Literal["verified", "different", "failed", "legacy"]
+Sha256 = str
+
+
+class Value(BaseModel):
+    """A frozen value that reads and writes JSON and ignores what a newer version added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Member(Value):
+    """One regular file of an archive: its name below the top directory, its size, and the SHA-256 of its content."""
+
+    name: str
+    bytes: NonNegativeInt
+    sha256: Sha256
+
+
+class TableCensus(Value):
+    """What a table holds: the row count and the order-independent digest of its rows (see `tasks/core/census.py`)."""
+
+    rows: NonNegativeInt
+    digest: str
+
+
+class Census(Value):
+    """What "the same data" means: two databases with equal censuses hold the same content.
+
+    Taken from the stream of `pg_dump` itself, so it is of exactly the dump's snapshot. `tables` are keyed by quoted,
+    schema-qualified name with the column list; `sequences` give each sequence's `setval` arguments; `schema` maps each
+    object of the dump (its kind and name) to the digest of its definition; `large_objects` counts and digests them.
+    """
+
+    tables: dict[str, TableCensus]
+    sequences: dict[str, str]
+    large_objects: TableCensus
+    schema_objects: dict[str, str]
+
+
+class DatabaseFacts(Value):
+    """The database and server that a backup was taken from: what a restore compares before it touches anything."""
+
+    name: str
+    owner: str
+    encoding: str
+    collation: str
+    character_type: str
+    locale_provider: str = "libc"
+    icu_locale: str | None = None
+    collation_version: str | None = None
+    settings: dict[str, list[str]] = Field(default_factory=dict)
+    roles: list[str] = Field(default_factory=list)
+    size_bytes: NonNegativeInt = 0
+    server_version: str
+    server_major: int
+    system_identifier: str = ""
+    libc: str = ""
+    architecture: str = ""
+    migration_head: str | None = None
+    extensions: dict[str, str] = Field(default_factory=dict)
+
+
+class ImageFacts(Value):
+    """Which image a service ran: the name it was asked for by, its id, and the registry's digest where one is known."""
+
+    service: str
+    image: str
+    image_id: str
+    digest: str | None = None
+
+
+class Manifest(Value):
+    """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy."""
+
+    version: int
+    name: str
+    method: Method
+    format: Format
+    installation: str
+    project: str
+    created_at: AwareDatetime
+    downtime_seconds: float = 0.0
+    program_version: str = ""
+    database: DatabaseFacts
+    images: list[ImageFacts]
+    superuser: str = ""
+    pgdata: str = ""
+    data_target: str = ""
+    keys_target: str = ""
+    compose_files: list[str] = Field(default_factory=list)
+    members: list[Member]
+    census: Census | None = None
+
+
+class Verification(Value):
+    """The verdict of a restore on staging, bound to the archive's SHA-256 at that time."""
+
+    verdict: Verdict
+    at: AwareDatetime
+    archive_sha256: Sha256
+    rows: NonNegativeInt
+    tables: NonNegativeInt
+    attachments: NonNegativeInt
+    differences: list[str]
+    restore_seconds: float
+    seconds: float
+    data_age_seconds: float | None = None
+
+
+class Record(Value):
+    """The sidecar beside an archive: the cheap way to list, and the place of the verdict.
+
+    `seconds` is how long the backup took. A verification counts only while its `archive_sha256` equals `sha256`.
+    """
+
+    file: str
+    bytes: NonNegativeInt
+    sha256: Sha256
+    seconds: float
+    manifest: Manifest
+    verification: Verification | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Tell whether these very bytes were restored and found equal."""
+        found = self.verification
+        return found is not None and found.verdict == "verified" and found.archive_sha256 == self.sha256
+
+
+def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
+    """Read a manifest written by this or an older version.
+
+    Raise ArchiveDamaged where it is not one, or was written by a newer version than this program understands.
+    """
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ArchiveDamaged(f"{source} is not a manifest: {_first_problem(error)}") from error
+    if manifest.version > MANIFEST_VERSION:
+        raise ArchiveDamaged(
+            f"{source} has manifest version {manifest.version}; this program reads up to {MANIFEST_VERSION}",
+            hint="update mailarchiver-backup",
+        )
+    return manifest
+
+
+def parse_record(text: str | bytes, *, source: str) -> Record:
+    """Read a sidecar; raise ArchiveDamaged where it is not one."""
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError as error:
+        raise ArchiveDamaged(f"{source} is not a record of a backup: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def is_older_than(created_at: datetime, now: datetime, *, hours: float) -> bool:
+    """Tell whether a moment lies more than so many hours before `now`."""
+    return (now - created_at).total_seconds() > hours * 3600

@@ -1,0 +1,55 @@
+"""Names of archives: `mailarchiver-backup-YYYYMMDD-HHMMSS`, in UTC, with a suffix where two would collide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from tasks.core.manifest import Format
+
+PREFIX = "mailarchiver-backup-"
+EXTENSIONS: dict[Format, str] = {"guide": ".tar.gz", "fast": ".tar.zst"}
+RECORD_EXTENSION = ".manifest.json"
+PARTIAL_EXTENSION = ".partial"
+
+_NAME = re.compile(r"mailarchiver-backup-(\d{8}-\d{6})(?:-\d+)?")
+
+
+def backup_name(now: datetime, taken: Collection[str] = ()) -> str:
+    """Name a backup begun at `now` so that it differs from all `taken` names.
+
+    >>> backup_name(datetime(2026, 3, 1, 2, 0, 5, tzinfo=UTC), ["mailarchiver-backup-20260301-020005"])
+    'mailarchiver-backup-20260301-020005-2'
+    """
+    name = f"{PREFIX}{now.astimezone(UTC):%Y%m%d-%H%M%S}"
+    number = 1
+    candidate = name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+def split_archive_name(file_name: str) -> tuple[str, Format] | None:
+    """Split an archive's file name into the backup's name and format; None where it is not one of ours or the guide's.
+
+    >>> split_archive_name("mailarchiver-backup-20260301-020005.tar.gz")
+    ('mailarchiver-backup-20260301-020005', 'guide')
+    """
+    for archive_format, extension in EXTENSIONS.items():
+        stem = file_name.removesuffix(extension)
+        if stem != file_name and _NAME.fullmatch(stem):
+            return stem, archive_format
+    return None
+
+
+def time_in_name(name: str) -> datetime | None:
+    """Read the moment in a backup's name (the guide's own names carry local time); None where there is none."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        return datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None

@@ -1,0 +1,246 @@
+"""Read a plain `pg_dump` as a stream of events, without ever holding more than a piece of it.
+
+Only what pg_dump writes is understood: SQL statements with standard_conforming_strings on, `COPY ... FROM stdin` with its rows,
+`\\restrict` and `\\unrestrict`, comments. Anything else is refused, above all psql's other backslash commands: they would
+run programs. (Source of the format: PostgreSQL's src/bin/pg_dump/pg_backup_archiver.c and pg_backup_db.c.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from tasks.core.dump_events import (
+    CopyBegin,
+    CopyData,
+    CopyEnd,
+    DumpComplete,
+    DumpEvent,
+    LargeObjectBegin,
+    LargeObjectData,
+    Section,
+    Statement,
+    Title,
+)
+from tasks.core.errors import ArchiveDamaged
+
+TRAILER = b"-- PostgreSQL database dump complete"
+STATEMENT_LIMIT_BYTES = 64 * 1024 * 1024
+
+_TITLE = re.compile(
+    rb"-- (?:Data for )?Name: (?P<name>.*); Type: (?P<kind>[^;]*); Schema: (?P<schema>.*); Owner:(?: (?P<owner>.*?))?"
+    rb"(?:; Tablespace: .*)?\s*$",
+    re.DOTALL,
+)
+_COPY = re.compile(rb"COPY (?P<target>.+) FROM stdin;", re.DOTALL)
+_TOKEN = re.compile(
+    rb"""
+      [eE]'(?:[^'\\]|\\.|'')*'
+    | '(?:[^']|'')*'
+    | "(?:[^"]|"")*"
+    | \$(?P<tag>(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?)\$.*?\$(?P=tag)\$
+    | --[^\n]*\n
+    | /\*.*?\*/
+    | (?P<word>[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)
+    | [^A-Za-z_\x80-\xff'"$\-/;()]+
+    | (?P<single>.)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_OPENS_A_TOKEN = re.compile(rb"""['"]|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?(?:\$|\Z)|/\*|--""")
+_LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\);")
+_LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, '\\x([0-9a-f]*)'\);")
+_LO_CLOSE = re.compile(rb"SELECT pg_catalog\.lo_close\(0\);")
+
+_POST_DATA_KINDS = {
+    "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH", "STATISTICS", "RULE", "TRIGGER", "EVENT TRIGGER",
+    "MATERIALIZED VIEW DATA", "POLICY", "ROW SECURITY", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA",
+    "SUBSCRIPTION", "SUBSCRIPTION TABLE", "DEFAULT ACL",
+}  # fmt: skip
+_DATA_KINDS = {"TABLE DATA", "SEQUENCE SET", "BLOBS", "BLOB DATA"}
+
+
+def read_sql_dump(chunks: Iterable[bytes]) -> Iterator[DumpEvent]:
+    """Yield the events of a plain dump.
+
+    Raise ArchiveDamaged where the bytes are no such dump, or end inside a statement or inside a table's rows. Whether the dump is
+    complete is told by a `DumpComplete` event alone: callers must have seen it before they call a dump good.
+    """
+    return _Reader(iter(chunks)).events()
+
+
+class _Reader:
+    """The lexer's state: a buffer, the place in it, and the section of the dump we are in."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._buffer = b""
+        self._at = 0
+        self._ended = False
+        self._section: Section = "pre-data"
+        self._in_large_object = False
+
+    def events(self) -> Iterator[DumpEvent]:
+        while self._skip_space():
+            if self._looking_at(b"--"):
+                yield from self._comment(self._line())
+            elif self._looking_at(b"\\"):
+                self._backslash_command(self._line())
+            else:
+                statement = self._statement()
+                copy = _COPY.fullmatch(statement)
+                if copy:
+                    self._section = "data"
+                    yield CopyBegin(copy["target"].decode())
+                    self._line()
+                    yield from self._rows(copy["target"])
+                    yield CopyEnd()
+                else:
+                    yield from self._sql(statement)
+
+    def _comment(self, line: bytes) -> Iterator[DumpEvent]:
+        if line == TRAILER:
+            yield DumpComplete()
+            return
+        # A name with a newline in it is the one thing that could make a title ambiguous; pg_dump replaces newlines by spaces.
+        title = _TITLE.match(line)
+        if title:
+            kind = title["kind"].decode()
+            if kind in _DATA_KINDS:
+                self._section = "data"
+            elif self._section == "data" or kind in _POST_DATA_KINDS:
+                self._section = "post-data"
+            schema, owner = title["schema"].decode(), (title["owner"] or b"").decode()
+            yield Title(kind, "" if schema == "-" else schema, title["name"].decode(), "" if owner == "-" else owner)
+
+    def _backslash_command(self, line: bytes) -> None:
+        if not re.fullmatch(rb"\\(un)?restrict [A-Za-z0-9]+", line):
+            raise ArchiveDamaged(
+                f"the dump contains the psql command {line[:60].decode(errors='replace')!r}",
+                hint="pg_dump writes none but \\restrict and \\unrestrict; was the file edited?",
+            )
+
+    def _sql(self, statement: bytes) -> Iterator[DumpEvent]:
+        if opened := _LO_OPEN.fullmatch(statement):
+            self._in_large_object = True
+            yield LargeObjectBegin(int(opened[1]))
+        elif written := _LO_WRITE.fullmatch(statement):
+            if not self._in_large_object:
+                raise ArchiveDamaged("the dump writes to a large object that it has not opened")
+            yield LargeObjectData(bytes.fromhex(written[1].decode()))
+        elif _LO_CLOSE.fullmatch(statement):
+            self._in_large_object = False
+        elif statement not in (b"BEGIN;", b"COMMIT;"):  # pg_dump wraps large objects in these; the loader does its own
+            yield Statement(statement, self._section)
+
+    def _rows(self, target: bytes) -> Iterator[DumpEvent]:
+        at_row_start = True
+        while True:
+            if at_row_start:
+                while len(self._buffer) - self._at < 3 and self._fill():
+                    pass
+                if self._looking_at(b"\\.\n"):
+                    self._at += 3
+                    return
+            end = self._buffer.find(b"\n\\.\n", self._at)
+            if end >= 0:
+                yield CopyData(self._take(end + 1))
+                self._at += 3
+                return
+            # Keep back the last three bytes: the end mark may be cut in two.
+            stop = len(self._buffer) - 3
+            if stop > self._at:
+                newline = self._buffer.rfind(b"\n", self._at, stop)
+                stop = newline + 1 if newline >= 0 else stop
+                data = self._take(stop)
+                at_row_start = data.endswith(b"\n")
+                yield CopyData(data)
+            if not self._fill():
+                raise ArchiveDamaged(f"the dump ends inside the rows of {target.decode(errors='replace')[:80]}")
+
+    def _statement(self) -> bytes:
+        """Take one statement up to the semicolon that ends it, past quotes, comments, parentheses and SQL function bodies."""
+        length = 0  # of the statement so far; counted from self._at, which filling may move
+        body = _FunctionBody()
+        parentheses = 0
+        while True:
+            token = _TOKEN.match(self._buffer, self._at + length)
+            if token is None or (not self._ended and token.end() == len(self._buffer)) or self._is_cut(token):
+                # The token may go on in the next chunk: read it again from its start when there is more.
+                if len(self._buffer) - self._at > STATEMENT_LIMIT_BYTES:
+                    raise ArchiveDamaged(f"the dump holds a statement of more than {STATEMENT_LIMIT_BYTES} bytes")
+                if not self._fill() and (token is None or self._is_cut(token)):
+                    cut = self._buffer[self._at : self._at + 60].decode(errors="replace")
+                    raise ArchiveDamaged(f"the dump ends inside the statement {cut!r}")
+                continue
+            length = token.end() - self._at
+            if token["word"]:
+                if not parentheses:
+                    body.see(token["word"].lower())
+            elif single := token["single"]:
+                parentheses += {b"(": 1, b")": -1}.get(single, 0)
+                if single == b";" and parentheses <= 0 and not body.depth:
+                    return self._take(self._at + length)
+
+    def _is_cut(self, token: re.Match[bytes]) -> bool:
+        """Tell whether a single character is really the beginning of a literal or comment that has no end yet."""
+        return bool(token["single"] and _OPENS_A_TOKEN.match(self._buffer, token.start()))
+
+    def _skip_space(self) -> bool:
+        """Move to the next byte that is not space; tell whether there is one."""
+        while True:
+            while self._at < len(self._buffer) and self._buffer[self._at : self._at + 1] in (b" ", b"\n", b"\t", b"\r"):
+                self._at += 1
+            if self._at < len(self._buffer):
+                return True
+            if not self._fill():
+                return False
+
+    def _looking_at(self, text: bytes) -> bool:
+        while len(self._buffer) - self._at < len(text) and self._fill():
+            pass
+        return self._buffer.startswith(text, self._at)
+
+    def _line(self) -> bytes:
+        while (end := self._buffer.find(b"\n", self._at)) < 0:
+            if len(self._buffer) - self._at > STATEMENT_LIMIT_BYTES:
+                raise ArchiveDamaged("the dump holds a comment without an end")
+            if not self._fill():
+                return self._take(len(self._buffer))
+        line = self._take(end)
+        self._at += 1
+        return line
+
+    def _take(self, end: int) -> bytes:
+        taken = self._buffer[self._at : end]
+        self._at = end
+        return taken
+
+    def _fill(self) -> bool:
+        """Append the next chunk to what is left of the buffer; tell whether there was one."""
+        for chunk in self._chunks:
+            if chunk:
+                self._buffer = self._buffer[self._at :] + chunk
+                self._at = 0
+                return True
+        self._ended = True
+        return False
+
+
+class _FunctionBody:
+    """Follow `CREATE FUNCTION ... BEGIN ATOMIC ...; END`, whose semicolons end no statement (as psql's lexer does)."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self._words: list[bytes] = []
+
+    def see(self, word: bytes) -> None:
+        if len(self._words) < 4:
+            self._words.append(word)
+        words = self._words[:1] + self._words[3:] if self._words[1:3] == [b"or", b"replace"] else self._words
+        if words[:1] != [b"create"] or words[1:2] not in ([b"function"], [b"procedure"]):
+            return
+        if word == b"begin" or (word == b"case" and self.depth):
+            self.depth += 1
+        elif word == b"end" and self.depth:
+            self.depth -= 1

@@ -1,0 +1,226 @@
+"""Databases of a server as whole things: what they are, making, dropping, and swapping them by name."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from tasks.adapters.postgres import Session, quoted, quoted_literal
+from tasks.core.errors import BackupError, Refused
+from tasks.core.manifest import DatabaseFacts
+
+logger = logging.getLogger(__name__)
+
+NAME_LIMIT_BYTES = 63
+COPY_ROW_LIMIT_BYTES = 0x3FFFFFFF  # MaxAllocSize: one row of COPY's text must fit into it
+TOAST_WORTH_A_LOOK_BYTES = 1 << 20
+
+
+def database_facts(session: Session) -> DatabaseFacts:
+    """Gather what a restore must compare, from the database that the session is in."""
+    major = server_major(session)
+    provider, locale, version = "'c'", "NULL", "NULL"
+    if major >= 15:
+        provider, version = "datlocprovider::text", "datcollversion"
+        locale = "datlocale" if major >= 17 else "daticulocale"
+    (row,) = session.execute(
+        f"SELECT datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype, {provider}, {locale}, {version},"
+        " pg_database_size(oid) FROM pg_database WHERE datname = current_database()"
+    )
+    banner = str(session.value("SELECT version()"))
+    platform = re.search(r" on (\S+?)-\S*linux-(\w+)", banner)
+    return DatabaseFacts(
+        name=row[0],
+        owner=row[1],
+        encoding=row[2],
+        collation=row[3],
+        character_type=row[4],
+        locale_provider={"c": "libc", "i": "icu", "b": "builtin"}.get(row[5], row[5]),
+        icu_locale=row[6],
+        collation_version=row[7],
+        size_bytes=row[8],
+        settings=database_settings(session),
+        roles=[
+            name for (name,) in session.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY rolname")
+        ],
+        server_version=str(session.value("SHOW server_version")),
+        server_major=major,
+        system_identifier=str(session.value("SELECT system_identifier FROM pg_control_system()")),
+        architecture=platform[1] if platform else "",
+        libc=platform[2] if platform else "",
+        migration_head=migration_head(session),
+        extensions=dict(session.execute("SELECT extname, extversion FROM pg_extension ORDER BY extname")),
+    )
+
+
+def server_major(session: Session) -> int:
+    """Give the server's major version: 17."""
+    return int(session.value("SHOW server_version_num")) // 10_000
+
+
+def database_settings(session: Session) -> dict[str, list[str]]:
+    """Read `ALTER DATABASE ... SET` of the current database: by role ("" for all roles), as `name=value`."""
+    rows = session.execute(
+        "SELECT coalesce(pg_get_userbyid(nullif(setrole, 0)), ''), setconfig FROM pg_db_role_setting"
+        " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1"
+    )
+    return {role: list(settings) for role, settings in rows}
+
+
+def migration_head(session: Session) -> str | None:
+    """Find the application's schema version: the last row of `__EFMigrationsHistory`; None where there is no such table."""
+    schema = session.value(
+        "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relname = '__EFMigrationsHistory' AND c.relkind = 'r' ORDER BY 1 LIMIT 1"
+    )
+    if schema is None:
+        return None
+    head = session.value(f'SELECT max("MigrationId") FROM {quoted(schema)}."__EFMigrationsHistory"')
+    return None if head is None else str(head)
+
+
+def oversized_values(session: Session) -> list[str]:
+    """Name the tables that hold a row no dump can carry, in words; usually none.
+
+    A row's COPY text must stay below 1 GiB, and bytea doubles as hex: so a `bytea` of 512 MB makes pg_dump fail, in every format.
+    Values are not read: their sizes stand in the rows' pointers. Tables with little out-of-line data are passed over.
+    """
+    tables = session.execute(
+        "SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+        " AND pg_relation_size(nullif(c.reltoastrelid, 0)) > %s",
+        (TOAST_WORTH_A_LOOK_BYTES,),
+    )
+    found = []
+    for oid, schema, table in tables:
+        columns = session.execute(
+            "SELECT attname, atttypid = 'bytea'::regtype FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped"
+            " AND attgenerated = '' AND atttypid IN ('bytea'::regtype, 'text'::regtype, 'varchar'::regtype)",
+            (oid,),
+        )
+        lengths = [
+            f"coalesce(octet_length({quoted(name)})::bigint * {2 if is_bytea else 1}, 0)" for name, is_bytea in columns
+        ]
+        if not lengths:
+            continue
+        longest = session.value(f"SELECT max({' + '.join(lengths)}) FROM ONLY {quoted(schema)}.{quoted(table)}")
+        if longest is not None and longest + 64 >= COPY_ROW_LIMIT_BYTES:
+            found.append(f"{schema}.{table} holds a row of {longest:,} bytes as dump text")
+    return found
+
+
+def database_exists(session: Session, name: str) -> bool:
+    """Tell whether the server has a database of this name."""
+    return bool(session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)))
+
+
+def databases_commented(session: Session, prefix: str) -> dict[str, str]:
+    """Find databases by the beginning of their comment: name -> comment."""
+    rows = session.execute(
+        "SELECT datname, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
+        " WHERE starts_with(shobj_description(oid, 'pg_database'), %s) ORDER BY datname",
+        (prefix,),
+    )
+    return dict(rows)
+
+
+def beside_name(name: str, suffix: str) -> str:
+    """Name a database that stands beside another, within PostgreSQL's 63 bytes."""
+    room = NAME_LIMIT_BYTES - len(suffix.encode()) - 1
+    return f"{name.encode()[:room].decode(errors='ignore')}_{suffix}"
+
+
+def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: str, comment: str) -> None:
+    """Make an empty database with the encoding and locale of another, from template0 so that nothing else is in it.
+
+    Raise Refused where the server's libc or ICU does not have that locale.
+    """
+    options = [
+        "TEMPLATE template0",
+        f"ENCODING {quoted_literal(like.encoding)}",
+        f"LC_COLLATE {quoted_literal(like.collation)}",
+        f"LC_CTYPE {quoted_literal(like.character_type)}",
+        f"OWNER {quoted(owner)}",
+    ]
+    if server_major(session) >= 15 and like.locale_provider != "libc":
+        options.append(f"LOCALE_PROVIDER {like.locale_provider}")
+        if like.icu_locale:
+            option = "ICU_LOCALE" if like.locale_provider == "icu" else "BUILTIN_LOCALE"
+            options.append(f"{option} {quoted_literal(like.icu_locale)}")
+    try:
+        session.execute(f"CREATE DATABASE {quoted(name)} {' '.join(options)}")
+    except BackupError as error:
+        if "locale" in error.message or "encoding" in error.message:
+            raise Refused(
+                f"this server cannot make a database with the backup's locale {like.collation!r}: {error.message}",
+                hint="use the image that the backup was taken from (see `manifest.json` in the archive)",
+            ) from error
+        raise
+    session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {quoted_literal(comment)}")
+
+
+def apply_settings(session: Session, name: str, settings: dict[str, list[str]]) -> None:
+    """Give a database its `ALTER DATABASE ... SET` lines, those for single roles too."""
+    for role, lines in settings.items():
+        for line in lines:
+            setting, _, value = line.partition("=")
+            whose = f"ROLE {quoted(role)} IN DATABASE {quoted(name)}" if role else f"DATABASE {quoted(name)}"
+            # A list-valued setting (search_path) is stored as SQL already; quoting it would make one name of it.
+            text = (
+                value
+                if setting in ("search_path", "temp_tablespaces", "local_preload_libraries")
+                else quoted_literal(value)
+            )
+            session.execute(f"ALTER {whose} SET {quoted(setting) if '.' not in setting else setting} TO {text}")
+
+
+def drop_database(session: Session, name: str) -> None:
+    """Drop a database and end the sessions in it; already gone is success."""
+    if not database_exists(session, name):
+        return
+    session.execute(f"ALTER DATABASE {quoted(name)} ALLOW_CONNECTIONS false")
+    end_sessions(session, name)
+    session.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+
+
+def end_sessions(session: Session, name: str) -> int:
+    """End all other sessions in a database; return how many."""
+    rows = session.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()", (name,)
+    )
+    return len(rows)
+
+
+def swap_databases(
+    session: Session, *, current: str, replacement: str, aside: str, comments: dict[str, str | None]
+) -> None:
+    """Put `replacement` in the place of `current`, which from then on is called `aside`, in one transaction: both renames or none.
+
+    `comments` are set in the same transaction (by the new names). Nobody may be in either database: the caller has stopped the
+    application; what else is connected is ended. `current` may be missing.
+    """
+    for name in (current, replacement):
+        end_sessions(session, name)
+    exists = database_exists(session, current)
+    with session.transaction():
+        if exists:
+            session.execute(f"ALTER DATABASE {quoted(current)} RENAME TO {quoted(aside)}")
+        session.execute(f"ALTER DATABASE {quoted(replacement)} RENAME TO {quoted(current)}")
+        for name, comment in comments.items():
+            if name != aside or exists:
+                text = "NULL" if comment is None else quoted_literal(comment)
+                session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {text}")
+
+
+def database_comment(session: Session, name: str) -> str | None:
+    """Read a database's comment."""
+    found: Any = session.value(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", (name,)
+    )
+    return None if found is None else str(found)
+
+
+def role_exists(session: Session, name: str) -> bool:
+    """Tell whether the server has a role of this name."""
+    return bool(session.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)))

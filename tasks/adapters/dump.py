@@ -1,0 +1,274 @@
+"""Run `pg_dump` inside the server's container and hand over its bytes as they come.
+
+Always the version that matches the server, no shell, no uncompressed copy on disk. Where we are root beside the engine, the bytes come
+through a FIFO that both sides can see, since Docker's own stream costs several times the dump's work (see tests/benchmarks); elsewhere
+they come through Docker. Both give the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from tasks.adapters import docker_engine
+from tasks.adapters.docker_program import Program
+from tasks.adapters.postgres import application_name
+from tasks.core.errors import BackupError, ProgramFailed
+from tasks.core.installation import Installation
+from tasks.core.manifest import Format
+
+logger = logging.getLogger(__name__)
+
+PIPE_BYTES = 1 << 20
+READ_BYTES = 1 << 20
+# A writer of 4 KiB pieces would wake us for each of them; a millisecond lets the pipe fill instead.
+GATHER_SECONDS = 0.001
+SHARED_MEMORY = ("dev", "shm")
+
+
+@dataclass(frozen=True, slots=True)
+class DumpLimits:
+    """How long a dump may wait for a table's lock, stay silent, and take altogether."""
+
+    lock_wait_seconds: float = 120
+    idle_seconds: float = 600
+    total_seconds: float = 24 * 3600
+
+
+def dump_database(
+    installation: Installation, database: str, archive_format: Format, *, snapshot: str | None, limits: DumpLimits
+) -> Iterator[bytes]:
+    """Yield the dump of a database, in `snapshot` where one is given.
+
+    The iterator ends normally only when pg_dump exited with 0 after its last byte; raise ProgramFailed otherwise, with pg_dump's own
+    words (transient where a lock was not granted in time). Closing it early ends pg_dump in the container too.
+    """
+    options = ["--format=plain"] if archive_format == "guide" else ["--format=custom", "--compress=0"]
+    if snapshot is not None:
+        options.append(f"--snapshot={snapshot}")
+    command = [
+        "pg_dump",
+        f"--username={installation.database.superuser}",
+        f"--dbname={connection_string(database)}",
+        "--no-password",
+        f"--lock-wait-timeout={int(limits.lock_wait_seconds * 1000)}",
+        *options,
+    ]
+    deadline = time.monotonic() + limits.total_seconds
+    with client_environment(installation) as environment, _fifo(installation) as fifo:
+        if fifo is None:
+            with docker_engine.start_program(
+                installation.postgres.container_id, command, environment=environment
+            ) as program:
+                yield from _within(program.chunks(idle_timeout_seconds=limits.idle_seconds), deadline, program)
+                _prove_success(program, limits)
+            return
+        command.append(f"--file={fifo.path}")
+        with docker_engine.start_program(
+            installation.postgres.container_id, command, user="0", environment=environment
+        ) as program:
+            yield from _within(_read_fifo(fifo.descriptor, program, limits.idle_seconds), deadline, program)
+            _prove_success(program, limits)
+
+
+def dump_roles(installation: Installation, *, timeout_seconds: float) -> bytes:
+    """Return `pg_dumpall --roles-only`: every role with its password's hash and its memberships, as SQL. Keep it as secret as the dump."""
+    with client_environment(installation) as environment:
+        output = docker_engine.run_program(
+            installation.postgres.container_id,
+            ["pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
+             f"--database={connection_string('postgres')}"],
+            environment=environment,
+            timeout_seconds=timeout_seconds,
+        )  # fmt: skip
+    if "PostgreSQL database cluster dump complete" not in output.stdout:
+        raise ProgramFailed("pg_dumpall ended without its end mark", stderr=output.stderr)
+    return output.stdout.encode()
+
+
+def schema_sections(installation: Installation, head: bytes, section: str, *, timeout_seconds: float) -> bytes:
+    """Turn the head of a custom dump into the SQL of one section (`pre-data` or `post-data`), by the container's own pg_restore."""
+    with docker_engine.start_program(
+        installation.postgres.container_id, ["pg_restore", f"--section={section}", "--file=-"], stdin=True
+    ) as program:
+        try:
+            program.write(head, idle_timeout_seconds=timeout_seconds)
+        except ProgramFailed as error:
+            # pg_restore needs no more than the table of contents and may leave before it has read all of it.
+            logger.debug("pg_restore stopped reading: %s", error)
+        program.close_stdin()
+        text = b"".join(program.chunks(idle_timeout_seconds=timeout_seconds))
+        code = program.wait(timeout_seconds)
+        if code != 0:
+            raise program.failure(f"failed with exit code {code}", exit_code=code)
+    return text
+
+
+@contextmanager
+def client_environment(installation: Installation) -> Iterator[dict[str, str]]:
+    """Give the environment in which PostgreSQL's programs inside the container can log in, without a password in sight.
+
+    The official image trusts its own socket. Where an installation asks for a password there too, it goes into a file of mode 0600
+    in the container's memory for as long as the block lasts.
+    """
+    environment = {
+        "PGAPPNAME": application_name("dump"),
+        "PGOPTIONS": "-c bytea_output=hex",
+        "PGTZ": "UTC",  # so that the text of a timestamp does not depend on the server's settings
+        "PGCONNECT_TIMEOUT": "15",
+    }
+    container = installation.postgres.container_id
+    superuser = installation.database.superuser
+    probe = ["psql", "-w", "-X", "-q", f"--username={superuser}", f"--dbname={connection_string('postgres')}", "-c", ""]
+    try:
+        docker_engine.run_program(container, probe, environment=environment, timeout_seconds=60)
+    except ProgramFailed as error:
+        if "password" not in error.stderr:
+            raise
+        password_file = f"/dev/shm/mailarchiver-backup-{uuid.uuid4().hex}.pgpass"
+        line = f"*:*:*:*:{_escaped(installation.database.superuser_password)}\n".encode()
+        docker_engine.run_program(
+            container, ["sh", "-c", 'umask 077; cat > "$0"', password_file], stdin=line, timeout_seconds=30
+        )
+        try:
+            yield {**environment, "PGPASSFILE": password_file}
+        finally:
+            docker_engine.run_program(container, ["rm", "-f", password_file], timeout_seconds=30)
+        return
+    yield environment
+
+
+def connection_string(database: str) -> str:
+    """Write a database's name so that no character in it (`=`, quotes, spaces) can be taken for anything else."""
+    escaped = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"dbname='{escaped}'"
+
+
+def _escaped(password: str) -> str:
+    return password.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def _prove_success(program: Program, limits: DumpLimits) -> None:
+    code = program.wait(limits.idle_seconds)
+    if code == 0:
+        return
+    stderr = program.stderr_tail
+    if "canceling statement due to lock timeout" in stderr:
+        failure = program.failure(f"got no lock within {limits.lock_wait_seconds:g} s", exit_code=code, transient=True)
+        failure.hint = "a VACUUM FULL or a migration may be running; try later or raise lock_wait_seconds"
+        raise failure
+    lost = any(
+        words in stderr
+        for words in ("terminating connection", "server closed the connection", "the database system is")
+    )
+    raise program.failure(f"failed with exit code {code}", exit_code=code, transient=lost)
+
+
+def _within(chunks: Iterator[bytes], deadline: float, program: Program) -> Iterator[bytes]:
+    for chunk in chunks:
+        if time.monotonic() > deadline:
+            raise program.failure("did not end within its time limit")
+        yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class _Fifo:
+    path: str  # as the container sees it
+    descriptor: int
+
+
+@contextmanager
+def _fifo(installation: Installation) -> Iterator[_Fifo | None]:
+    """Make a FIFO in the container's own shared memory, or give None where we cannot reach it from here."""
+    directory = _shared_memory(installation)
+    if directory is None:
+        yield None
+        return
+    name = f"mailarchiver-backup-{uuid.uuid4().hex}.fifo"
+    try:
+        try:
+            os.mkfifo(name, 0o600, dir_fd=directory)
+            os.chown(name, os.fstat(directory).st_uid, -1, dir_fd=directory, follow_symlinks=False)
+            descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory)
+        except OSError as error:
+            logger.debug("no FIFO in the container's shared memory: %s", error)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+            yield None
+            return
+        try:
+            if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                raise BackupError(
+                    "the FIFO in the container's shared memory was replaced", hint="who else works in there?"
+                )
+            with suppress(OSError):  # the limit for pipes may be lower; then it is only slower
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            yield _Fifo(f"/{'/'.join(SHARED_MEMORY)}/{name}", descriptor)
+        finally:
+            os.close(descriptor)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _shared_memory(installation: Installation) -> int | None:
+    """Open the container's /dev/shm through /proc, following no link on the way; None where that is not ours to do."""
+    if os.geteuid() != 0 or not docker_engine.engine_is_local():
+        return None
+    container = docker_engine.container(installation.postgres.container_id)
+    if container is None or container.pid <= 0:
+        return None
+    try:
+        current = os.open(f"/proc/{container.pid}/root", os.O_RDONLY | os.O_DIRECTORY)
+        for part in SHARED_MEMORY:
+            try:
+                deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+            finally:
+                os.close(current)
+            current = deeper
+    except OSError as error:
+        logger.debug("cannot see the container's shared memory from here: %s", error)
+        return None
+    return current
+
+
+def _read_fifo(descriptor: int, program: Program, idle_timeout_seconds: float) -> Iterator[bytes]:
+    """Yield what the program writes into the FIFO until it closes it, or ends without ever having opened it."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.register(program.fileno(), select.POLLIN)
+    opened = False
+    while True:
+        chunk = _read(descriptor)
+        if chunk:
+            opened = True
+            yield chunk
+            if len(chunk) < READ_BYTES // 8:
+                time.sleep(GATHER_SECONDS)
+            continue
+        if chunk == b"" and opened:
+            return
+        ready = dict(poll.poll(idle_timeout_seconds * 1000))
+        if not ready:
+            raise program.failure(f"sent nothing for {idle_timeout_seconds:g} s", transient=True)
+        if program.fileno() in ready and program.receive(idle_timeout_seconds) is None:
+            while chunk := _read(descriptor):
+                yield chunk
+            return
+
+
+def _read(descriptor: int) -> bytes | None:
+    """Read what is there: b"" where no writer is, None where a writer has nothing yet."""
+    try:
+        return os.read(descriptor, READ_BYTES)
+    except BlockingIOError:
+        return None

@@ -1,0 +1,210 @@
+"""Sessions with PostgreSQL, in our words; the only module that knows psycopg.
+
+A session goes to the container's own address with the password, so that a login is really proven, never through `trust`. Foreign
+exceptions end here: what waiting could cure (no connection, server starting, lock not granted) is marked transient.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from tasks.adapters.docker_engine import host_can_reach, relay
+from tasks.core.errors import BackupError, ProgramFailed
+from tasks.core.installation import Installation
+
+logger = logging.getLogger(__name__)
+
+Row = tuple[Any, ...]
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a database server answers, and as whom we log in."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+
+
+@contextmanager
+def server_of(installation: Installation) -> Iterator[Server]:
+    """Give the installation's server as its superuser: at the container's address, or through a relay where the host cannot reach it."""
+    database = installation.database
+    for address in installation.postgres.addresses:
+        if host_can_reach(address, database.port, timeout_seconds=2.0):
+            yield Server(address, database.port, database.superuser, database.superuser_password)
+            return
+    if installation.postgres.state != "running":
+        raise BackupError(
+            f"PostgreSQL (service {installation.postgres.name}) is {installation.postgres.state}, not running",
+            hint=f"docker compose -p {installation.project} start {installation.postgres.name}",
+        )
+    logger.debug("no address of %s can be reached from here; going through the container", installation.postgres.name)
+    with relay(installation.postgres.container_id, database.port) as (host, port):
+        yield Server(host, port, database.superuser, database.superuser_password)
+
+
+class Session:
+    """One connection; `execute` returns all rows, values arrive as Python's types."""
+
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
+        """Run one statement and return its rows (none for a statement that gives none)."""
+        with _our_errors(statement):
+            cursor = self._connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def run(self, statement: bytes) -> None:
+        """Run a statement of a dump exactly as it stands: no parameters, no interpretation of percent signs."""
+        with _our_errors(statement[:200].decode(errors="replace")):
+            self._connection.execute(statement, prepare=False)
+
+    def value(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """Run a statement and return the first column of its first row, None where there is no row."""
+        rows = self.execute(statement, parameters)
+        return rows[0][0] if rows else None
+
+    @contextmanager
+    def copy_in(self, statement: str) -> Iterator[Any]:
+        """Give a writer (`write(bytes)`) whose bytes go into the table; leaving normally ends the COPY."""
+        with (
+            _our_errors(statement),
+            self._connection.cursor() as cursor,
+            cursor.copy(statement) as copy,
+        ):
+            yield copy
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the block in one transaction: all of it happens or nothing."""
+        with _our_errors("transaction"), self._connection.transaction():
+            yield
+
+    @property
+    def backend_pid(self) -> int:
+        """Give the process id of this session's server process."""
+        return self._connection.info.backend_pid
+
+
+@contextmanager
+def session(
+    server: Server, database: str, *, purpose: str, settings: Mapping[str, str] | None = None
+) -> Iterator[Session]:
+    """Open a session that commits each statement by itself; close it on leaving.
+
+    `purpose` shows in pg_stat_activity as `mailarchiver-backup PURPOSE`. Raise BackupError where no login is possible: transient where
+    the server is not (yet) there, final where it refuses the password or has no such database.
+    """
+    options = " ".join(f"-c {name}={_option(value)}" for name, value in (settings or {}).items())
+    with _our_errors(f"connecting to database {database!r}", server):
+        connection = psycopg.connect(
+            host=server.host,
+            port=server.port,
+            user=server.user,
+            password=server.password,
+            dbname=database,
+            application_name=application_name(purpose),
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            keepalives_idle=30,
+            options=options or None,
+            autocommit=True,
+        )
+    try:
+        yield Session(connection)
+    finally:
+        connection.close()
+
+
+def application_name(purpose: str) -> str:
+    """Name our sessions so that they can be told from the application's, and ended by name."""
+    return f"mailarchiver-backup {purpose}"[:63]
+
+
+def quoted(name: str) -> str:
+    """Quote an identifier."""
+    return sql.Identifier(name).as_string(None)
+
+
+def quoted_literal(value: str) -> str:
+    """Quote a string literal."""
+    return sql.Literal(value).as_string(None)
+
+
+def wait_until_ready(server: Server, database: str, *, timeout_seconds: float) -> None:
+    """Return once a login over TCP works.
+
+    The image's temporary server during `initdb` answers on its socket only, so a login over TCP is a proof that it is over. Raise the
+    last refusal when it never works.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            with session(server, database, purpose="probe") as opened:
+                opened.execute("SELECT 1")
+                return
+        except BackupError as error:
+            if not error.transient or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _option(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+@contextmanager
+def _our_errors(what: str, server: Server | None = None) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.InvalidPassword as error:
+        user = server.user if server else "the user"
+        raise ProgramFailed(
+            f"PostgreSQL refuses the password of {user}",
+            hint="the password in the configuration is not the one the database was made with; set it with ALTER ROLE ... PASSWORD",
+        ) from error
+    except (psycopg.errors.InvalidCatalogName, psycopg.errors.InvalidAuthorizationSpecification) as error:
+        raise ProgramFailed(f"PostgreSQL: {_first_line(error)}") from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise ProgramFailed(
+            f"a lock was not granted in time: {_first_line(error)}",
+            hint="is a VACUUM FULL or a migration running?",
+            transient=True,
+        ) from error
+    except psycopg.errors.DiskFull as error:
+        raise ProgramFailed(f"PostgreSQL's disk is full: {_first_line(error)}", hint="free some space on it") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise ProgramFailed(
+            f"PostgreSQL, while {_shown(what)}: {_first_line(error)}", transient=_is_transient(error)
+        ) from error
+    except psycopg.Error as error:
+        raise ProgramFailed(f"PostgreSQL refuses {_shown(what)}: {_first_line(error)}") from error
+
+
+def _is_transient(error: psycopg.Error) -> bool:
+    """Tell whether the server was away or starting: no SQLSTATE, connection class 08, or 57P0x (shutting down, starting up)."""
+    state = error.sqlstate
+    text = str(error)
+    if state is None:
+        return "password" not in text and "does not exist" not in text
+    return state.startswith(("08", "57P"))
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _shown(what: str) -> str:
+    line = " ".join(what.split())
+    return line if len(line) <= 100 else f"{line[:97]}..."

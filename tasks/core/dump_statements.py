@@ -1,0 +1,40 @@
+"""Which statements a dump may hold: what pg_dump writes, and nothing that reaches beyond the database.
+
+An archive may have been made by a stranger, and its statements run as the database's superuser. So they are chosen by an allow-list;
+above all there is no `COPY ... TO PROGRAM` and no `DO`.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ALLOWED = re.compile(
+    rb"""
+      SET\s+\w+(?:\.\w+)?\s*(?:=|TO)\s
+    | SELECT\s+pg_catalog\.(?:set_config|setval|lo_create|lo_unlink)\(
+    | (?:CREATE|ALTER|COMMENT|GRANT|REVOKE|SECURITY\s+LABEL|REFRESH\s+MATERIALIZED\s+VIEW)\s
+    """,
+    re.VERBOSE,
+)
+# These need a server beyond the database (files, other servers, roles' passwords) and pg_dump of one database never writes them.
+_REFUSED = re.compile(rb"(?:CREATE|ALTER)\s+(?:ROLE|USER(?!\s+MAPPING)|DATABASE|TABLESPACE|SYSTEM|GROUP)\s")
+_SESSION = re.compile(rb"SET\s+\w+|SELECT\s+pg_catalog\.set_config\(")
+_PARALLEL = re.compile(
+    rb"CREATE\s+(?:UNIQUE\s+)?INDEX\s|ALTER\s+TABLE\s+(?:ONLY\s+)?.+\s+ADD\s+CONSTRAINT\s+.+\s(?:PRIMARY\s+KEY|UNIQUE|EXCLUDE)\s",
+    re.DOTALL,
+)
+
+
+def is_allowed(statement: bytes) -> bool:
+    """Tell whether a restore may run this statement of a dump."""
+    return bool(_ALLOWED.match(statement)) and not _REFUSED.match(statement)
+
+
+def is_session_setting(statement: bytes) -> bool:
+    """Tell whether the statement only sets how the session reads the rest of the dump, so that every session needs it."""
+    return bool(_SESSION.match(statement))
+
+
+def may_run_in_parallel(statement: bytes) -> bool:
+    """Tell whether the statement builds an index (or a constraint by way of one) and waits for nothing but the rows."""
+    return bool(_PARALLEL.match(statement))

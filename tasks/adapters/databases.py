@@ -36,10 +36,12 @@ def database_facts(session: Session) -> DatabaseFacts:
         encoding=row[2],
         collation=row[3],
         character_type=row[4],
-        locale_provider={"c": "libc", "i": "icu", "b": "builtin"}.get(row[5], row[5]),
+        locale_provider={"c": "libc", "i": "icu", "b": "builtin"}[row[5]],
         icu_locale=row[6],
         collation_version=row[7],
         size_bytes=row[8],
+        comment=database_comment(session, row[0]),
+        privileges=_privileges(session),
         settings=database_settings(session),
         roles=[
             name for (name,) in session.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY rolname")
@@ -66,6 +68,27 @@ def database_settings(session: Session) -> dict[str, list[str]]:
         " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1"
     )
     return {role: list(settings) for role, settings in rows}
+
+
+def _privileges(session: Session) -> list[str] | None:
+    rows = session.execute(
+        "SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type"
+        " FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = current_database() ORDER BY 1, 2"
+    )
+    default = session.value("SELECT datacl IS NULL FROM pg_database WHERE datname = current_database()")
+    return None if default else [f"{grantee} {privilege}" for grantee, privilege in rows]
+
+
+def apply_privileges(session: Session, name: str, privileges: list[str] | None) -> None:
+    """Give a database its grants; None leaves PostgreSQL's defaults."""
+    if privileges is None:
+        return
+    session.execute(f"REVOKE ALL ON DATABASE {quoted(name)} FROM PUBLIC")
+    for line in privileges:
+        grantee, _, privilege = line.rpartition(" ")
+        if privilege in ("CREATE", "CONNECT", "TEMPORARY"):
+            to = "PUBLIC" if grantee == "PUBLIC" else quoted(grantee)
+            session.execute(f"GRANT {privilege} ON DATABASE {quoted(name)} TO {to}")
 
 
 def migration_head(session: Session) -> str | None:
@@ -157,7 +180,12 @@ def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: 
                 hint="use the image that the backup was taken from (see `manifest.json` in the archive)",
             ) from error
         raise
-    session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {quoted_literal(comment)}")
+    set_comment(session, name, comment)
+
+
+def set_comment(session: Session, name: str, comment: str | None) -> None:
+    """Comment on a database; None takes the comment away."""
+    session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {'NULL' if comment is None else quoted_literal(comment)}")
 
 
 def apply_settings(session: Session, name: str, settings: dict[str, list[str]]) -> None:
@@ -209,8 +237,7 @@ def swap_databases(
         session.execute(f"ALTER DATABASE {quoted(replacement)} RENAME TO {quoted(current)}")
         for name, comment in comments.items():
             if name != aside or exists:
-                text = "NULL" if comment is None else quoted_literal(comment)
-                session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {text}")
+                set_comment(session, name, comment)
 
 
 def database_comment(session: Session, name: str) -> str | None:

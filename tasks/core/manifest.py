@@ -58,7 +58,11 @@ class Census(Value):
 
 
 class DatabaseFacts(Value):
-    """The database and server that a backup was taken from: what a restore compares before it touches anything."""
+    """The database and server that a backup was taken from: what a restore compares before it touches anything.
+
+    `settings` are its `ALTER DATABASE ... SET` lines by role ("" for all), `privileges` its grants as `role privilege` (PUBLIC for
+    everybody; None where they are PostgreSQL's defaults).
+    """
 
     name: str
     owner: str
@@ -68,6 +72,8 @@ class DatabaseFacts(Value):
     locale_provider: str = "libc"
     icu_locale: str | None = None
     collation_version: str | None = None
+    comment: str | None = None
+    privileges: list[str] | None = None
     settings: dict[str, list[str]] = Field(default_factory=dict)
     roles: list[str] = Field(default_factory=list)
     size_bytes: NonNegativeInt = 0

@@ -119,6 +119,11 @@ def list_journals() -> list[Path]:
     return sorted((path for path in _journals_directory().iterdir() if path.suffix == ".json"), reverse=True)
 
 
+def owner_in_name(path: Path) -> str:
+    """Read whose journal it is from its name alone, for one that cannot be read or claimed."""
+    return "-".join(path.name.split("-")[:2])
+
+
 def is_ours(path: Path) -> bool:
     """Tell whether this process has that journal open."""
     return path in _open_journals

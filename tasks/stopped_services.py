@@ -1,0 +1,258 @@
+"""The one loan that must never be forgotten: services that are stopped for a while.
+
+Before the first of them stops, a journal of their states is on the disk and a watchdog process stands by. So each way out
+leads back: the end of the block, an exception, the death of this process (the watchdog), of the machine (`recover`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+from tasks.adapters import docker_engine
+from tasks.adapters.journals import Journal, OpenJournal, open_journal
+from tasks.adapters.watchdog_link import WatchdogLink, start_watchdog
+from tasks.core.errors import BackupError, Refused
+from tasks.core.installation import Installation, Service, ServiceState
+from tasks.core.service_states import Action, FormerState, way_back
+
+logger = logging.getLogger(__name__)
+
+KIND = "stopped-services"
+GIVING_BACK = "giving back the services of a run that died"
+# A cancelled Prefect run is killed 30 s after it was asked to end: hand over to the watchdog before that.
+GIVE_BACK_SECONDS = 20.0
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+class Loan:
+    """Stopped services, until they are given back. Made by `stopped` only.
+
+    `downtime_seconds` counts from the first stop until all were started again (until now, while they are not).
+    """
+
+    def __init__(
+        self, former: Sequence[FormerState], journal: OpenJournal, watchdog: WatchdogLink, reason: str
+    ) -> None:
+        self._former = tuple(former)
+        self._journal = journal
+        self._watchdog = watchdog
+        self._reason = reason
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._over = False
+        self._started: set[str] = set()
+
+    @property
+    def downtime_seconds(self) -> float:
+        """Tell for how long the services were away; 0 before the first stop."""
+        if self._began is None:
+            return 0.0
+        return (self._ended if self._ended is not None else time.monotonic()) - self._began
+
+    def stop(self, service: str, *, timeout_seconds: int) -> None:
+        """Stop one of the borrowed services (again); one that is stopped is left alone."""
+        former = self._find(service)
+        if self._began is None:
+            self._began = time.monotonic()
+        docker_engine.stop_container(former.container_id, timeout_seconds=timeout_seconds)
+        self._started.discard(service)
+
+    def start(self, service: str) -> None:
+        """Start one of the borrowed services early, for work that needs it; it does not wait until it is ready.
+
+        One that was not running before the loan is stopped again when the loan is given back, by whomever.
+        """
+        former = self._find(service)
+        if former.state not in {"running", "restarting", "paused"} and not former.started_by_us:
+            self._former = tuple(replace(each, started_by_us=True) if each is former else each for each in self._former)
+            self._journal.rewrite(_body(self._former, self._reason))
+        self._started.add(service)
+        docker_engine.start_container(former.container_id)
+
+    def running_again(self) -> list[str]:
+        """List the containers that should be stopped but run: somebody else started them during the loan.
+
+        A daemon that restarts brings containers with `restart: always` back, in the middle of a cold copy too. Ask after
+        copying: a copy of files whose server ran meanwhile is worth nothing.
+        """
+        quiet = [each for each in self._former if each.service not in self._started]
+        return [
+            each.container_name for each in quiet if _state(each.container_id) in {"running", "restarting", "paused"}
+        ]
+
+    def give_back(self) -> None:
+        """Bring every container back to its former state, without waiting for its health. A second call does nothing.
+
+        Try for 20 s; then leave it to the watchdog, which goes on, and raise BackupError.
+        """
+        if self._over:
+            return
+        try:
+            _bring_back(self._former, patience_seconds=GIVE_BACK_SECONDS)
+            self._ended = time.monotonic()
+            self._journal.remove()
+            self._watchdog.release()
+        finally:
+            # Cut short (an error, or a second signal): journal and watchdog are let go of, and finish without us.
+            self._over = True
+            self._journal.abandon()
+            self._watchdog.close()
+
+    def _find(self, service: str) -> FormerState:
+        for each in self._former:
+            if each.service == service:
+                return each
+        names = ", ".join(each.service for each in self._former)
+        raise BackupError(f"service {service} is not part of this loan ({names})")
+
+
+@contextmanager
+def stopped(
+    installation: Installation,
+    services: Sequence[Service],
+    *,
+    reason: str,
+    postgres_stop_seconds: int = 120,
+    other_stop_seconds: int = 30,
+) -> Iterator[Loan]:
+    """Stop services for the length of the block, in reverse start order, and give each its former state back.
+
+    What ran runs again, what was paused is paused again, what was stopped or absent stays so, whatever happens to this
+    process. Hold the installation's lock around it. Nothing is stopped before the journal is on the disk and the watchdog
+    has answered. Raise Refused, with nothing touched, where a container vanished since the installation was read.
+
+    >>> with stopped(production, [production.application, production.postgres], reason="a cold copy") as loan:
+    ...     copy_files()
+    ...     loan.give_back()
+    """
+    former = _former_states(installation, services)
+    journal = open_journal(
+        KIND, _body(former, reason), installation_id=installation.id, installation_directory=installation.directory
+    )
+    try:
+        watchdog = start_watchdog(journal.path)
+    except BaseException:
+        journal.remove()
+        raise
+    loan = Loan(former, journal, watchdog, reason)
+    try:
+        for each in reversed(former):
+            if each.state not in {"exited", "created", "dead"}:
+                is_postgres = each.service == installation.postgres.name
+                loan.stop(each.service, timeout_seconds=postgres_stop_seconds if is_postgres else other_stop_seconds)
+        yield loan
+    except BaseException as error:
+        try:
+            loan.give_back()
+        except BackupError as second:
+            error.add_note(f"Then giving back the services failed: {second}")
+        raise
+    else:
+        loan.give_back()
+    logger.info("Services of %s were down for %.1f s (%s)", installation.id, loan.downtime_seconds, reason)
+
+
+def settle(journal: Journal) -> str:
+    """Bring the containers of a dead run's loan back to their former states, and say what that took.
+
+    One attempt, idempotent; raise BackupError where it did not succeed (the journal then stays for the next try).
+    """
+    engine = str(journal.body["docker_host"])
+    if engine != docker_engine.engine_address():
+        raise BackupError(
+            f"the services in {journal.path.name} were stopped on the engine {engine}, we talk to "
+            f"{docker_engine.engine_address()}",
+            hint=f"run `DOCKER_HOST={engine} mailarchiver-backup recover`",
+        )
+    return _bring_back([FormerState(**each) for each in journal.body["containers"]], patience_seconds=0)
+
+
+def _bring_back(former: Sequence[FormerState], *, patience_seconds: float) -> str:
+    """Take the way back, starting over after errors until patience ends; raise the first error then."""
+    deadline = time.monotonic() + patience_seconds
+    first: BackupError | None = None
+    done: list[str] = []
+    attempt = 0
+    while True:
+        try:
+            missing = _take_way_back(former, done)
+        except BackupError as error:
+            first = first or error
+        else:
+            words = ", ".join(done) if done else "every container was in its former state"
+            return words + (f"; gone meanwhile: {', '.join(missing)}" if missing else "")
+        pause = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
+        if time.monotonic() + pause >= deadline:
+            raise BackupError(
+                f"services could not be brought back to their former state: {first.message}",
+                hint=first.hint or "see `docker ps -a`, and start them by hand if the watchdog does not succeed",
+                transient=True,
+            ) from first
+        time.sleep(pause)
+        attempt += 1
+
+
+def _take_way_back(former: Sequence[FormerState], done: list[str]) -> list[str]:
+    """Take every step that is needed once, add it to `done`, and name the containers that are gone.
+
+    A step that fails keeps none of the others from being taken; the first error is raised afterwards.
+    """
+    way = way_back(former, {each.container_id: _state(each.container_id) for each in former})
+    first: BackupError | None = None
+    for step in way.steps:
+        try:
+            for action in step.actions:
+                _act(action, step.former.container_id)
+                done.append(f"{action} {step.former.container_name}")
+        except BackupError as error:
+            first = first or error
+    if first is not None:
+        raise first
+    return [each.container_name for each in way.missing]
+
+
+def _act(action: Action, container_id: str) -> None:
+    match action:
+        case "start":
+            docker_engine.start_container(container_id)
+        case "pause":
+            docker_engine.pause_container(container_id)
+        case "unpause":
+            docker_engine.unpause_container(container_id)
+        case "stop":
+            docker_engine.stop_container(container_id, timeout_seconds=30)
+
+
+def _former_states(installation: Installation, services: Sequence[Service]) -> list[FormerState]:
+    """Ask Docker for the states as they are now, in start order; a service without a container has none."""
+    wanted = {service.name for service in services}
+    former = []
+    for service in installation.services:
+        if service.name not in wanted or not service.container_id:
+            continue
+        found = docker_engine.container(service.container_id)
+        if found is None:
+            raise Refused(
+                f"container {service.container_name} of service {service.name} is gone; it was there when the installation "
+                "was read",
+                hint="is somebody running `docker compose up` or `down`? try again when they are done",
+            )
+        former.append(FormerState(service.name, found.id, found.name, found.state))
+    return former
+
+
+def _state(container_id: str) -> ServiceState:
+    found = docker_engine.container(container_id)
+    return found.state if found is not None else "absent"
+
+
+def _body(former: Sequence[FormerState], reason: str) -> dict[str, object]:
+    return {
+        "reason": reason,
+        "docker_host": docker_engine.engine_address(),
+        "containers": [asdict(each) for each in former],
+    }

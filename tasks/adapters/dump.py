@@ -14,7 +14,7 @@ import select
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class DumpLimits:
 
 def dump_database(
     installation: Installation, database: str, archive_format: Format, *, snapshot: str | None, limits: DumpLimits
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Yield the dump of a database, in `snapshot` where one is given.
 
     The iterator ends normally only when pg_dump exited with 0 after its last byte; raise ProgramFailed otherwise, with pg_dump's own

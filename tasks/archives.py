@@ -1,0 +1,204 @@
+"""The steps that fill an archive besides its data: keys, configuration, manifest."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from tasks.adapters import docker_engine
+from tasks.adapters.archive_segment import Segment
+from tasks.adapters.archive_writer import (
+    PartialArchive,
+    abandon_archive,
+    begin_archive,
+    seal_archive,
+    segment,
+    written_members,
+)
+from tasks.core.errors import BackupError, Refused
+from tasks.core.installation import Installation, Service
+from tasks.core.manifest import MANIFEST_VERSION, Census, DatabaseFacts, Format, ImageFacts, Manifest, Method, Record
+from tasks.core.names import backup_name, split_archive_name
+from tasks.progress import progress
+from tasks.step import step
+
+logger = logging.getLogger(__name__)
+
+KEYS_DIRECTORY = "data-protection-keys"
+KEYS_TARGET = "/app/DataProtection-Keys"
+KEYS_LIMIT_BYTES = 64 << 20
+
+
+@contextmanager
+def new_archive(repository: Path, archive_format: Format, now: datetime) -> Iterator[PartialArchive]:
+    """Begin an archive and give it; unless it was sealed by the end of the block, nothing of it stays."""
+    taken = {found[0] for path in _entries(repository) if (found := split_archive_name(path.name))}
+    archive = begin_archive(repository, backup_name(now, taken), archive_format)
+    try:
+        yield archive
+    finally:
+        abandon_archive(archive)
+
+
+@step(name="copy keys")
+def copy_keys(installation: Installation, archive: PartialArchive) -> int:
+    """Copy the data-protection keys into the archive and return how many files they are; safe to repeat.
+
+    Read where they lie when permissions allow, else through Docker. Never follows a link. Raise Refused where the application has no keys
+    directory at all: such an archive could not restore its users' sessions.
+    """
+    with segment(archive, "keys") as part:
+        before = len(part.members)
+        mount = installation.keys_mount
+        if mount is not None and mount.host_path is not None and _readable(mount.host_path):
+            part.add_tree(KEYS_DIRECTORY, mount.host_path)
+        else:
+            _add_from_container(part, installation.application, mount.target if mount else KEYS_TARGET)
+        for note in part.notes:
+            logger.warning("%s", note)
+        return len(part.members) - before
+
+
+@step(name="copy configuration")
+def copy_configuration(installation: Installation, archive: PartialArchive) -> int:
+    """Copy every configuration file of the installation into the archive and return how many; safe to repeat."""
+    with segment(archive, "configuration") as part:
+        made: set[str] = set()
+        now = datetime.now(UTC)
+        for file in installation.config_files:
+            for parent in reversed(Path(file.archive_name).parents[:-1]):
+                if str(parent) not in made:
+                    made.add(str(parent))
+                    part.add_directory(str(parent), mtime=now)
+            part.add_file(
+                file.archive_name, file.path.resolve() if _is_link_inside(file.path, installation) else file.path
+            )
+        return len(installation.config_files)
+
+
+@step(name="seal archive")
+def seal_backup(
+    installation: Installation,
+    archive: PartialArchive,
+    *,
+    method: Method,
+    at: datetime,
+    facts: DatabaseFacts,
+    census: Census | None,
+    seconds: float,
+    downtime_seconds: float = 0.0,
+) -> Record:
+    """Add the manifest, read everything back, and give the archive its final name; return its record."""
+    manifest = Manifest(
+        version=MANIFEST_VERSION,
+        name=archive.name,
+        method=method,
+        format=archive.format,
+        installation=installation.id,
+        project=installation.project,
+        created_at=at,
+        downtime_seconds=round(downtime_seconds, 3),
+        program_version=version("mailarchiver-backup"),
+        database=facts,
+        images=[_image(service) for service in (installation.application, installation.postgres)],
+        superuser=installation.database.superuser,
+        pgdata=installation.pgdata,
+        data_target=installation.data_mount.target,
+        keys_target=installation.keys_mount.target if installation.keys_mount else KEYS_TARGET,
+        compose_files=[_archive_name(installation, path) for path in installation.compose_files],
+        members=written_members(archive),
+        census=census,
+    )
+    with progress("read back") as tell:
+        sealed = seal_archive(archive, manifest, seconds=seconds, on_bytes=lambda _, done: tell(done))
+    logger.info("Sealed %s: %d bytes, SHA-256 %s", sealed.path, sealed.bytes, sealed.sha256)
+    return sealed.record
+
+
+def _image(service: Service) -> ImageFacts:
+    return ImageFacts(service=service.name, image=service.image, image_id=service.image_id, digest=service.image_digest)
+
+
+def _archive_name(installation: Installation, path: Path) -> str:
+    for file in installation.config_files:
+        if file.path == path:
+            return file.archive_name
+    return path.name
+
+
+def _entries(repository: Path) -> list[Path]:
+    return list(repository.iterdir()) if repository.is_dir() else []
+
+
+def _readable(directory: Path) -> bool:
+    try:
+        return os.access(directory, os.R_OK | os.X_OK) and all(
+            os.access(path, os.R_OK, follow_symlinks=False)
+            if os.access in os.supports_follow_symlinks
+            else os.access(path, os.R_OK)
+            for path in directory.iterdir()
+        )
+    except OSError:
+        return False
+
+
+def _is_link_inside(path: Path, installation: Installation) -> bool:
+    """Tell whether a configuration file is a link that stays within the installation (a `.env` kept elsewhere in it)."""
+    return path.is_symlink() and path.resolve().is_relative_to(installation.directory.resolve())
+
+
+def _add_from_container(part: Segment, service: Service, target: str) -> None:
+    """Add a small directory of a container, by Docker's archive API: regular files only, each within the limit."""
+    if service.state == "absent":
+        raise Refused(
+            f"the keys of service {service.name} can be read neither from here nor through Docker: it has no container",
+            hint=f"run as a user who may read them, or create the container: docker compose up --no-start {service.name}",
+        )
+    part.add_directory(KEYS_DIRECTORY, mtime=datetime.now(UTC))
+    try:
+        with tarfile.open(
+            fileobj=_Reader(docker_engine.get_archive_stream(service.container_id, target)), mode="r|"
+        ) as source:
+            for entry in source:
+                name = entry.name.partition("/")[2]
+                if entry.isdir() and name:
+                    part.add_directory(
+                        f"{KEYS_DIRECTORY}/{name}", mtime=datetime.fromtimestamp(entry.mtime, UTC), mode=entry.mode
+                    )
+                elif entry.isreg() and (content := source.extractfile(entry)) is not None:
+                    if entry.size > KEYS_LIMIT_BYTES:
+                        raise Refused(f"{target}/{name} has {entry.size:,} bytes: that is no key")
+                    part.add_bytes(
+                        f"{KEYS_DIRECTORY}/{name}", content.read(), mtime=datetime.fromtimestamp(entry.mtime, UTC),
+                        mode=entry.mode, uid=entry.uid, gid=entry.gid,
+                    )  # fmt: skip
+    except tarfile.TarError as error:
+        raise BackupError(f"Docker sent no readable copy of {target}: {error}", transient=True) from error
+
+
+class _Reader(io.RawIOBase):
+    """An iterator of bytes as the file that tarfile wants."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._rest) < size:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._rest += chunk
+        taken = self._rest if size < 0 else self._rest[:size]
+        self._rest = self._rest[len(taken) :]
+        return taken

@@ -1,0 +1,39 @@
+"""May this backup be restored onto that server? Decided from facts, before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tasks.core.errors import Refused
+from tasks.core.manifest import DatabaseFacts, Manifest
+
+
+def refuse_unfit_dump(
+    manifest: Manifest | None, *, target_major: int, target_migration_head: str | None, same_application: bool
+) -> None:
+    """Raise Refused where a dump may not be loaded into a server: it is older, or its application is older than the data.
+
+    A newer PostgreSQL is fine, that is how upgrades are done. `same_application` says that the target runs the image that the backup
+    was taken with; then the schema versions need no comparing. Nothing is known, so nothing refused, of a legacy archive.
+    """
+    if manifest is None:
+        return
+    backup = manifest.database
+    if backup.server_major > target_major:
+        raise Refused(
+            f"{manifest.name} was taken from PostgreSQL {backup.server_major}; this server is PostgreSQL {target_major}, which cannot load it",
+            hint=f"use an image of PostgreSQL {backup.server_major} or newer",
+        )
+    older = backup.migration_head and target_migration_head and backup.migration_head > target_migration_head
+    if older and not same_application:
+        application = manifest.images[0]
+        raise Refused(
+            f"the backup's data has schema version {backup.migration_head}, newer than the installation's {target_migration_head}: "
+            "an application older than its data does not work",
+            hint=f"update the application first (the backup was taken with {application.digest or application.image})",
+        )
+
+
+def missing_roles(backup: DatabaseFacts, existing: Collection[str]) -> list[str]:
+    """List the roles that the backup knows and the server lacks."""
+    return sorted(set(backup.roles) - set(existing))

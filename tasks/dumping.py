@@ -1,0 +1,113 @@
+"""The step that dumps a database into an archive under construction, with the census of exactly what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tasks.adapters import dump
+from tasks.adapters.archive_writer import PartialArchive, segment
+from tasks.adapters.databases import database_facts, oversized_values
+from tasks.adapters.dump import DumpLimits
+from tasks.adapters.postgres import Server, Session, server_of, session
+from tasks.adapters.streams import Observer
+from tasks.core.census import CensusTaker
+from tasks.core.custom_dump import read_custom_dump
+from tasks.core.errors import ArchiveDamaged, ProgramFailed, Refused
+from tasks.core.installation import Installation
+from tasks.core.manifest import Census, DatabaseFacts, Format
+from tasks.core.sql_dump import read_sql_dump
+from tasks.progress import progress
+from tasks.step import step
+
+DUMP_MEMBERS: dict[Format, str] = {"guide": "database.sql", "fast": "database.dump"}
+ROLES_MEMBER = "roles.sql"
+ROLES_TIMEOUT_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Dumped:
+    """What a dump was of: the moment of its snapshot, the database, and the census of its content."""
+
+    at: datetime
+    facts: DatabaseFacts
+    census: Census
+
+
+@step(name="dump database", run_name="dump {installation.database.name}")
+def dump_database(installation: Installation, archive: PartialArchive, limits: DumpLimits) -> Dumped:
+    """Write the dump and the roles as the archive's next segment; safe to repeat: a retry starts over at the segment's beginning.
+
+    Dump and facts are of one snapshot, and the census is read off the dump's own bytes. Raise Refused, before the dump starts, for a database
+    without tables and for a value that no dump can carry.
+    """
+    with server_of(installation) as server, _snapshot_session(server, installation.database.name) as opened:
+        snapshot = opened.value("SELECT pg_export_snapshot()")
+        at = opened.value("SELECT transaction_timestamp()").astimezone(UTC)
+        facts = database_facts(opened)
+        refuse_what_no_dump_can_carry(opened, installation)
+
+        with segment(archive, "database", on_bytes=lambda raw, _: tell(raw)) as part, progress("dump") as tell:
+            observer = Observer(census_reader(archive.format), name="census")
+            chunks = dump.dump_database(
+                installation, installation.database.name, archive.format, snapshot=snapshot, limits=limits
+            )
+            try:
+                part.add_stream(DUMP_MEMBERS[archive.format], observer.watch(chunks), mtime=at)
+            except BaseException:
+                chunks.close()
+                observer.abandon()
+                raise
+            census = observer.finish()
+            part.add_bytes(ROLES_MEMBER, dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS), mtime=at)
+    return Dumped(at, facts, census)
+
+
+def census_reader(archive_format: Format) -> Callable[[Iterator[bytes]], Census]:
+    """Give the function that takes the census of a dump's bytes; it raises ArchiveDamaged for a dump that is not whole."""
+
+    def take(pieces: Iterator[bytes]) -> Census:
+        taker = CensusTaker()
+        for event in read_sql_dump(pieces) if archive_format == "guide" else read_custom_dump(pieces):
+            taker.see(event)
+        if not taker.complete:
+            raise ArchiveDamaged("the dump has no end mark: it was cut short")
+        return taker.result()
+
+    return take
+
+
+def take_census(installation: Installation, database: str, archive_format: Format, limits: DumpLimits) -> Census:
+    """Take the census of a database as it is now, by dumping it to nowhere."""
+    chunks = dump.dump_database(installation, database, archive_format, snapshot=None, limits=limits)
+    try:
+        return census_reader(archive_format)(chunks)
+    except ArchiveDamaged as error:
+        raise ProgramFailed(f"pg_dump of {database} wrote what cannot be read: {error.message}") from error
+    finally:
+        chunks.close()
+
+
+def refuse_what_no_dump_can_carry(opened: Session, installation: Installation) -> None:
+    """Raise Refused for a database that is empty, or holds a value too big for any dump."""
+    tables = opened.value("SELECT count(*) FROM pg_stat_user_tables")
+    if not tables:
+        raise Refused(
+            f"database {installation.database.name} holds no table: there is nothing to back up",
+            hint="did PostgreSQL start on an empty data directory? compare the mount of its data with the image's PGDATA",
+        )
+    if oversized := oversized_values(opened):
+        raise Refused(
+            f"a dump cannot carry everything: {'; '.join(oversized)} (limit: 1 GiB)",
+            hint="take an online backup instead: mailarchiver-backup backup online",
+        )
+
+
+@contextmanager
+def _snapshot_session(server: Server, database: str) -> Iterator[Session]:
+    """Open a session inside a read-only transaction that sees one moment, and may be idle while pg_dump works in its snapshot."""
+    with session(server, database, purpose="snapshot", settings={"idle_in_transaction_session_timeout": "0"}) as opened:
+        opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield opened

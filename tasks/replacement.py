@@ -1,0 +1,288 @@
+"""Build a replacement for the current database beside it, and prove it, before anything current is touched."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.adapters import application, databases, docker_engine, dump, load
+from tasks.adapters.archive_reader import CheckedArchive, extract, open_member, read_text_member
+from tasks.adapters.dump import DumpLimits
+from tasks.adapters.files import make_directory
+from tasks.adapters.journals import Journal, open_journal
+from tasks.adapters.postgres import Session, quoted, server_of, session, wait_until_ready
+from tasks.adapters.streams import read_ahead
+from tasks.archives import KEYS_DIRECTORY
+from tasks.core.census import differences
+from tasks.core.compatibility import missing_roles, refuse_unfit_dump
+from tasks.core.custom_dump import Head, read_custom_dump
+from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
+from tasks.core.errors import BackupError, Refused
+from tasks.core.installation import Installation
+from tasks.core.manifest import Census, DatabaseFacts
+from tasks.core.sql_dump import read_sql_dump
+from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER, census_reader, take_census
+from tasks.installations import installation_of
+from tasks.progress import progress
+from tasks.step import step
+
+logger = logging.getLogger(__name__)
+
+KIND = "replacement"
+COMMENT = "mailarchiver-backup: being restored, not in use"
+MAINTENANCE_DATABASE = "postgres"
+SECTION_TIMEOUT_SECONDS = 300
+_ROLE_STATEMENT = re.compile(
+    rb"""(?:CREATE\ ROLE|ALTER\ ROLE|COMMENT\ ON\ ROLE)\ (?P<role>"(?:[^"]|"")+"|[^\s;"]+)
+       | GRANT\ (?P<group>"(?:[^"]|"")+"|[^\s;"]+)\ TO\ (?P<member>"(?:[^"]|"")+"|[^\s;"]+)""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A database and a keys directory that stand beside the current ones, and what they are to be called after the swap.
+
+    `keys` is None where the archive has none or the installation keeps none.
+    """
+
+    database: str
+    current: str
+    stamp: str
+    keys: Path | None
+    current_keys: Path | None
+
+    @property
+    def aside(self) -> str:
+        """Name under which the current database is kept."""
+        return databases.beside_name(self.current, f"before_{self.stamp}")
+
+    @property
+    def keys_aside(self) -> Path | None:
+        """Name under which the current keys are kept."""
+        current = self.current_keys
+        return None if current is None else current.with_name(f"{current.name}.before-{self.stamp}")
+
+
+@step(name="check target")
+def check_target(installation: Installation, archive: CheckedArchive) -> None:
+    """Raise Refused where this archive may not be restored here; touch nothing."""
+    manifest = archive.manifest
+    with server_of(installation) as server:
+        wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=60)
+        with session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
+            major = databases.server_major(opened)
+            exists = databases.database_exists(opened, installation.database.name)
+        head = None
+        if exists:
+            with session(server, installation.database.name, purpose="check") as opened:
+                head = databases.migration_head(opened)
+    refuse_unfit_dump(
+        manifest,
+        target_major=major,
+        target_migration_head=head,
+        same_application=manifest is not None and manifest.images[0].image_id == installation.application.image_id,
+    )
+
+
+@contextmanager
+def replacement(installation: Installation, archive: CheckedArchive, *, now: datetime) -> Iterator[Replacement]:
+    """Give the names of a replacement; whatever still stands beside the current data at the end of the block is removed.
+
+    What was swapped in by then has lost these names and stays. A journal sees to the same after a crash.
+    """
+    stamp = f"{now.astimezone(UTC):%Y%m%d_%H%M%S}"
+    name = installation.database.name
+    keys_place = installation.keys_mount.host_path if installation.keys_mount else None
+    has_keys = any(member.name.startswith(f"{KEYS_DIRECTORY}/") for member in archive.members)
+    new = Replacement(
+        database=databases.beside_name(name, f"restored_{stamp}"),
+        current=name,
+        stamp=stamp,
+        keys=keys_place.with_name(f"{keys_place.name}.restored-{stamp}") if keys_place and has_keys else None,
+        current_keys=keys_place,
+    )
+    journal = open_journal(
+        KIND,
+        {"database": new.database, "keys": str(new.keys) if new.keys else None, "project": installation.project},
+        installation_id=installation.id,
+        installation_directory=installation.directory,
+    )
+    try:
+        yield new
+    finally:
+        try:
+            _remove(installation, new.database, new.keys)
+            journal.remove()
+        finally:
+            journal.abandon()
+
+
+def settle(journal: Journal) -> str:
+    """Remove what a dead restore had built beside the current data; production was not touched by it."""
+    installation = installation_of(journal)
+    keys = journal.body.get("keys")
+    _remove(installation, str(journal.body["database"]), Path(keys) if keys else None)
+    return f"removed the unfinished restore {journal.body['database']}"
+
+
+@step(name="load dump", run_name="load {archive.name}", retries=1)
+def load_replacement(installation: Installation, archive: CheckedArchive, new: Replacement) -> None:
+    """Load the archive's dump and keys into the replacement; safe to repeat: a retry drops what there is and starts over."""
+    with server_of(installation) as server:
+        with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
+            databases.drop_database(opened, new.database)
+            facts = _facts_of(archive, opened, installation)
+            _create_roles(opened, archive, facts)
+            owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
+            databases.create_database(opened, new.database, facts, owner=owner, comment=COMMENT)
+            databases.apply_settings(opened, new.database, facts.settings)
+            databases.apply_privileges(opened, new.database, facts.privileges)
+        member = _dump_member(archive)
+        with progress("load", expected_bytes=_size_of(archive, member)) as tell:
+            loaded = _Counter(tell)
+            load.load_dump(server, new.database, _dump_events(installation, archive), on_bytes=loaded.add)
+        with session(server, new.database, purpose="analyze") as opened:
+            opened.execute("ANALYZE")
+    if new.keys is not None:
+        _remove_keys(new.keys)
+        make_directory(new.keys.parent)
+        extract(archive, KEYS_DIRECTORY, new.keys, keep_owners=True)
+
+
+@step(name="prove replacement", retries=1)
+def prove_replacement(
+    installation: Installation, archive: CheckedArchive, new: Replacement, expected: Census, limits: DumpLimits
+) -> list[str]:
+    """Take the census of the replacement and return in words how it differs from the expected one; nothing is equal."""
+    archive_format = "fast" if archive.kind == "custom" else "guide"
+    with progress("census"):
+        found = take_census(installation, new.database, archive_format, limits)
+    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
+        major = databases.server_major(opened)
+    same_major = archive.manifest is None or archive.manifest.database.server_major == major
+    return differences(expected, found, compare_schema=same_major)
+
+
+@step(name="quarantine mail accounts")
+def quarantine_replacement(installation: Installation, new: Replacement) -> int:
+    """Disable the replacement's mail accounts until `lift_quarantine`; return how many."""
+    with server_of(installation) as server, session(server, new.database, purpose="quarantine") as opened:
+        return application.quarantine(opened)
+
+
+@step(name="neutralise mail accounts")
+def neutralise_replacement(installation: Installation, new: Replacement) -> int:
+    """Disable the replacement's mail accounts and blank its secrets, for good; return how many accounts."""
+    with server_of(installation) as server, session(server, new.database, purpose="neutralise") as opened:
+        return application.neutralise(opened)
+
+
+def expected_census(archive: CheckedArchive) -> Census:
+    """Give the census that a restore of this archive must have: its manifest's, or for a legacy archive its dump's own."""
+    if archive.manifest is not None and archive.manifest.census is not None:
+        return archive.manifest.census
+    read = census_reader("fast" if archive.kind == "custom" else "guide")
+    return read(read_ahead(open_member(archive, _dump_member(archive))))
+
+
+def _dump_events(installation: Installation, archive: CheckedArchive) -> Iterator[DumpEvent]:
+    """Give the archive's dump as events that can be run: for a custom dump, pg_restore in the container words its SQL."""
+    chunks = read_ahead(open_member(archive, _dump_member(archive)))
+    if archive.kind == "sql":
+        yield from read_sql_dump(chunks)
+        return
+    head = b""
+    for event in read_custom_dump(chunks):
+        match event:
+            case Head(raw):
+                head = raw
+                yield from _section(installation, head, "pre-data")
+            case Statement(_, "pre-data"):  # said by pg_restore already
+                pass
+            case DumpComplete():
+                for late in _section(installation, head, "post-data"):
+                    yield replace(late, section="post-data") if isinstance(late, Statement) else late
+                yield event
+            case _:
+                yield event
+
+
+def _section(installation: Installation, head: bytes, section: str) -> Iterator[Statement | Title]:
+    text = dump.schema_sections(installation, head, section, timeout_seconds=SECTION_TIMEOUT_SECONDS)
+    for event in read_sql_dump(iter((text,))):
+        if isinstance(event, Statement):
+            yield event
+
+
+def _facts_of(archive: CheckedArchive, opened: Session, installation: Installation) -> DatabaseFacts:
+    """Give the facts of the database that was backed up; for a legacy archive, those of the one it replaces or of the server."""
+    if archive.manifest is not None:
+        return archive.manifest.database
+    name = installation.database.name
+    place = name if databases.database_exists(opened, name) else MAINTENANCE_DATABASE
+    with server_of(installation) as server, session(server, place, purpose="check") as current:
+        return databases.database_facts(current)
+
+
+def _create_roles(opened: Session, archive: CheckedArchive, facts: DatabaseFacts) -> None:
+    """Create the backup's roles that this server lacks, with their passwords and memberships; leave existing ones alone."""
+    missing = missing_roles(facts, [name for (name,) in opened.execute("SELECT rolname FROM pg_roles")])
+    if not missing or not any(member.name == ROLES_MEMBER for member in archive.members):
+        return
+    wanted = {name.encode() for name in missing} | {quoted(name).encode() for name in missing}
+    text = read_text_member(archive, ROLES_MEMBER, max_bytes=16 << 20).encode()
+    for event in read_sql_dump(iter((text,))):
+        if isinstance(event, Statement) and (found := _ROLE_STATEMENT.match(event.sql)):
+            subject = found["role"] or found["member"]
+            if subject in wanted:
+                # "GRANTED BY" names who once granted it, who may be unknown here.
+                opened.run(re.sub(rb"\s+GRANTED BY [^;]+;$", b";", event.sql))
+    logger.info("Created the missing roles %s", ", ".join(missing))
+
+
+def _dump_member(archive: CheckedArchive) -> str:
+    if archive.kind == "physical":
+        raise Refused(
+            f"{archive.name} holds a data directory, not a dump",
+            hint="restore it with the full restore: mailarchiver-backup restore",
+        )
+    return DUMP_MEMBERS["fast" if archive.kind == "custom" else "guide"]
+
+
+def _size_of(archive: CheckedArchive, name: str) -> int | None:
+    return next((member.bytes for member in archive.members if member.name == name), None)
+
+
+def _remove(installation: Installation, database: str, keys: Path | None) -> None:
+    if keys is not None:
+        _remove_keys(keys)
+    found = docker_engine.container(installation.postgres.container_id)
+    if found is None or found.state != "running":
+        raise BackupError(
+            f"the unfinished database {database} cannot be dropped: PostgreSQL does not run",
+            hint="start it",
+            transient=True,
+        )
+    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="clean up") as opened:
+        databases.drop_database(opened, database)
+
+
+def _remove_keys(keys: Path) -> None:
+    if keys.exists():
+        shutil.rmtree(keys)
+
+
+class _Counter:
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell, self._total = tell, 0
+
+    def add(self, count: int) -> None:
+        self._total += count
+        self._tell(self._total)

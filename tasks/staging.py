@@ -1,0 +1,229 @@
+"""A private stack for proving a restore: same images, no way out to any network, and gone afterwards.
+
+It shares no project, container, volume, network, port or path with production. Its network is internal (no route out, no name server), it
+publishes nothing, restarts nothing, and its mail accounts are disabled before its application may start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.adapters import docker_engine
+from tasks.adapters.archive_reader import CheckedArchive, extract
+from tasks.adapters.compose import compose_up
+from tasks.adapters.files import make_directory, write_atomically
+from tasks.adapters.journals import Journal, open_journal
+from tasks.adapters.postgres import server_of, wait_until_ready
+from tasks.adapters.state import state_subdirectory
+from tasks.core.errors import BackupError, Refused
+from tasks.core.installation import Installation, Service
+from tasks.core.manifest import ImageFacts
+from tasks.installations import discover
+
+logger = logging.getLogger(__name__)
+
+KIND = "staging"
+PROJECT_PREFIX = "mailarchiver-staging-"
+LABEL = "mailarchiver-backup.staging"
+PROJECT_LABEL = "com.docker.compose.project"
+POSTGRES_START_SECONDS = 180.0
+COMPOSE_SECONDS = 300.0
+# Nobody's data depend on this server surviving a power cut, and it lives for minutes.
+FAST_AND_LOOSE = (
+    "fsync=off", "full_page_writes=off", "synchronous_commit=off", "wal_level=minimal", "max_wal_senders=0", "archive_mode=off",
+    "max_wal_size=4GB", "checkpoint_timeout=30min", "autovacuum=off",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StagingLimits:
+    """What a staging stack may take: memory of each container (None: no limit)."""
+
+    memory_bytes: int | None = None
+
+
+@contextmanager
+def staging_installation(
+    production: Installation, archive: CheckedArchive, limits: StagingLimits
+) -> Iterator[Installation]:
+    """Give a staging installation with a running, empty PostgreSQL and an application that was never started; remove it afterwards.
+
+    It is built from the images that the backup was taken with. A journal removes it after a crash. Raise Refused where an image is missing.
+    """
+    project = f"{PROJECT_PREFIX}{production.id}-{secrets.token_hex(4)}"
+    directory = state_subdirectory("staging") / project
+    journal = open_journal(
+        KIND,
+        {"project": project, "directory": str(directory)},
+        installation_id=production.id,
+        installation_directory=production.directory,
+    )
+    try:
+        make_directory(directory)
+        model = staging_model(production, archive, project, directory, limits)
+        write_atomically(directory / "compose.yaml", json.dumps(model, indent=1).encode())
+        compose_up(directory, [directory / "compose.yaml"], project, timeout_seconds=COMPOSE_SECONDS, no_start=True)
+        _refuse_a_way_out(project)
+        staging = discover(directory, installation_id=f"{production.id}-staging", project=project)
+        _refuse_anything_shared(staging, production)
+        docker_engine.start_container(staging.postgres.container_id)
+        staging = discover(directory, installation_id=staging.id, project=project)
+        with server_of(staging) as server:
+            wait_until_ready(server, staging.database.name, timeout_seconds=POSTGRES_START_SECONDS)
+        yield staging
+    finally:
+        try:
+            remove_staging(project, directory)
+            journal.remove()
+        finally:
+            journal.abandon()
+
+
+def settle(journal: Journal) -> str:
+    """Remove the staging stack of a dead verification."""
+    project = str(journal.body["project"])
+    remove_staging(project, Path(str(journal.body["directory"])))
+    return f"removed the staging stack {project}"
+
+
+def remove_staging(project: str, directory: Path) -> None:
+    """Remove a staging stack with all it has; refuse anything that is not one. Already gone is success."""
+    if not project.startswith(PROJECT_PREFIX) or directory.name != project:
+        raise Refused(f"{project} is no staging stack of ours and is not removed")
+    ours = {PROJECT_LABEL: project}
+    for container in docker_engine.containers(label=ours):
+        docker_engine.remove_container(container.id, force=True)
+    for network in docker_engine.networks(label=ours):
+        docker_engine.remove_network(network)
+    for volume in docker_engine.volumes(label=ours):
+        docker_engine.remove_volume(volume)
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def staging_model(
+    production: Installation, archive: CheckedArchive, project: str, directory: Path, limits: StagingLimits
+) -> dict[str, Any]:
+    """Build the compose model of a staging stack and put the archive's configuration files that it mounts into `directory`."""
+    password = secrets.token_urlsafe(24)
+    superuser = archive.manifest.superuser if archive.manifest else production.database.superuser
+    database = archive.manifest.database.name if archive.manifest else production.database.name
+    connection = f'Host={production.postgres.name};Port=5432;Database={_quoted(database)};Username={_quoted(superuser)};Password="{password}"'
+    common: dict[str, Any] = {
+        "restart": "no",
+        "networks": ["staging"],
+        "dns": ["127.0.0.1"],  # Docker would otherwise ask the host's name servers, even from an internal network
+        "labels": {LABEL: production.id},
+        "security_opt": ["no-new-privileges:true"],
+    }
+    if limits.memory_bytes:
+        common["mem_limit"] = limits.memory_bytes
+    keys = directory / "keys"
+    make_directory(keys)
+    postgres = {
+        **common,
+        "image": _image(archive, production.postgres),
+        "environment": {
+            "POSTGRES_USER": superuser,
+            "POSTGRES_PASSWORD": password,
+            "POSTGRES_DB": database,
+            "PGDATA": production.pgdata,
+        },
+        "command": ["postgres", *(word for setting in FAST_AND_LOOSE for word in ("-c", setting))],
+        "volumes": [f"data:{production.data_mount.target}"],
+        "shm_size": "256m",
+    }
+    application = {
+        **common,
+        "image": _image(archive, production.application),
+        "environment": {**production.application.environment, "ConnectionStrings__DefaultConnection": connection},
+        "volumes": [
+            {
+                "type": "bind",
+                "source": str(keys),
+                "target": production.keys_mount.target if production.keys_mount else "/app/DataProtection-Keys",
+            },
+            *_configuration_mounts(production, archive, directory),
+        ],
+        "depends_on": [production.postgres.name],
+    }
+    model = {
+        "name": project,
+        "services": {production.postgres.name: postgres, production.application.name: application},
+        "networks": {"staging": {"internal": True, "labels": {LABEL: production.id}}},
+        "volumes": {"data": {"labels": {LABEL: production.id}}},
+    }
+    escaped: dict[str, Any] = _without_interpolation(model)
+    return escaped
+
+
+def _configuration_mounts(production: Installation, archive: CheckedArchive, directory: Path) -> list[dict[str, Any]]:
+    """Mount the archive's own copies of the files that production mounts into its application (appsettings.json, certificates)."""
+    names = {str(file.path): file.archive_name for file in production.config_files}
+    members = {member.name for member in archive.members}
+    mounts = []
+    for mount in production.application.mounts:
+        name = names.get(mount.source)
+        if mount.kind == "bind" and name in members:
+            place = directory / "configuration" / str(len(mounts))
+            extract(archive, [name], place, keep_owners=False)
+            mounts.append({"type": "bind", "source": str(place / name), "target": mount.target, "read_only": True})
+    return mounts
+
+
+def _image(archive: CheckedArchive, service: Service) -> str:
+    """Choose the image that the backup was taken with, by id, digest or name; for a legacy archive, the one in use."""
+    recorded = archive.manifest.images if archive.manifest else []
+    facts = next((image for image in recorded if image.service == service.name), None) or ImageFacts(
+        service=service.name, image=service.image, image_id=service.image_id, digest=service.image_digest
+    )
+    for reference in (facts.image_id, facts.digest, facts.image):
+        if reference and docker_engine.image_exists(reference):
+            return reference
+    raise Refused(
+        f"the image {facts.image} ({facts.digest or facts.image_id}) that the backup was taken with is not on this machine",
+        hint=f"docker pull {facts.digest or facts.image}",
+    )
+
+
+def _refuse_a_way_out(project: str) -> None:
+    networks = docker_engine.networks(label={PROJECT_LABEL: project})
+    if not networks or not all(docker_engine.network_is_internal(name) for name in networks):
+        raise BackupError(f"the staging network of {project} is not internal; nothing was started on it")
+    for container in docker_engine.containers(label={PROJECT_LABEL: project}):
+        if not set(container.networks) <= set(networks):
+            raise BackupError(f"{container.name} is in a network beyond the staging network; nothing was started")
+
+
+def _refuse_anything_shared(staging: Installation, production: Installation) -> None:
+    theirs = {mount.source for service in production.services for mount in service.mounts}
+    ours = {mount.source for service in staging.services for mount in service.mounts}
+    shared = sorted(theirs & ours)
+    if staging.project == production.project or shared:
+        raise BackupError(
+            f"staging would share {', '.join(shared) or staging.project} with production; nothing was started"
+        )
+
+
+def _quoted(value: str) -> str:
+    """Quote a value of an ADO.NET connection string."""
+    return '"' + value.replace('"', '""') + '"'
+
+
+def _without_interpolation(value: Any) -> Any:
+    """Double every dollar sign, so that Compose takes names and passwords as they are."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, Mapping):
+        return {key: _without_interpolation(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_interpolation(inner) for inner in value]
+    return value

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import tarfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -92,10 +93,13 @@ def seal_backup(
     at: datetime,
     facts: DatabaseFacts,
     census: Census | None,
-    seconds: float,
+    begun: float,
     downtime_seconds: float = 0.0,
 ) -> Record:
-    """Add the manifest, read everything back, and give the archive its final name; return its record."""
+    """Add the manifest, read everything back, and give the archive its final name; return its record.
+
+    `begun` is when the backup began by `time.monotonic`.
+    """
     manifest = Manifest(
         version=MANIFEST_VERSION,
         name=archive.name,
@@ -117,6 +121,7 @@ def seal_backup(
         census=census,
     )
     with progress("read back") as tell:
+        seconds = round(time.monotonic() - begun, 3)
         sealed = seal_archive(archive, manifest, seconds=seconds, on_bytes=lambda _, done: tell(done))
     logger.info("Sealed %s: %d bytes, SHA-256 %s", sealed.path, sealed.bytes, sealed.sha256)
     return sealed.record

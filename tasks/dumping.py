@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from tasks.adapters import dump
 from tasks.adapters.archive_writer import PartialArchive, segment
 from tasks.adapters.databases import database_facts, oversized_values
-from tasks.adapters.dump import DumpLimits
 from tasks.adapters.postgres import Server, Session, server_of, session
 from tasks.adapters.streams import Observer
 from tasks.core.census import CensusTaker
 from tasks.core.custom_dump import read_custom_dump
 from tasks.core.errors import ArchiveDamaged, ProgramFailed, Refused
 from tasks.core.installation import Installation
+from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Census, DatabaseFacts, Format
 from tasks.core.sql_dump import read_sql_dump
 from tasks.progress import progress

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from tasks.adapters import application, databases, docker_engine, dump, load
 from tasks.adapters.archive_reader import CheckedArchive, extract, open_member, read_text_member
-from tasks.adapters.dump import DumpLimits
 from tasks.adapters.files import make_directory
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Session, quoted, server_of, session, wait_until_ready
@@ -25,6 +24,7 @@ from tasks.core.custom_dump import Head, read_custom_dump
 from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
 from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation
+from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Census, DatabaseFacts
 from tasks.core.sql_dump import read_sql_dump
 from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER, census_reader, take_census

@@ -12,7 +12,6 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tasks.adapters.postgres import server_of, wait_until_ready
 from tasks.adapters.state import state_subdirectory
 from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation, Service
+from tasks.core.limits import StagingLimits
 from tasks.core.manifest import ImageFacts
 from tasks.installations import discover
 
@@ -41,13 +41,6 @@ FAST_AND_LOOSE = (
     "fsync=off", "full_page_writes=off", "synchronous_commit=off", "wal_level=minimal", "max_wal_senders=0", "archive_mode=off",
     "max_wal_size=4GB", "checkpoint_timeout=30min", "autovacuum=off",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class StagingLimits:
-    """What a staging stack may take: memory of each container (None: no limit)."""
-
-    memory_bytes: int | None = None
 
 
 @contextmanager

@@ -92,6 +92,17 @@ def kept_databases(installation: Installation) -> list[Kept]:
     return sorted((kept for kept in found if kept.of == installation.database.name), key=lambda kept: kept.at)
 
 
+def newest_kept(installation: Installation) -> Kept:
+    """Give what the last restore put aside; raise Refused where there is nothing to go back to."""
+    found = [kept for kept in kept_databases(installation) if not kept.undone]
+    if not found:
+        raise Refused(
+            f"no restore of {installation.id} has left anything to go back to",
+            hint="was it committed, or rolled back already?",
+        )
+    return found[-1]
+
+
 @step(name="drop kept data")
 def drop_kept(installation: Installation, kept: Kept) -> None:
     """Drop what was put aside, its keys first; safe to repeat."""

@@ -23,6 +23,7 @@ from tasks.adapters.docker_program import Program
 from tasks.adapters.postgres import application_name
 from tasks.core.errors import BackupError, ProgramFailed
 from tasks.core.installation import Installation
+from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Format
 
 logger = logging.getLogger(__name__)
@@ -32,15 +33,6 @@ READ_BYTES = 1 << 20
 # A writer of 4 KiB pieces would wake us for each of them; a millisecond lets the pipe fill instead.
 GATHER_SECONDS = 0.001
 SHARED_MEMORY = ("dev", "shm")
-
-
-@dataclass(frozen=True, slots=True)
-class DumpLimits:
-    """How long a dump may wait for a table's lock, stay silent, and take altogether."""
-
-    lock_wait_seconds: float = 120
-    idle_seconds: float = 600
-    total_seconds: float = 24 * 3600
 
 
 def dump_database(
@@ -71,7 +63,7 @@ def dump_database(
                 yield from _within(program.chunks(idle_timeout_seconds=limits.idle_seconds), deadline, program)
                 _prove_success(program, limits)
             return
-        command.append(f"--file={fifo.path}")
+        command += [f"--file={fifo.path}", "--no-sync"]  # a FIFO cannot be synced; the archive is
         with docker_engine.start_program(
             installation.postgres.container_id, command, user="0", environment=environment
         ) as program:

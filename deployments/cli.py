@@ -1,0 +1,229 @@
+"""`mailarchiver-backup`: the flows in-process, without a Prefect server. Thin: read options, call a flow, show its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deployments.cli_options import Call, catch_signals, command, confirmed
+from tasks.core.errors import UsageError
+from tasks.core.manifest import Format, Record
+from tasks.core.report_texts import backup_report, duration_text, size_text, verification_report
+
+app = typer.Typer(
+    name="mailarchiver-backup", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    help="Back up a Mail Archiver stack, prove the backup by restoring it, and restore it reversibly.",
+)  # fmt: skip
+backup_app = typer.Typer(no_args_is_help=True, help="Take a backup.")
+app.add_typer(backup_app, name="backup")
+
+BackupName = Annotated[str, typer.Argument(metavar="[BACKUP]", help="An archive's path, a backup's name, or `latest`.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")]
+
+
+@backup_app.command("hot")
+@command
+def backup_hot(
+    call: Call, format: Annotated[Format | None, typer.Option(help="guide: .tar.gz, SQL; fast: .tar.zst")] = None
+) -> None:
+    """Back up the running stack, with no downtime (the guide's Method 2)."""
+    from flows.hot_backup import hot_backup
+
+    _answer_backup(call, hot_backup.fn(call.the_work.id, format))
+
+
+@app.command("restore")
+@command
+def restore(
+    call: Call,
+    backup: BackupName = "latest",
+    yes: Yes = False,
+    quarantine: Annotated[
+        bool | None,
+        typer.Option(
+            help="Keep the restored mail accounts disabled; the default does so for backups older than a day."
+        ),
+    ] = None,
+    restore_config: Annotated[bool, typer.Option(help="Also put the archive's configuration files in place.")] = False,
+    into: Annotated[
+        Path | None, typer.Option(help="An empty directory of a fresh host: set the whole stack up from the archive.")
+    ] = None,
+) -> None:
+    """Restore a backup, reversibly: the current data is kept until `commit`, and `rollback` brings it back."""
+    from flows.guided_restore import restore_fresh_host, restore_here
+
+    if into is not None:
+        _answer_restore(call, restore_fresh_host(call.work, backup, into.resolve(), quarantine=quarantine))
+        return
+    work = call.the_work
+    confirm = confirmed(
+        f"The data of {work.directory} will be replaced by {backup}; the current data is kept until `commit`.",
+        work.id,
+        yes=yes,
+    )
+    _answer_restore(
+        call, restore_here(work.id, backup, confirm=confirm, quarantine=quarantine, restore_config=restore_config)
+    )
+
+
+@app.command("rollback")
+@command
+def rollback(call: Call, yes: Yes = False) -> None:
+    """Bring back what the last restore replaced."""
+    from flows.rollback import rollback as flow
+
+    work = call.the_work
+    confirm = confirmed(
+        f"The data of {work.directory} will be replaced by what the last restore put aside.", work.id, yes=yes
+    )
+    done = flow.fn(work.id, confirm)
+    call.answer(
+        {"rolled_back": done.backup, "database": done.of, "kept": done.database},
+        f"The data from before the restore of {done.backup} is back. What the restore had brought is kept as {done.database} until `commit`.",
+    )
+
+
+@app.command("commit")
+@command
+def commit(call: Call, yes: Yes = False) -> None:
+    """Drop what restores have put aside; afterwards there is no way back."""
+    from flows.rollback import commit as flow
+
+    work = call.the_work
+    confirm = confirmed(f"What restores of {work.directory} have put aside will be dropped.", work.id, yes=yes)
+    dropped = flow.fn(work.id, confirm)
+    call.answer({"dropped": dropped}, "\n".join(f"dropped {name}" for name in dropped) or "nothing was kept")
+
+
+@app.command("lift-quarantine")
+@command
+def lift_quarantine(call: Call) -> None:
+    """Let the mail accounts of restored data synchronise and delete again, as they did when the backup was taken."""
+    from flows.rollback import lift_quarantine as flow
+
+    lifted = flow.fn(call.the_work.id)
+    call.answer({"lifted": lifted}, f"{lifted} mail accounts have their settings back")
+
+
+@app.command("verify")
+@command
+def verify(call: Call, backup: BackupName = "latest") -> None:
+    """Prove a backup by restoring it on an isolated staging stack."""
+    from flows.restore_verification import restore_verification
+
+    done = restore_verification.fn(call.the_work.id, backup)
+    found = done.verification
+    wanted = ("verdict", "rows", "tables", "attachments", "differences", "restore_seconds", "seconds", "archive_sha256")
+    told = {"archive": done.archive, **found.model_dump(mode="json", include=set(wanted))}
+    call.answer(told, verification_report(done.archive, found))
+    if found.verdict not in ("verified", "legacy"):
+        raise typer.Exit(1)
+
+
+@app.command("check")
+@command
+def check(
+    call: Call, archive: Annotated[str, typer.Argument(help="An archive's path, a backup's name, or `latest`.")]
+) -> None:
+    """Read an archive from its first byte to its last and compare it with its manifest."""
+    from tasks.checking import check_backup
+
+    found = check_backup(call.work.repository if call.work else Path.cwd(), archive)
+    told = {
+        "archive": str(found.path), "name": found.name, "kind": found.kind, "format": found.format, "bytes": found.bytes,
+        "sha256": found.sha256, "members": len(found.members), "legacy": found.manifest is None,
+    }  # fmt: skip
+    note = "" if found.manifest else " It is a legacy archive: no manifest says what it must hold."
+    call.answer(
+        told,
+        f"{found.path.name} is whole: {len(found.members)} files, {size_text(found.bytes)}, SHA-256 {found.sha256}.{note}",
+    )
+
+
+@app.command("list")
+@command
+def list_backups(call: Call) -> None:
+    """List the backups in the repository, newest first."""
+    from tasks.adapters.repository import list_backups as listed
+
+    found = listed(call.the_work.repository)
+    told = [
+        {
+            "name": each.name, "method": each.method, "format": each.format, "bytes": each.bytes,
+            "created": each.created.isoformat() if each.created else None, "verified": each.verified, "archive": str(each.path),
+        }
+        for each in found
+    ]  # fmt: skip
+    lines = [
+        f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  {'verified' if each.verified else 'not verified'}"
+        for each in found
+    ]
+    call.answer(told, "\n".join(lines) or f"no backups in {call.the_work.repository}")
+
+
+@app.command("recover")
+@command
+def recover(call: Call) -> None:
+    """Finish what killed runs left: start what they had stopped, complete or undo what they had begun. Safe to run at any time."""
+    from tasks.recovery import recover as settle
+
+    done = settle(call.work.directory if call.work else None)
+    told = [
+        {"installation": each.installation_id, "kind": each.kind, "settled": each.settled, "message": each.message}
+        for each in done
+    ]
+    call.answer(
+        {"recovered": told},
+        "\n".join(f"{each.installation_id}: {each.message}" for each in done) or "nothing was left to do",
+    )
+    if not all(each.settled for each in done):
+        raise typer.Exit(1)
+
+
+@app.command("doctor")
+@command
+def doctor(call: Call) -> None:
+    """Show what can be seen of an installation, and what may be wrong with it."""
+    from flows.doctor import examine
+
+    value, text, healthy = examine(call.the_work)
+    call.answer(value, text)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def _answer_backup(call: Call, record: Record) -> None:
+    manifest = record.manifest
+    told = {
+        "archive": str(call.the_work.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,
+        "bytes": record.bytes, "sha256": record.sha256, "seconds": record.seconds, "downtime_seconds": manifest.downtime_seconds,
+    }  # fmt: skip
+    call.answer(told, backup_report(record))
+
+
+def _answer_restore(call: Call, restored: Any) -> None:
+    kept = restored.kept.database if restored.kept else None
+    told = {
+        "restored": restored.backup, "rollback": kept, "downtime_seconds": restored.downtime_seconds, "seconds": restored.seconds,
+        "quarantined": restored.quarantined > 0, "quarantined_accounts": restored.quarantined, "configuration": list(restored.configuration),
+    }  # fmt: skip
+    lines = [
+        f"Restored {restored.backup} in {duration_text(restored.seconds)}, {duration_text(restored.downtime_seconds)} of it down.",
+        f"The former data is kept as {kept}: `rollback` brings it back, `commit` drops it." if kept else "",
+        f"{restored.quarantined} mail accounts are in quarantine: `lift-quarantine` ends it."
+        if restored.quarantined
+        else "",
+        *(f"{name} differs from the archive's:\n{difference}" for name, difference in restored.configuration.items()),
+    ]
+    call.answer(told, "\n".join(line for line in lines if line))
+
+
+def main() -> None:
+    """Run the program."""
+    catch_signals()
+    try:
+        app()
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,180 @@
+"""Options that every command has, how they become work, and how results and errors leave the program."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from tasks.configuration import given_works, work_of
+from tasks.core.errors import BackupError, UsageError
+from tasks.work import Work
+
+logger = logging.getLogger(__name__)
+
+COMMON = {
+    "installation": Annotated[
+        str | None, typer.Option("--installation", "-i", help="An installation's id in the settings file.")
+    ],
+    "settings": Annotated[Path | None, typer.Option(help="The settings file (or MAILARCHIVER_BACKUP_SETTINGS).")],
+    "directory": Annotated[
+        Path | None, typer.Option("--directory", "-d", help="Where the compose file is, instead of a settings entry.")
+    ],
+    "repository": Annotated[Path | None, typer.Option("--repository", "-r", help="Where the archives are.")],
+    "project": Annotated[
+        str | None, typer.Option("--project", "-p", help="The compose project, where a directory has several.")
+    ],
+    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done.")],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How a command was called: on which work, and how to answer."""
+
+    work: Work | None
+    as_json: bool
+
+    @property
+    def the_work(self) -> Work:
+        """Give the work; raise UsageError where the command needs one and none was named."""
+        if self.work is None:
+            raise UsageError(
+                "no installation was named",
+                hint="give --directory DIR --repository DIR, or --installation ID with a settings file",
+            )
+        return self.work
+
+    def answer(self, value: dict[str, Any] | list[Any], text: str) -> None:
+        """Print the result: as JSON, or as text for a person."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, default=str) + "\n")
+        else:
+            sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def command(function: Callable[..., Any]) -> Callable[..., None]:
+    """Give a command the common options; it gets them as its first argument, a `Call`."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    defaults = {"as_json": False, "verbose": False}
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=annotation)
+        for name, annotation in COMMON.items()
+    ]
+
+    @functools.wraps(function)
+    def run(**options: Any) -> None:
+        asked = {name: options.pop(name) for name in COMMON}
+        _set_up_logging(asked["verbose"])
+        with _answering(asked["as_json"]):
+            if asked["settings"]:
+                os.environ["MAILARCHIVER_BACKUP_SETTINGS"] = str(asked["settings"])
+            work = _work(asked)
+            with given_works({work.id: work} if work else {}):
+                function(Call(work, asked["as_json"]), **options)
+
+    run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return run
+
+
+def _work(asked: dict[str, Any]) -> Work | None:
+    if asked["directory"] is not None:
+        directory = Path(asked["directory"]).resolve()
+        repository = asked["repository"] or directory / "backups"
+        name = asked["installation"] or re.sub(r"[^a-z0-9_-]+", "-", directory.name.lower()).strip("-_")[:32] or "main"
+        return Work(id=name, directory=directory, repository=Path(repository).resolve(), project=asked["project"])
+    if asked["installation"] is not None or _has_settings():
+        found = work_of(asked["installation"] or "main")
+        if asked["repository"] is None:
+            return found
+        raise UsageError("--repository goes with --directory; an installation of the settings file has its own")
+    if asked["repository"] is not None:
+        return Work(id="main", directory=Path.cwd(), repository=Path(asked["repository"]).resolve())
+    return None
+
+
+def _has_settings() -> bool:
+    return bool(os.environ.get("MAILARCHIVER_BACKUP_SETTINGS"))
+
+
+class Interrupted(BackupError):
+    """A signal asked us to end; every `with` and `finally` runs on the way out."""
+
+
+def catch_signals() -> None:
+    """Turn SIGTERM, SIGINT and SIGHUP into an exception, so that what is borrowed is given back."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # a second one must not cut the giving back short
+        raise Interrupted(f"interrupted by {signal.Signals(number).name}")
+
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, interrupt)
+
+
+@contextmanager
+def _answering(as_json: bool) -> Iterator[None]:
+    """Turn errors into one sentence, a hint and an exit code; a traceback is for --verbose alone."""
+    try:
+        yield
+    except BackupError as error:
+        logger.debug("", exc_info=True)
+        notes = [str(note) for note in getattr(error, "__notes__", [])]
+        for line in (f"error: {error}", *notes):
+            sys.stderr.write(line + "\n")
+        if as_json:
+            told = {"error": error.message, "hint": error.hint, "notes": notes, "exit_code": error.exit_code}
+            sys.stdout.write(json.dumps(told) + "\n")
+        raise typer.Exit(error.exit_code) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        logger.debug("", exc_info=True)
+        sys.stderr.write(
+            f"error: unexpected {type(error).__name__}: {error}\nHINT: run again with --verbose and report what it prints\n"
+        )
+        if as_json:
+            sys.stdout.write(
+                json.dumps({"error": f"unexpected {type(error).__name__}: {error}", "exit_code": 1}) + "\n"
+            )
+        raise typer.Exit(1) from None
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    for noisy in ("urllib3", "docker", "asyncio", "httpcore", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def confirmed(question: str, expected: str, *, yes: bool) -> str:
+    """Return the confirmation a destructive flow wants: given by --yes, or typed. End of input is a no, never another question."""
+    if yes:
+        return expected
+    if not sys.stdin.isatty():
+        raise UsageError("this replaces data and nobody is there to confirm it", hint="give --yes")
+    sys.stderr.write(f"{question}\nType {expected!r} to go on: ")
+    sys.stderr.flush()
+    typed = sys.stdin.readline().strip()
+    if typed != expected:
+        raise UsageError(f"not confirmed ({typed!r}); nothing was changed")
+    return typed

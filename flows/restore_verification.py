@@ -1,0 +1,43 @@
+"""Prove a backup by restoring it: on a private stack, with the very code that a bad day would use."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from tasks.checking import check_backup
+from tasks.configuration import work_of
+from tasks.core.errors import BackupError
+from tasks.installations import read_installation
+from tasks.reports import report_verification
+from tasks.staging import staging_installation
+from tasks.verifying import Verified, conclude, conclude_failure, drill_restore, record_verdict
+
+
+@flow(name="restore-verification", flow_run_name="verification of {backup} of {installation}")
+def restore_verification(installation: str = "main", backup: str = "latest") -> Verified:
+    """Restore a backup on an isolated staging stack, compare it with what was backed up, and record the verdict.
+
+    Production is not touched, so its lock is not taken. A verdict other than "verified" ends the run as failed when Prefect runs it.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+        backup: A backup's name, or "latest".
+    """
+    begun, now = time.monotonic(), datetime.now(UTC)
+    work = work_of(installation)
+    production = read_installation(work)
+
+    try:
+        archive = check_backup(work.repository, backup)
+        with staging_installation(production, archive, work.staging_limits) as staging:
+            drill = drill_restore(staging, archive, work.dump_limits, now=now)
+        verified = conclude(archive, drill, now=now, begun=begun)
+    except BackupError as error:
+        verified = conclude_failure(work.repository, backup, error, now=now, begun=begun)
+
+    record_verdict(work.repository, verified)
+    report_verification(installation, verified)
+    return verified

@@ -1,0 +1,56 @@
+"""The way back from a restore, and the end of that way: rollback, commit, and the end of a quarantine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from tasks.configuration import exclusive_work
+from tasks.installations import read_installation
+from tasks.restoring import end_quarantine, put_back, running_postgres
+from tasks.swap import Kept, drop_kept, kept_databases, newest_kept
+
+
+@flow(name="rollback", flow_run_name="rollback of {installation}")
+def rollback(installation: str = "main", confirm: str = "") -> Kept:
+    """Bring back the database and keys that the last restore replaced; what the restore had brought is kept until `commit`.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+        confirm: The installation's id, typed again.
+    """
+    with (
+        exclusive_work(installation, "rollback", confirmed=confirm) as work,
+        running_postgres(read_installation(work)) as stack,
+    ):
+        return put_back(stack, newest_kept(stack), now=datetime.now(UTC))
+
+
+@flow(name="commit", flow_run_name="commit of {installation}")
+def commit(installation: str = "main", confirm: str = "") -> list[str]:
+    """Drop everything that restores and rollbacks have put aside; there is no way back from this.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+        confirm: The installation's id, typed again.
+    """
+    with (
+        exclusive_work(installation, "commit", confirmed=confirm) as work,
+        running_postgres(read_installation(work)) as stack,
+    ):
+        kept = kept_databases(stack)
+        for each in kept:
+            drop_kept(stack, each)
+    return [each.database for each in kept]
+
+
+@flow(name="lift-quarantine", flow_run_name="end of quarantine of {installation}")
+def lift_quarantine(installation: str = "main") -> int:
+    """Give the mail accounts of restored data the settings they had, so that they synchronise and delete again.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+    """
+    with exclusive_work(installation, "end of quarantine") as work, running_postgres(read_installation(work)) as stack:
+        return end_quarantine(stack)

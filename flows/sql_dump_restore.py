@@ -1,0 +1,54 @@
+"""The guide's "Restore from SQL Dump": a dump's database and keys, reversibly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from tasks.checking import check_backup
+from tasks.configuration import exclusive_work
+from tasks.configuration_files import compare_configuration, restore_configuration
+from tasks.installations import read_installation
+from tasks.reports import report_restore
+from tasks.restoring import Restored, RestoreOptions, drop_empty_former, require_equal, restore_dump, running_postgres
+
+
+@flow(name="sql-dump-restore", flow_run_name="restore of {backup} into {installation}")
+def sql_dump_restore(
+    installation: str = "main",
+    backup: str = "latest",
+    confirm: str = "",
+    quarantine: bool | None = None,
+    restore_config: bool = False,
+) -> Restored:
+    """Load a dump beside the current database, prove it, and swap the two; the current one is kept until `commit`.
+
+    The application is down only for the swap. Nothing current is touched before the replacement is proven.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+        backup: A backup's name, or "latest".
+        confirm: The installation's id, typed again: a restore replaces its data.
+        quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
+        restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
+    """
+    now = datetime.now(UTC)
+    with exclusive_work(installation, "restore", confirmed=confirm) as work:
+        archive = check_backup(work.repository, backup)
+        options = RestoreOptions(quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits)
+
+        with running_postgres(read_installation(work)) as stack:
+            restored = restore_dump(stack, archive, options, now=now)
+            require_equal(restored)
+            if work.fresh:
+                restored = drop_empty_former(stack, restored)
+
+        changes = compare_configuration(stack, archive)
+        if restore_config:
+            restore_configuration(stack, archive, list(changes), now=now)
+
+    restored = replace(restored, configuration=changes)
+    report_restore(installation, restored)
+    return restored

@@ -1,0 +1,76 @@
+"""What a flow works on: an installation's settings, by its id. Flow parameters never carry paths; they are looked up here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from tasks.adapters.archive_writer import reclaim_partials
+from tasks.adapters.locks import installation_lock
+from tasks.adapters.settings_file import load_settings
+from tasks.core.errors import UsageError
+from tasks.core.limits import DumpLimits, StagingLimits
+from tasks.core.settings import InstallationSettings
+from tasks.recovery import recover
+from tasks.work import Work
+
+_given: ContextVar[Mapping[str, Work] | None] = ContextVar("works", default=None)
+
+
+@contextmanager
+def given_works(works: Mapping[str, Work]) -> Iterator[None]:
+    """Use these works instead of the settings file within the block: the command line's `--directory`."""
+    token = _given.set(works)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def work_of(installation_id: str) -> Work:
+    """Find an installation's work; raise UsageError for an id that the settings do not have."""
+    given = _given.get()
+    if given is not None and installation_id in given:
+        return given[installation_id]
+    settings = load_settings(None)
+    found = settings.installations.get(installation_id)
+    if found is None:
+        known = ", ".join(sorted(settings.installations)) or "none"
+        raise UsageError(f"there is no installation {installation_id!r} in the settings", hint=f"known: {known}")
+    return work_from(installation_id, found)
+
+
+def work_from(installation_id: str, settings: InstallationSettings) -> Work:
+    """Read the settings of one installation."""
+    return Work(
+        id=installation_id,
+        directory=settings.directory,
+        repository=settings.repository,
+        project=settings.project,
+        format=settings.format,
+        minimum_free_bytes=settings.minimum_free_bytes,
+        dump_limits=DumpLimits(
+            lock_wait_seconds=settings.timeouts.lock_wait_seconds, total_seconds=settings.timeouts.dump_seconds
+        ),
+        staging_limits=StagingLimits(memory_bytes=settings.staging.memory_bytes),
+    )
+
+
+@contextmanager
+def exclusive_work(installation_id: str, purpose: str, *, confirmed: str | None = None) -> Iterator[Work]:
+    """Give the work with its installation locked, and everything settled that dead runs had left.
+
+    Where `confirmed` is given it must be the installation's id, typed by whoever wants its data replaced. Raise Busy, touching nothing, where another
+    run holds the lock.
+    """
+    work = work_of(installation_id)
+    if confirmed is not None and confirmed != installation_id:
+        raise UsageError(
+            f"this {purpose} replaces the data of {installation_id!r} and was not confirmed (confirm={confirmed!r})",
+            hint=f"give confirm={installation_id!r}",
+        )
+    with installation_lock(work.directory, purpose):
+        recover(work.directory)
+        reclaim_partials(work.repository)
+        yield work

@@ -1,0 +1,21 @@
+"""How long things may take, and how much they may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DumpLimits:
+    """How long a dump may wait for a table's lock, stay silent, and take altogether."""
+
+    lock_wait_seconds: float = 120
+    idle_seconds: float = 600
+    total_seconds: float = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class StagingLimits:
+    """What a staging stack may take: memory of each container (None: no limit)."""
+
+    memory_bytes: int | None = None

@@ -1,0 +1,88 @@
+"""What a person reads about a run: short Markdown pages, the same in Prefect and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tasks.core.manifest import Record, Verification
+
+
+def size_text(count: float) -> str:
+    """Write a number of bytes as people say it.
+
+    >>> size_text(1_500_000)
+    '1.5 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration as people say it.
+
+    >>> duration_text(3700)
+    '1 h 1 min'
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min {int(seconds % 60)} s"
+    hours = minutes // 60
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Write pairs as a Markdown table without a heading."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)])
+
+
+def backup_report(record: Record) -> str:
+    """Describe a finished backup."""
+    manifest = record.manifest
+    rows = [
+        ("Archive", f"`{record.file}`"),
+        ("Method", f"{manifest.method}, format {manifest.format}"),
+        ("Data as of", f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("Size", f"{size_text(record.bytes)} (database {size_text(manifest.database.size_bytes)})"),
+        ("Took", duration_text(record.seconds)),
+        ("Downtime", duration_text(manifest.downtime_seconds) if manifest.downtime_seconds else "none"),
+        ("PostgreSQL", manifest.database.server_version),
+        ("SHA-256", f"`{record.sha256}`"),
+    ]
+    if manifest.census:
+        counted = sum(found.rows for found in manifest.census.tables.values())
+        rows.insert(4, ("Content", f"{counted:,} rows in {len(manifest.census.tables)} tables"))
+    return f"# Backup of {manifest.installation}\n\n{table(rows)}\n\nNot yet proven: a verification restores it on staging.\n"
+
+
+def verification_report(name: str, verification: Verification) -> str:
+    """Describe a verdict: what was compared, the measured time to restore (RTO), and the age of the data (RPO)."""
+    age = verification.data_age_seconds
+    rows = [
+        ("Verdict", f"**{verification.verdict}**"),
+        (
+            "Compared",
+            f"{verification.rows:,} rows in {verification.tables} tables, sequences, large objects, every definition",
+        ),
+        ("Attachments", f"{verification.attachments:,} contents, each SHA-256 recomputed"),
+        ("Time to restore (RTO)", duration_text(verification.restore_seconds) if verification.restore_seconds else "-"),
+        ("Age of the data (RPO)", duration_text(age) if age is not None else "unknown"),
+        ("Verification took", duration_text(verification.seconds)),
+        ("Archive's SHA-256", f"`{verification.archive_sha256}`"),
+    ]
+    text = f"# Verification of {name}\n\n{table(rows)}\n"
+    if verification.verdict == "legacy":
+        text += "\nLegacy archive, no census: it restored, and everything that can be checked without one is right.\n"
+    if verification.differences:
+        text += "\n## Differences\n\n" + "\n".join(f"- {line}" for line in verification.differences) + "\n"
+    return text
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,55 @@
+"""Set up a stack on a host that has nothing but Docker, the images and an archive."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from tasks.adapters import docker_engine
+from tasks.adapters.archive_reader import CheckedArchive
+from tasks.adapters.compose import compose_config, compose_up
+from tasks.adapters.files import make_directory
+from tasks.configuration_files import write_configuration
+from tasks.core.errors import Refused
+from tasks.staging import PROJECT_LABEL
+from tasks.step import step
+from tasks.work import Work
+
+logger = logging.getLogger(__name__)
+
+COMPOSE_SECONDS = 600.0
+
+
+@step(name="set up fresh host", retries=0)
+def set_up_fresh_host(archive: CheckedArchive, directory: Path, repository: Path, *, project: str | None) -> Work:
+    """Write the archive's configuration into an empty directory and create its containers without starting them; return the work.
+
+    Raise Refused where the project's name is taken by containers of another directory (Compose would replace those), and where a path that
+    the stack mounts lies outside the directory and holds something already.
+    """
+    name = project or (archive.manifest.project if archive.manifest else directory.name)
+    taken = [each.name for each in docker_engine.containers(label={PROJECT_LABEL: name})]
+    if taken:
+        raise Refused(
+            f"the compose project {name!r} has containers on this machine already ({', '.join(taken)})",
+            hint="give the new stack a name of its own: --project NAME",
+        )
+    files = write_configuration(archive, directory)
+    for service in compose_config(directory, files, name).services:
+        for mount in service.mounts:
+            place = Path(mount.source)
+            if mount.kind == "bind" and not place.is_relative_to(directory) and place.is_dir() and any(place.iterdir()):
+                raise Refused(
+                    f"the archive's compose file mounts {place}, which lies outside {directory} and is not empty",
+                    hint="edit the compose file that was written, or restore on another machine",
+                )
+            if mount.kind == "bind" and place.is_relative_to(directory) and not place.exists() and not place.suffix:
+                make_directory(place)
+    compose_up(directory, files, name, timeout_seconds=COMPOSE_SECONDS, no_start=True)
+    return Work(
+        id=archive.manifest.installation if archive.manifest else "main",
+        directory=directory,
+        repository=repository,
+        project=name,
+        fresh=True,
+    )

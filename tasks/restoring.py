@@ -1,0 +1,225 @@
+"""Restore a dump into an installation, production or staging: prove, swap, keep the old."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from tasks.adapters import application, docker_engine
+from tasks.adapters.archive_reader import CheckedArchive
+from tasks.adapters.postgres import server_of, session, wait_until_ready
+from tasks.core.errors import BackupError, Refused
+from tasks.core.installation import Installation
+from tasks.core.limits import DumpLimits
+from tasks.core.manifest import is_older_than
+from tasks.core.names import time_in_name
+from tasks.installations import reread
+from tasks.replacement import (
+    MAINTENANCE_DATABASE,
+    Replacement,
+    check_target,
+    expected_census,
+    load_replacement,
+    neutralise_replacement,
+    prove_replacement,
+    quarantine_replacement,
+    replacement,
+)
+from tasks.step import step
+from tasks.stopped_services import stopped
+from tasks.swap import POSTGRES_START_SECONDS, Kept, drop_kept, swap_back, swap_in
+
+logger = logging.getLogger(__name__)
+
+QUARANTINE_AFTER_HOURS = 24
+APPLICATION_START_SECONDS = 180.0
+
+Proof = Callable[[Installation, Replacement], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOptions:
+    """How to restore: `quarantine` None decides by the backup's age; `neutralise` is for staging alone.
+
+    `start_application` starts an application that did not run before (staging, a fresh host).
+    """
+
+    quarantine: bool | None = None
+    neutralise: bool = False
+    start_application: bool = False
+    limits: DumpLimits = field(default_factory=DumpLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did. `kept` is what was in place before, None where a difference stopped it before the swap."""
+
+    backup: str
+    kept: Kept | None
+    differences: tuple[str, ...]
+    downtime_seconds: float
+    seconds: float
+    quarantined: int
+    rows: int
+    tables: int
+    configuration: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def running_postgres(installation: Installation) -> Iterator[Installation]:
+    """Give the installation with its PostgreSQL running and answering; one that was stopped is stopped again afterwards.
+
+    Raise Refused where it has no container: making one is the operator's decision.
+    """
+    service = installation.postgres
+    if service.state == "absent":
+        raise Refused(
+            f"PostgreSQL (service {service.name}) has no container",
+            hint=f"docker compose -p {installation.project} up -d {service.name}",
+        )
+    if service.state in ("running", "restarting"):
+        yield installation
+        return
+    with stopped(installation, [service], reason="PostgreSQL started for a restore") as loan:
+        loan.start(service.name)
+        started = reread(installation)
+        with server_of(started) as server:
+            wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=POSTGRES_START_SECONDS)
+        yield started
+
+
+def require_equal(restored: Restored) -> None:
+    """Raise Refused where the replacement differed from the backup, so that nothing was swapped."""
+    if restored.differences:
+        raise Refused(
+            f"{restored.backup} did not restore to what was backed up; the current data was left in place: "
+            + "; ".join(restored.differences),
+            hint="verify another backup: mailarchiver-backup list",
+        )
+
+
+def drop_empty_former(installation: Installation, restored: Restored) -> Restored:
+    """Drop the empty database that a fresh image had made; there is nothing in it to go back to."""
+    if restored.kept is not None:
+        drop_kept(installation, restored.kept)
+    return replace(restored, kept=None)
+
+
+def put_back(installation: Installation, kept: Kept, *, now: datetime) -> Kept:
+    """Swap back what a restore had put aside, and see the application answer if it ran; return what is now kept instead."""
+    was_running = installation.application.state in ("running", "restarting")
+    with stopped(installation, [installation.application], reason="rollback"):
+        undone = swap_back(installation, kept, now=now)
+    if was_running:
+        start_and_probe(installation)
+    return undone
+
+
+@step(name="lift quarantine")
+def end_quarantine(installation: Installation) -> int:
+    """Give the quarantined accounts their settings back; return how many."""
+    with server_of(installation) as server, session(server, installation.database.name, purpose="quarantine") as opened:
+        return application.lift_quarantine(opened)
+
+
+def restore_dump(
+    installation: Installation,
+    archive: CheckedArchive,
+    options: RestoreOptions,
+    *,
+    now: datetime,
+    proofs: Sequence[Proof] = (),
+) -> Restored:
+    """Load the archive beside the current data, prove it, swap it in, and see the application answer.
+
+    Nothing current changes unless the replacement's content equals the archive's census and every proof is content; else `differences`
+    says why, and the installation is as it was. An application that does not answer afterwards gets its former data back, and
+    BackupError is raised.
+    """
+    begun = time.monotonic()
+    check_target(installation, archive)
+    expected = expected_census(archive)
+
+    with replacement(installation, archive, now=now) as new:
+        load_replacement(installation, archive, new)
+        found = [
+            *prove_replacement(installation, archive, new, expected, options.limits),
+            *(difference for proof in proofs for difference in proof(installation, new)),
+        ]
+        kept, downtime, quarantined = None, 0.0, 0
+        if not found:
+            quarantined = _guard(installation, archive, new, options, now)
+            kept, downtime = _replace_current(installation, archive, new, options, now)
+
+    return Restored(
+        backup=archive.name,
+        kept=kept,
+        differences=tuple(found),
+        downtime_seconds=round(downtime, 3),
+        seconds=round(time.monotonic() - begun, 3),
+        quarantined=quarantined,
+        rows=sum(table.rows for table in expected.tables.values()),
+        tables=len(expected.tables),
+    )
+
+
+def _guard(
+    installation: Installation, archive: CheckedArchive, new: Replacement, options: RestoreOptions, now: datetime
+) -> int:
+    if options.neutralise:
+        neutralise_replacement(installation, new)
+        return 0
+    if wants_quarantine(archive, options.quarantine, now):
+        return quarantine_replacement(installation, new)
+    return 0
+
+
+def wants_quarantine(archive: CheckedArchive, asked: bool | None, now: datetime) -> bool:
+    """Decide whether restored mail accounts stay disabled: as asked, else when the backup is older than a day or of unknown age."""
+    if asked is not None:
+        return asked
+    moment = archive.manifest.created_at if archive.manifest else time_in_name(archive.name)
+    return moment is None or is_older_than(moment, now, hours=QUARANTINE_AFTER_HOURS)
+
+
+def _replace_current(
+    installation: Installation, archive: CheckedArchive, new: Replacement, options: RestoreOptions, now: datetime
+) -> tuple[Kept, float]:
+    was_running = installation.application.state in ("running", "restarting")
+    comment = archive.manifest.database.comment if archive.manifest else None
+    with stopped(installation, [installation.application], reason=f"restore of {archive.name}") as loan:
+        kept = swap_in(installation, new, backup=archive.name, comment=comment)
+    if was_running or options.start_application:
+        try:
+            start_and_probe(installation)
+        except BackupError as error:
+            with stopped(installation, [installation.application], reason="taking the restore back"):
+                swap_back(installation, kept, now=now)
+            error.add_note("The former data was put back in place; the restored one is kept until `commit`.")
+            raise
+    return kept, loan.downtime_seconds
+
+
+@step(name="start and probe application", retries=0)
+def start_and_probe(installation: Installation) -> float:
+    """Start the application unless it runs, and return after how many seconds its login page answered."""
+    begun = time.monotonic()
+    docker_engine.start_container(installation.application.container_id)
+    deadline = time.monotonic() + APPLICATION_START_SECONDS
+    while True:
+        found = docker_engine.container(installation.application.container_id)
+        if found is not None and found.addresses:
+            break
+        if time.monotonic() > deadline:
+            raise BackupError(
+                f"container {installation.application.container_name} gets no address", hint="docker compose logs"
+            )
+        time.sleep(0.1)
+    application.wait_until_answers(
+        found.addresses, installation.application_port, timeout_seconds=deadline - time.monotonic()
+    )
+    return round(time.monotonic() - begun, 3)

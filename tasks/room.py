@@ -1,0 +1,31 @@
+"""The step that asks whether there is room, before anything starts."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from tasks.adapters.files import free_space
+from tasks.adapters.postgres import server_of, session
+from tasks.core.installation import Installation
+from tasks.core.space import Need, dump_archive_bytes, require_room
+from tasks.step import step
+
+logger = logging.getLogger(__name__)
+
+
+@step(name="require room")
+def require_room_for_dump(installation: Installation, repository: Path, minimum_free_bytes: int) -> int:
+    """Raise Refused unless the repository has room for a dump of the database as it is now; return the bytes it may need."""
+    with server_of(installation) as server, session(server, installation.database.name, purpose="look") as opened:
+        table_bytes = int(
+            opened.value(
+                "SELECT coalesce(sum(pg_table_size(oid)), 0) FROM pg_class WHERE relkind IN ('r', 'm') AND relpersistence <> 't'"
+            )
+        )
+    files = sum(file.path.stat().st_size for file in installation.config_files if file.path.exists())
+    need = Need("the archive", str(repository), dump_archive_bytes(table_bytes, files))
+    free_bytes, free_inodes = free_space(repository)
+    require_room(need, free_bytes=free_bytes, free_inodes=free_inodes, minimum_free_bytes=minimum_free_bytes)
+    logger.info("The archive needs up to %d bytes; %d are free in %s", need.bytes, free_bytes, repository)
+    return need.bytes

@@ -1,0 +1,160 @@
+"""The steps of a verification: restore on staging, compare, conclude, record."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tasks.adapters import application
+from tasks.adapters.archive_reader import CheckedArchive
+from tasks.adapters.postgres import Session, server_of, session
+from tasks.adapters.repository import find_backup, write_record
+from tasks.archives import KEYS_DIRECTORY
+from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed
+from tasks.core.installation import Installation
+from tasks.core.limits import DumpLimits
+from tasks.core.manifest import Verdict, Verification
+from tasks.core.names import time_in_name
+from tasks.replacement import Replacement
+from tasks.restoring import Restored, RestoreOptions, restore_dump
+from tasks.step import step
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """What a restore on staging showed."""
+
+    restored: Restored
+    attachments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The end of a verification: the archive's file and the verdict on it."""
+
+    archive: str
+    verification: Verification
+
+
+def drill_restore(staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime) -> Drill:
+    """Restore an archive on staging by the code that production would use, with every proof; the application is started last.
+
+    Before that the mail accounts are disabled and their secrets blanked, and whoever differs is not started at all.
+    """
+    proof = _StagingProof(archive)
+    options = RestoreOptions(neutralise=True, start_application=True, limits=limits)
+    restored = restore_dump(staging, archive, options, now=now, proofs=[proof])
+    return Drill(restored, proof.attachments)
+
+
+class _StagingProof:
+    """What staging can afford to look at besides the census."""
+
+    def __init__(self, archive: CheckedArchive) -> None:
+        self._archive = archive
+        self.attachments = 0
+
+    def __call__(self, installation: Installation, new: Replacement) -> list[str]:
+        with server_of(installation) as server, session(server, new.database, purpose="prove") as opened:
+            self.attachments, wrong = check_attachments(opened)
+            wrong = [*wrong, *check_structure(opened)]
+        return [*wrong, *check_keys(self._archive, new.keys)]
+
+
+@step(name="recompute attachments' SHA-256")
+def check_attachments(opened: Session) -> tuple[int, list[str]]:
+    """Recompute the SHA-256 of every attachment; return their number and what is wrong in words."""
+    return application.count_attachments(opened)
+
+
+@step(name="check constraints and indexes")
+def check_structure(opened: Session) -> list[str]:
+    """Name invalid indexes, and B-trees that `amcheck` (where the image has it) finds damaged."""
+    wrong = [
+        f"index {name} is invalid"
+        for (name,) in opened.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
+    ]
+    if not opened.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
+        logger.info("This image has no amcheck; B-trees were not walked")
+        return wrong
+    opened.execute("CREATE EXTENSION IF NOT EXISTS amcheck")
+    trees = opened.execute(
+        "SELECT c.oid, c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE a.amname = 'btree' AND i.indisvalid AND c.relkind = 'i' AND n.nspname !~ '^pg_' AND c.relpersistence = 'p'"
+    )
+    for oid, name in trees:
+        try:
+            opened.execute("SELECT bt_index_check(%s::oid)", (oid,))
+        except BackupError as error:
+            wrong.append(f"index {name} is damaged: {error.message}")
+    opened.execute("DROP EXTENSION amcheck")
+    return wrong
+
+
+@step(name="compare keys")
+def check_keys(archive: CheckedArchive, keys: Path | None) -> list[str]:
+    """Compare the extracted key files with the archive's members."""
+    expected = {
+        member.name.removeprefix(f"{KEYS_DIRECTORY}/"): member.sha256
+        for member in archive.members
+        if member.name.startswith(f"{KEYS_DIRECTORY}/")
+    }
+    if keys is None:
+        return [f"{len(expected)} key files were not restored"] if expected else []
+    found = {
+        str(path.relative_to(keys)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in keys.rglob("*")
+        if path.is_file()
+    }
+    changed = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    return [f"key file {name} differs" for name in changed]
+
+
+def conclude(archive: CheckedArchive, drill: Drill, *, now: datetime, begun: float) -> Verified:
+    """Turn a drill into a verdict bound to the archive's bytes: equal is verified, or `legacy` where no manifest said what to expect."""
+    verdict: Verdict = "verified" if archive.manifest else "legacy"
+    if drill.restored.differences:
+        verdict = "different"
+    moment = archive.manifest.created_at if archive.manifest else time_in_name(archive.name)
+    return Verified(
+        archive.path.name,
+        Verification(
+            verdict=verdict,
+            at=now,
+            archive_sha256=archive.sha256,
+            rows=drill.restored.rows,
+            tables=drill.restored.tables,
+            attachments=drill.attachments,
+            differences=list(drill.restored.differences),
+            restore_seconds=drill.restored.seconds,
+            seconds=round(time.monotonic() - begun, 3),
+            data_age_seconds=(now - moment).total_seconds() if moment else None,
+        ),
+    )
+
+
+def conclude_failure(repository: Path, backup: str, error: BackupError, *, now: datetime, begun: float) -> Verified:
+    """Turn an archive's failure to be read or loaded into the verdict `failed`; an error that says nothing of the archive is raised."""
+    if not isinstance(error, ArchiveDamaged | ProgramFailed) or error.transient:
+        raise error
+    path = find_backup(repository, backup)
+    return Verified(
+        path.name,
+        Verification(
+            verdict="failed", at=now, archive_sha256="", rows=0, tables=0, attachments=0, differences=[error.message],
+            restore_seconds=0.0, seconds=round(time.monotonic() - begun, 3),
+        ),
+    )  # fmt: skip
+
+
+@step(name="record verdict")
+def record_verdict(repository: Path, verified: Verified) -> None:
+    """Write the verdict into the archive's record; one without a record (legacy) keeps none."""
+    write_record(repository, verified.archive, verified.verification)

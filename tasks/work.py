@@ -1,0 +1,27 @@
+"""The value a flow starts from: which installation, where its archives go, and its limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.core.limits import DumpLimits, StagingLimits
+from tasks.core.manifest import Format
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run needs to know of an installation before it looks at it.
+
+    `fresh` marks a host that is being set up from an archive: its application is started although it never ran.
+    """
+
+    id: str
+    directory: Path
+    repository: Path
+    project: str | None = None
+    format: Format = "guide"
+    minimum_free_bytes: int = 0
+    dump_limits: DumpLimits = field(default_factory=DumpLimits)
+    staging_limits: StagingLimits = field(default_factory=StagingLimits)
+    fresh: bool = False

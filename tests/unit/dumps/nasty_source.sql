@@ -1,0 +1,23 @@
+CREATE SCHEMA "we;ird $$ sch'ema";
+CREATE TABLE "we;ird $$ sch'ema"."T ""q"" 1" (id int primary key generated always as identity, "co;l" text, b bytea, g int generated always as (length("co;l")) stored);
+INSERT INTO "we;ird $$ sch'ema"."T ""q"" 1"("co;l", b) VALUES ('a\b'||chr(10)||'\.'||chr(9)||'x', '\x00ff'), ('\.', NULL), (NULL, ''), ('😀 ;''"$$', '\x5c2e0a');
+INSERT INTO "we;ird $$ sch'ema"."T ""q"" 1"("co;l", b) select repeat('x',i%7), decode(md5(i::text),'hex') from generate_series(1,200) i;
+CREATE TABLE empty_one(a int);
+CREATE TABLE no_columns();
+INSERT INTO no_columns DEFAULT VALUES; INSERT INTO no_columns DEFAULT VALUES;
+CREATE TABLE one_col(a text); INSERT INTO one_col VALUES (''),('\.'),(E'\\.\n\\.'),(NULL);
+CREATE FUNCTION f1(a int) RETURNS int LANGUAGE sql BEGIN ATOMIC; SELECT CASE WHEN a>1 THEN 1 ELSE 2 END; SELECT 3; END;
+CREATE FUNCTION f2() RETURNS trigger LANGUAGE plpgsql AS $fn$ BEGIN IF NEW.a = '$x$;' THEN RETURN NULL; END IF; RETURN NEW; END; -- it's
+$fn$;
+CREATE FUNCTION f3() RETURNS text LANGUAGE sql AS E'select ''it''''s; \\\\''; -- x';
+CREATE TRIGGER tr BEFORE INSERT ON one_col FOR EACH ROW EXECUTE FUNCTION f2();
+CREATE RULE r AS ON DELETE TO empty_one DO ALSO (INSERT INTO one_col VALUES (';'); INSERT INTO one_col VALUES (')'););
+CREATE VIEW v AS SELECT a, ';--' AS s /* c */ FROM one_col;
+CREATE MATERIALIZED VIEW mv AS SELECT count(*) FROM one_col;
+COMMENT ON TABLE one_col IS 'it''s; -- not /* a';
+CREATE ROLE reader_1; GRANT SELECT ON one_col TO reader_1; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader_1;
+CREATE SEQUENCE "Seq 'q"; SELECT nextval('"Seq ''q"'), nextval('"Seq ''q"');
+CREATE INDEX ON one_col((lower(a))) WHERE a <> ';';
+SELECT lo_from_bytea(770, decode(repeat('deadbeef',5000),'hex')), lo_from_bytea(771,''), lo_from_bytea(777, '\x01');
+COMMENT ON LARGE OBJECT 777 IS 'x;y';
+CREATE TABLE part(a int, b text) PARTITION BY RANGE(a); CREATE TABLE part1 PARTITION OF part FOR VALUES FROM (0) TO (10); insert into part values (1,'z');

@@ -1,0 +1,170 @@
+"""Both dump formats are read alike, whatever the size of the pieces, and a cut never goes unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.core.census import CensusTaker, differences
+from tasks.core.custom_dump import read_custom_dump
+from tasks.core.dump_events import DumpComplete
+from tasks.core.dump_statements import is_allowed, may_run_in_parallel
+from tasks.core.errors import ArchiveDamaged
+from tasks.core.manifest import Census
+from tasks.core.sql_dump import read_sql_dump
+
+DUMPS = Path(__file__).parent / "dumps"
+"""Real dumps by PostgreSQL 15 and 17 of a database made to confuse: see nasty_source.sql."""
+
+
+def pieces(content: bytes, size: int) -> Iterator[bytes]:
+    return (content[at : at + size] for at in range(0, len(content), size))
+
+
+def reader(path: Path) -> Callable[[Iterator[bytes]], Iterator[object]]:
+    return read_sql_dump if path.suffix == ".sql" else read_custom_dump
+
+
+def census(path: Path, content: bytes | None = None, size: int = 1 << 20) -> Census:
+    taker = CensusTaker()
+    for event in reader(path)(pieces(path.read_bytes() if content is None else content, size)):
+        taker.see(event)
+    if not taker.complete:
+        raise ArchiveDamaged("no end mark")
+    return taker.result()
+
+
+@pytest.mark.parametrize("path", sorted(DUMPS.glob("nasty_1*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("size", [3, 7, 100, 4096])
+def test_pieces_of_any_size_give_the_same_census(path: Path, size: int) -> None:
+    content = path.read_bytes()[:12_000] if size < 100 else path.read_bytes()
+    if size < 100:  # a short prefix: pieces of three bytes are slow
+
+        def read(each: int) -> list[str]:
+            seen = []
+            try:
+                for event in reader(path)(pieces(content, each)):
+                    if type(event).__name__ not in ("CopyData", "LargeObjectData"):
+                        seen.append(repr(event))
+            except ArchiveDamaged:
+                pass
+            return seen
+
+        whole, small = read(1 << 20), read(size)
+
+        assert len(small) > 10
+        assert small == whole[: len(small)]
+    else:
+        assert census(path, size=size) == census(path)
+
+
+@pytest.mark.parametrize("major", [15, 17])
+def test_both_formats_hold_the_same_content(major: int) -> None:
+    plain, custom = census(DUMPS / f"nasty_{major}.sql"), census(DUMPS / f"nasty_{major}.dump")
+
+    assert differences(plain, custom, compare_schema=False) == []
+    assert plain.large_objects.rows == 3
+    assert {name.split(" (")[0]: table.rows for name, table in plain.tables.items()} == {
+        '"we;ird $$ sch\'ema"."T ""q"" 1"': 204,
+        "public.empty_one": 0,
+        "public.no_columns ": 2,
+        "public.one_col": 4,
+        "public.part1": 1,
+    }
+    assert plain.sequences["public.\"Seq ''q\""] == "2, true"
+
+
+def test_content_is_the_same_across_versions() -> None:
+    assert differences(census(DUMPS / "nasty_15.sql"), census(DUMPS / "nasty_17.sql"), compare_schema=False) == []
+
+
+@pytest.mark.parametrize("path", sorted(DUMPS.glob("nasty_1*")), ids=lambda path: path.name)
+def test_a_dump_cut_anywhere_is_refused(path: Path) -> None:
+    content = path.read_bytes()
+    trailer = content.rfind(b"-- PostgreSQL database dump complete") if path.suffix == ".sql" else len(content)
+    for step in range(64):
+        with pytest.raises(ArchiveDamaged):
+            census(path, content[: trailer * step // 64])
+
+
+def test_a_dump_cut_at_a_statement_boundary_has_no_end_mark() -> None:
+    content = (DUMPS / "nasty_17.sql").read_bytes()
+    at = content.find(b";\n\n", len(content) // 2) + 3
+
+    events = list(read_sql_dump(iter((content[:at],))))
+
+    assert not any(isinstance(event, DumpComplete) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (b"Seq ''q\"', 2, true", b"Seq ''q\"', 3, true", "sequence public.\"Seq ''q\" is 3, true, expected 2, true"),
+        (b"1\tz\n", b"1\ty\n", "table public.part1 has other content in its 1 rows"),
+        (b"1\tz\n", b"", "table public.part1 has 0 rows, expected 1"),
+        (b"deadbeef", b"deadbeee", "large objects has other content in its 3 rows"),
+        (b"IS 'it''s;", b"IS 'it''z;", "COMMENT public.TABLE one_col is defined differently"),
+        (b"CREATE INDEX one_col", b"-- REATE INDEX one_col", "INDEX public.one_col_lower_idx is missing"),
+    ],
+)
+def test_a_change_is_named(old: bytes, new: bytes, expected: str) -> None:
+    path = DUMPS / "nasty_17.sql"
+    content = path.read_bytes()
+    assert old in content
+
+    changed = census(path, content.replace(old, new, 1))
+
+    assert differences(census(path), changed) == [expected]
+
+
+def test_row_order_does_not_matter_but_a_doubled_row_does() -> None:
+    path = DUMPS / "nasty_17.sql"
+    content = path.read_bytes()
+    begin = content.index(b"COPY public.one_col")
+    begin = content.index(b"\n", begin) + 1
+    end = content.index(b"\n\\.\n", begin)
+    rows = content[begin:end].split(b"\n")
+    turned = content[:begin] + b"\n".join(reversed(rows)) + content[end:]
+    doubled = content[:begin] + b"\n".join([*rows, rows[0], rows[0]]) + content[end:]
+
+    assert differences(census(path), census(path, turned)) == []
+    assert differences(census(path), census(path, doubled)) == ["table public.one_col has 6 rows, expected 4"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [b"\\! touch /tmp/x\n", b"\\i /etc/passwd\n", b"\\connect postgres\n", b"\\restrict a; drop\n"],
+)
+def test_psql_commands_are_refused(statement: bytes) -> None:
+    with pytest.raises(ArchiveDamaged, match="psql command"):
+        list(read_sql_dump(iter((b"SET a = 1;\n" + statement,))))
+
+
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        (b"CREATE TABLE a (b int);", True),
+        (b"SELECT pg_catalog.setval('a', 1, true);", True),
+        (b"ALTER TABLE a OWNER TO b;", True),
+        (b"CREATE USER MAPPING FOR a SERVER b;", True),
+        (b"COPY a TO PROGRAM 'sh';", False),
+        (b"COPY a FROM '/etc/passwd';", False),
+        (b"DO $$ begin end $$;", False),
+        (b"CREATE ROLE evil SUPERUSER;", False),
+        (b"ALTER SYSTEM SET archive_command = 'x';", False),
+        (b"ALTER DATABASE a SET b = c;", False),
+        (b"SELECT pg_read_file('/etc/passwd');", False),
+        (b"DROP DATABASE a;", False),
+    ],
+)
+def test_only_statements_of_pg_dump_are_allowed(statement: bytes, allowed: bool) -> None:
+    assert is_allowed(statement) is allowed
+
+
+def test_index_builds_run_in_parallel_and_nothing_else() -> None:
+    assert may_run_in_parallel(b"CREATE UNIQUE INDEX a ON b USING btree (c);")
+    assert may_run_in_parallel(b'ALTER TABLE ONLY public.a\n    ADD CONSTRAINT "PK a" PRIMARY KEY (id);')
+    assert not may_run_in_parallel(b"ALTER TABLE ONLY a\n    ADD CONSTRAINT f FOREIGN KEY (b) REFERENCES c(d);")
+    assert not may_run_in_parallel(b"COMMENT ON INDEX a IS 'b';")

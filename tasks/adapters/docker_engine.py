@@ -495,6 +495,17 @@ def volumes(label: Mapping[str, str] | None = None) -> list[str]:
         return sorted(each["Name"] for each in found)
 
 
+def volume_mountpoint(name: str) -> Path | None:
+    """Return where the host sees a volume; None where there is no such volume or only Docker can reach it."""
+    with _our_words(f"look at volume {name}"):
+        try:
+            facts = _client().inspect_volume(name)
+        except docker.errors.NotFound:
+            return None
+    local = engine_is_local() and facts.get("Driver") == "local" and facts.get("Mountpoint")
+    return Path(facts["Mountpoint"]) if local else None
+
+
 def remove_volume(name: str) -> None:
     """Remove a volume with its content; one that is absent is no error, one in use is."""
     with _our_words(f"remove volume {name}"), suppress(docker.errors.NotFound):
@@ -587,7 +598,7 @@ def run_program(
             if stdin is not None:
                 program.write(stdin, idle_timeout_seconds=timeout_seconds)
                 program.close_stdin()
-            while (chunk := program.receive(max(0.001, deadline - time.monotonic()))) is not None:
+            while (chunk := _receive_before(deadline, program, timeout_seconds)) is not None:
                 printed += chunk
             code = program.wait(max(0.001, deadline - time.monotonic()))
             stderr = _without(secrets, program.stderr_tail)
@@ -610,6 +621,17 @@ def run_program(
             stderr=stderr,
         )
     return Output(stdout, stderr)
+
+
+def _receive_before(deadline: float, program: Program, timeout_seconds: float) -> bytes | None:
+    left_seconds = deadline - time.monotonic()
+    try:
+        if left_seconds > 0:
+            return program.receive(left_seconds)
+    except ProgramFailed:
+        if time.monotonic() < deadline:
+            raise
+    raise program.late(timeout_seconds)
 
 
 def _attach(client: docker.APIClient, exec_id: str) -> tuple[socket.socket, bytes]:
@@ -650,8 +672,10 @@ def _end_marked(container_id: str, mark: str, user: str | None) -> None:
     """End a program and what it started, politely first; a container that runs no more has none."""
     try:
         found = container(container_id)
-        if found is None or found.state != "running":
+        if found is None or found.state not in ("running", "paused"):
             return
+        if found.state == "paused":
+            raise BackupError(f"{found.name} is paused")
         with _our_words(f"end a program in container {found.name}"):
             client = _client()
             argv = ["sh", "-c", _END_MARKED_PROGRAMS, "sh", mark]

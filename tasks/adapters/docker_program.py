@@ -217,7 +217,7 @@ class Program:
             self._exit_code = self._connection.exit_code()
             if self._exit_code is None:
                 if time.monotonic() > deadline:
-                    raise self._late(timeout_seconds)
+                    raise self.late(timeout_seconds)
                 time.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, 0.5)
         return self._exit_code
@@ -290,11 +290,12 @@ class Program:
             try:
                 self._receive()
             except TimeoutError:
-                raise self._late(timeout_seconds) from None
+                raise self.late(timeout_seconds) from None
             if time.monotonic() > deadline and not self._ended:
-                raise self._late(timeout_seconds)
+                raise self.late(timeout_seconds)
 
-    def _late(self, timeout_seconds: float) -> ProgramFailed:
+    def late(self, timeout_seconds: float) -> ProgramFailed:
+        """Build the error that says it took too long."""
         return self.failure(f"did not end within {timeout_seconds:g} s ({self._connection.describe()})", transient=True)
 
     def _ended_by_itself(self) -> bool:

@@ -1,0 +1,249 @@
+"""`docker compose`, through the one door for programs.
+
+Every call names directory, files and project, so that neither the caller's directory nor its environment chooses the stack.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from tasks.adapters.processes import Output, run
+from tasks.core.compose_model import DOT_ENV, ComposeModel, choose_files, parse_dot_env, parse_model, with_env_files
+from tasks.core.errors import BackupError, ProgramFailed, Refused
+
+logger = logging.getLogger(__name__)
+
+CONFIG_TIMEOUT_SECONDS = 60
+SELDOM_LIMIT_FILES = 50
+
+Pull = Literal["always", "missing", "never"]
+
+
+def compose_files_in(directory: Path) -> tuple[Path, ...]:
+    """Return the compose files of a directory by Compose's own rule; empty where there are none.
+
+    COMPOSE_FILE in the directory's `.env` wins; else the first of Compose's usual names, and the override beside it.
+    """
+    try:
+        names = [path.name for path in directory.iterdir()]
+    except OSError as error:
+        raise Refused(f"the directory {directory} cannot be read: {error.strerror}", hint="run with sudo?") from error
+    chosen = choose_files(names, _dot_env(directory))
+    return tuple((directory / name).absolute() for name in chosen)
+
+
+def files_named_in(compose_file: Path) -> tuple[Path, ...]:
+    """Return the further files that a compose file takes in by `include` and `extends`, to any depth.
+
+    Compose resolves them silently, so they are found by reading the YAML. A name with a variable in it is left out.
+    """
+    found: list[Path] = []
+    todo = [compose_file]
+    while todo and len(found) < SELDOM_LIMIT_FILES:
+        current = todo.pop(0)
+        for name in _references(current):
+            path = (current.parent / name).absolute()
+            if "$" not in name and path not in found and path != compose_file:
+                found.append(path)
+                if path.suffix in (".yml", ".yaml"):
+                    todo.append(path)
+    return tuple(found)
+
+
+def compose_config(
+    directory: Path,
+    files: Sequence[Path],
+    project: str | None = None,
+    *,
+    profiles: Sequence[str] = (),
+    env_files: Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
+) -> ComposeModel:
+    """Return what the compose files say once Compose has resolved them; nothing needs to run.
+
+    Raise Refused, with the file and the reason, where Compose cannot make sense of them.
+    """
+    head = _head(directory, files, project, profiles=profiles, env_files=env_files)
+    printed = _compose(
+        [*head, "config", "--format", "json"], directory, CONFIG_TIMEOUT_SECONDS, environment=environment
+    )
+    model = parse_model(printed.stdout, warnings=_warnings(printed.stderr))
+    try:
+        unresolved = _compose(
+            [*head, "config", "--format", "json", "--no-env-resolution"],
+            directory,
+            CONFIG_TIMEOUT_SECONDS,
+            environment=environment,
+        )
+    except BackupError as error:
+        # Only Compose before 2.33 lacks the option; then the env files are found by reading the YAML.
+        logger.debug("Compose cannot list the env files: %s", error.message)
+        return model
+    return with_env_files(model, unresolved.stdout)
+
+
+def compose_up(
+    directory: Path,
+    files: Sequence[Path],
+    project: str,
+    services: Sequence[str] = (),
+    *,
+    timeout_seconds: float,
+    no_start: bool = False,
+    with_dependencies: bool = True,
+    pull: Pull = "missing",
+    env_files: Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Create the services (all without names) as the files describe them and, unless `no_start`, start them."""
+    words = ["up", "--no-start"] if no_start else ["up", "--detach"]
+    words += ["--pull", pull]
+    if not with_dependencies:
+        words.append("--no-deps")
+    head = _head(directory, files, project, env_files=env_files)
+    _compose([*head, *words, *services], directory, timeout_seconds, environment=environment)
+
+
+def compose_down(
+    directory: Path,
+    files: Sequence[Path],
+    project: str,
+    *,
+    timeout_seconds: float,
+    remove_volumes: bool = False,
+    env_files: Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Remove the project's containers and networks, also of services that the files no longer name."""
+    words = ["down", "--remove-orphans"]
+    if remove_volumes:
+        words.append("--volumes")
+    head = _head(directory, files, project, env_files=env_files)
+    _compose([*head, *words], directory, timeout_seconds, environment=environment)
+
+
+@cache
+def compose_command() -> tuple[str, ...]:
+    """Return how Compose v2 is called on this machine; raise Refused where there is none."""
+    problems = []
+    for command in (("docker", "compose"), ("docker-compose",)):
+        try:
+            version = run([*command, "version", "--short"], timeout_seconds=30).stdout.strip()
+        except ProgramFailed as error:
+            problems.append(error.message)
+            continue
+        if not version.removeprefix("v").startswith("1."):
+            return command
+        problems.append(f"{command[0]} is version {version}")
+    raise Refused(
+        f"Docker Compose v2 is not installed: {'; '.join(problems)}", hint="install the package docker-compose-plugin"
+    )
+
+
+def _head(
+    directory: Path,
+    files: Sequence[Path],
+    project: str | None,
+    *,
+    profiles: Sequence[str] = (),
+    env_files: Sequence[Path] = (),
+) -> list[str]:
+    words = [*compose_command(), "--project-directory", str(directory)]
+    for file in files:
+        words += ["--file", str(file)]
+    if project:
+        words += ["--project-name", project]
+    for profile in profiles:
+        words += ["--profile", profile]
+    for file in env_files:
+        words += ["--env-file", str(file)]
+    return words
+
+
+def _compose(
+    command: Sequence[str], directory: Path, timeout_seconds: float, *, environment: Mapping[str, str] | None
+) -> Output:
+    try:
+        return run(command, timeout_seconds=timeout_seconds, directory=directory, environment=environment)
+    except ProgramFailed as error:
+        if error.exit_code_seen is None:
+            raise
+        raise _in_our_words(error, command, directory) from error
+
+
+def _in_our_words(error: ProgramFailed, command: Sequence[str], directory: Path) -> BackupError:
+    reason = _last_message(error.stderr)
+    if "permission denied" in reason and "docker.sock" in reason:
+        return Refused(
+            "this user may not use Docker's socket: permission denied",
+            hint="run with sudo, or as a user of the group docker",
+        )
+    if "Cannot connect to the Docker daemon" in reason or "failed to connect to the docker API" in reason:
+        return Refused("Docker is not running", hint="start it (systemctl start docker), or set DOCKER_HOST")
+    if "config" in command:
+        files = ", ".join(command[i + 1] for i, word in enumerate(command) if word == "--file")
+        return Refused(
+            f"the compose files of {directory} make no sense to Docker Compose ({files}): {reason}",
+            hint=f"try: docker compose --project-directory '{directory}' config",
+        )
+    return ProgramFailed(
+        f"docker compose {_verb(command)} failed in {directory}: {reason}",
+        command=error.command,
+        exit_code_seen=error.exit_code_seen,
+        stderr=error.stderr,
+    )
+
+
+def _verb(command: Sequence[str]) -> str:
+    return next((word for word in command if word in ("up", "down")), "")
+
+
+def _last_message(stderr: str) -> str:
+    """Return Compose's reason: its last line that is not a warning or progress."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "level=warning" not in line]
+    return lines[-1] if lines else "(no message)"
+
+
+def _warnings(stderr: str) -> list[str]:
+    found = re.findall(r'level=warning msg="((?:[^"\\]|\\.)*)"', stderr)
+    return sorted({json.loads(f'"{text}"') for text in found})
+
+
+def _dot_env(directory: Path) -> dict[str, str]:
+    try:
+        return parse_dot_env((directory / DOT_ENV).read_text(errors="replace"))
+    except OSError:
+        return {}
+
+
+def _references(compose_file: Path) -> list[str]:
+    try:
+        content = yaml.safe_load(compose_file.read_text(errors="replace"))
+    except (OSError, yaml.YAMLError):
+        return []
+    if not isinstance(content, dict):
+        return []
+    names: list[str] = []
+    for entry in content.get("include") or ():
+        fields = entry if isinstance(entry, dict) else {"path": entry}
+        names += _as_list(fields.get("path")) + _as_list(fields.get("env_file"))
+    services = content.get("services")
+    for service in services.values() if isinstance(services, dict) else ():
+        extends = service.get("extends") if isinstance(service, dict) else None
+        if isinstance(extends, dict) and extends.get("file"):
+            names.append(str(extends["file"]))
+    return names
+
+
+def _as_list(value: object) -> list[str]:
+    if value is None:
+        return []
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]

@@ -16,8 +16,8 @@ from tasks.adapters import docker_engine
 from tasks.adapters.journals import Journal, OpenJournal, open_journal
 from tasks.adapters.watchdog_link import WatchdogLink, start_watchdog
 from tasks.core.errors import BackupError, Refused
-from tasks.core.installation import Installation, Service, ServiceState
-from tasks.core.service_states import Action, FormerState, way_back
+from tasks.core.installation import Installation, Service
+from tasks.core.service_states import Action, FormerState, PresentState, way_back
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,10 @@ KIND = "stopped-services"
 GIVING_BACK = "giving back the services of a run that died"
 # A cancelled Prefect run is killed 30 s after it was asked to end: hand over to the watchdog before that.
 GIVE_BACK_SECONDS = 20.0
+# A request that Docker had only just received when its sender was killed has surely been begun after this time.
+_SETTLING_SECONDS = 2.0
+_AS_IT_WAS = "every container was in its former state"
+_ALIVE = frozenset({"running", "restarting", "paused"})
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -56,6 +60,11 @@ class Loan:
     def stop(self, service: str, *, timeout_seconds: int) -> None:
         """Stop one of the borrowed services (again); one that is stopped is left alone."""
         former = self._find(service)
+        found = docker_engine.container(former.container_id)
+        if found is None or found.state not in _ALIVE:
+            return
+        # On the disk first: Docker goes on with a stop whose client was killed, and whoever settles must know of it.
+        self._rewrite(replace(former, stop_of_run=found.started_at, stop_timeout_seconds=timeout_seconds))
         if self._began is None:
             self._began = time.monotonic()
         docker_engine.stop_container(former.container_id, timeout_seconds=timeout_seconds)
@@ -67,21 +76,22 @@ class Loan:
         One that was not running before the loan is stopped again when the loan is given back, by whomever.
         """
         former = self._find(service)
-        if former.state not in {"running", "restarting", "paused"} and not former.started_by_us:
-            self._former = tuple(replace(each, started_by_us=True) if each is former else each for each in self._former)
-            self._journal.rewrite(_body(self._former, self._reason))
+        if former.state not in _ALIVE and not former.started_by_us:
+            self._rewrite(replace(former, started_by_us=True))
         self._started.add(service)
         docker_engine.start_container(former.container_id)
 
     def running_again(self) -> list[str]:
-        """List the containers that should be stopped but run: somebody else started them during the loan.
+        """List the containers that should be stopped but run, or ran: somebody else started them during the loan.
 
         A daemon that restarts brings containers with `restart: always` back, in the middle of a cold copy too. Ask after
         copying: a copy of files whose server ran meanwhile is worth nothing.
         """
-        quiet = [each for each in self._former if each.service not in self._started]
+        quiet = ((each, _present(each.container_id)) for each in self._former if each.service not in self._started)
         return [
-            each.container_name for each in quiet if _state(each.container_id) in {"running", "restarting", "paused"}
+            each.container_name
+            for each, now in quiet
+            if now.state in _ALIVE or (each.stop_of_run and now.started_at not in {each.stop_of_run, ""})
         ]
 
     def give_back(self) -> None:
@@ -101,6 +111,11 @@ class Loan:
             self._over = True
             self._journal.abandon()
             self._watchdog.close()
+
+    def _rewrite(self, changed: FormerState) -> None:
+        former = tuple(changed if each.service == changed.service else each for each in self._former)
+        self._journal.rewrite(_body(former, self._reason))
+        self._former = former
 
     def _find(self, service: str) -> FormerState:
         for each in self._former:
@@ -141,9 +156,8 @@ def stopped(
     loan = Loan(former, journal, watchdog, reason)
     try:
         for each in reversed(former):
-            if each.state not in {"exited", "created", "dead"}:
-                is_postgres = each.service == installation.postgres.name
-                loan.stop(each.service, timeout_seconds=postgres_stop_seconds if is_postgres else other_stop_seconds)
+            is_postgres = each.service == installation.postgres.name
+            loan.stop(each.service, timeout_seconds=postgres_stop_seconds if is_postgres else other_stop_seconds)
         yield loan
     except BaseException as error:
         try:
@@ -168,7 +182,13 @@ def settle(journal: Journal) -> str:
             f"{docker_engine.engine_address()}",
             hint=f"run `DOCKER_HOST={engine} mailarchiver-backup recover`",
         )
-    return _bring_back([FormerState(**each) for each in journal.body["containers"]], patience_seconds=0)
+    former = [FormerState(**each) for each in journal.body["containers"]]
+    done = _bring_back(former, patience_seconds=0)
+    if any(each.stop_of_run or each.started_by_us for each in former):
+        time.sleep(_SETTLING_SECONDS)
+        again = _bring_back(former, patience_seconds=0)
+        return done if again == _AS_IT_WAS else f"{done}; then {again}"
+    return done
 
 
 def _bring_back(former: Sequence[FormerState], *, patience_seconds: float) -> str:
@@ -183,7 +203,7 @@ def _bring_back(former: Sequence[FormerState], *, patience_seconds: float) -> st
         except BackupError as error:
             first = first or error
         else:
-            words = ", ".join(done) if done else "every container was in its former state"
+            words = ", ".join(done) if done else _AS_IT_WAS
             return words + (f"; gone meanwhile: {', '.join(missing)}" if missing else "")
         pause = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
         if time.monotonic() + pause >= deadline:
@@ -201,12 +221,12 @@ def _take_way_back(former: Sequence[FormerState], done: list[str]) -> list[str]:
 
     A step that fails keeps none of the others from being taken; the first error is raised afterwards.
     """
-    way = way_back(former, {each.container_id: _state(each.container_id) for each in former})
+    way = way_back(former, {each.container_id: _present(each.container_id) for each in former})
     first: BackupError | None = None
     for step in way.steps:
         try:
             for action in step.actions:
-                _act(action, step.former.container_id)
+                _act(action, step.former)
                 done.append(f"{action} {step.former.container_name}")
         except BackupError as error:
             first = first or error
@@ -215,16 +235,16 @@ def _take_way_back(former: Sequence[FormerState], done: list[str]) -> list[str]:
     return [each.container_name for each in way.missing]
 
 
-def _act(action: Action, container_id: str) -> None:
+def _act(action: Action, former: FormerState) -> None:
     match action:
         case "start":
-            docker_engine.start_container(container_id)
+            docker_engine.start_container(former.container_id)
         case "pause":
-            docker_engine.pause_container(container_id)
+            docker_engine.pause_container(former.container_id)
         case "unpause":
-            docker_engine.unpause_container(container_id)
+            docker_engine.unpause_container(former.container_id)
         case "stop":
-            docker_engine.stop_container(container_id, timeout_seconds=30)
+            docker_engine.stop_container(former.container_id, timeout_seconds=former.stop_timeout_seconds)
 
 
 def _former_states(installation: Installation, services: Sequence[Service]) -> list[FormerState]:
@@ -245,9 +265,9 @@ def _former_states(installation: Installation, services: Sequence[Service]) -> l
     return former
 
 
-def _state(container_id: str) -> ServiceState:
+def _present(container_id: str) -> PresentState:
     found = docker_engine.container(container_id)
-    return found.state if found is not None else "absent"
+    return PresentState(found.state, found.started_at) if found is not None else PresentState("absent", "")
 
 
 def _body(former: Sequence[FormerState], reason: str) -> dict[str, object]:

@@ -1,0 +1,498 @@
+"""P1 and P15: whatever kills the borrower, the services get their former state back.
+
+`MAILARCHIVER_BACKUP_KILLS=200` makes a campaign of the random kills; 8 by default.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import pytest
+
+from tasks import recovery
+from tasks.adapters import docker_engine, state
+from tasks.adapters.journals import list_journals
+from tasks.adapters.locks import installation_lock
+from tasks.core.errors import BackupError, Refused
+from tasks.core.installation import Database, Installation, Mount, Service
+from tasks.stopped_services import stopped
+from tests.stack.images import POSTGRES, ensure_images
+
+pytestmark = pytest.mark.docker
+
+KILLS = int(os.environ.get("MAILARCHIVER_BACKUP_KILLS", "8"))
+QUIET = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 0.1; done"]
+PROMISED_SECONDS = 60.0
+
+BORROWER = """
+import sys, time
+from pathlib import Path
+from tests.integration.test_never_left_down import installation_of
+from tasks.adapters.locks import installation_lock
+from tasks.recovery import recover
+from tasks.stopped_services import stopped
+names, directory, seconds = sys.argv[1].split(","), Path(sys.argv[2]), float(sys.argv[3])
+print("begin", flush=True)
+with installation_lock(directory, "a test"):
+    recover(directory)
+    stack = installation_of(directory, names)
+    with stopped(stack, stack.services, reason="a test", other_stop_seconds=5):
+        print("stopped", flush=True)
+        time.sleep(seconds)
+print("done", flush=True)
+"""
+
+
+def installation_of(directory: Path, names: list[str]) -> Installation:
+    """Describe containers as an installation, in start order; the first plays the server, the last the application."""
+    services = []
+    for name in names:
+        found = docker_engine.container(name)
+        services.append(
+            Service(
+                name=name.rpartition("-")[2],
+                container_id=found.id if found else "",
+                container_name=name,
+                state=found.state if found else "absent",
+                image=POSTGRES,
+                image_id="",
+                image_digest=None,
+                restart_policy="always",
+                environment={},
+                mounts=(),
+                addresses=(),
+            )
+        )
+    return Installation(
+        id="test",
+        directory=directory,
+        project="test",
+        compose_files=(),
+        application=services[-1],
+        postgres=services[0],
+        services=tuple(services),
+        database=Database("db", "user", "", "user", ""),
+        pgdata="/data",
+        data_mount=Mount("bind", "/data", "/data", None),
+        keys_mount=None,
+        config_files=(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep journals and logs out of the machine's state directory."""
+    monkeypatch.setenv(state.STATE_VARIABLE, str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Make the installation's directory."""
+    place = tmp_path / "installation"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Talk to Docker directly, beside the code under test; skip where there is none."""
+    found = docker.from_env()
+    try:
+        found.ping()
+    except docker.errors.DockerException as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no Docker engine: {error}")
+    ensure_images()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def names(client: Any) -> Iterator[list[str]]:
+    """Run a server, a cache and an application, in this start order; they stop quickly and have `restart: always`."""
+    prefix = f"never-left-down-{os.getpid()}-{random.randrange(10**6)}"
+    made = [f"{prefix}-{service}" for service in ("postgres", "cache", "app")]
+    for name in made:
+        client.containers.run(
+            POSTGRES, entrypoint=QUIET, name=name, detach=True, network_mode="none", restart_policy={"Name": "always"}
+        )
+    yield made
+    for name in made:
+        with suppress(docker.errors.NotFound):
+            client.containers.get(name).remove(force=True)
+
+
+def states(names: list[str]) -> list[str]:
+    """Ask Docker for the containers' states."""
+    return [found.state if (found := docker_engine.container(name)) else "absent" for name in names]
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> float:
+    """Poll until the condition holds and tell how long that took; fail after so many seconds."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def borrow(names: list[str], directory: Path, *, seconds: float = 300) -> subprocess.Popen[str]:
+    """Start a process that borrows all services."""
+    command = [sys.executable, "-c", BORROWER, ",".join(names), str(directory), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> None:
+    """Wait for a line of the borrower."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == word:
+            return
+    raise AssertionError(f"the borrower ended with {process.wait()} before it said {word}")
+
+
+def watchdogs(own_state: Path) -> list[int]:
+    """List the watchdogs of this test by their command line."""
+    found = []
+    for place in Path("/proc").iterdir():
+        with suppress(OSError):
+            words = (place / "cmdline").read_bytes()
+            if b"tasks.watchdog" in words and str(own_state).encode() in words:
+                found.append(int(place.name))
+    return found
+
+
+def all_settled(own_state: Path) -> bool:
+    """Tell whether neither a journal nor a watchdog is left."""
+    return not list_journals() and not watchdogs(own_state)
+
+
+def test_the_way_out_of_a_good_block(names: list[str], directory: Path, own_state: Path) -> None:
+    """All are stopped inside, all run afterwards, and nothing is left behind."""
+    stack = installation_of(directory, names)
+    with stopped(stack, stack.services, reason="a test") as loan:
+        assert states(names) == ["exited"] * 3
+        assert loan.running_again() == []
+        assert len(list_journals()) == len(watchdogs(own_state)) == 1
+
+    assert states(names) == ["running"] * 3
+    assert 0 < loan.downtime_seconds < 30
+    wait_until(lambda: all_settled(own_state), seconds=5, what="journal and watchdog gone")
+    assert not (own_state / "watchdog.log").exists()
+
+
+def test_giving_back_early_and_starting_one(names: list[str], directory: Path) -> None:
+    """A restore starts the server alone; a backup gives back before it compresses; a container that came back is seen."""
+    stack = installation_of(directory, names)
+    with stopped(stack, stack.services, reason="a test") as loan:
+        loan.start("postgres")
+        assert states(names) == ["running", "exited", "exited"]
+        assert loan.running_again() == []
+        docker_engine.start_container(names[2])
+        assert loan.running_again() == [names[2]]
+        docker_engine.stop_container(names[2], timeout_seconds=5)
+        # It is stopped, but it was not all the time.
+        assert loan.running_again() == [names[2]]
+        loan.give_back()
+        assert states(names) == ["running"] * 3
+        downtime = loan.downtime_seconds
+        docker_engine.stop_container(names[1], timeout_seconds=5)
+
+    # Given back is given back: what the operator does afterwards is not undone.
+    assert states(names) == ["running", "exited", "running"]
+    assert loan.downtime_seconds == downtime
+
+
+def test_only_the_named_services_are_borrowed(names: list[str], directory: Path) -> None:
+    """Services that the loan does not name run on."""
+    stack = installation_of(directory, names)
+    with stopped(stack, [stack.application], reason="a test"):
+        assert states(names) == ["running", "running", "exited"]
+
+    assert states(names) == ["running"] * 3
+
+
+@pytest.mark.parametrize("way", ["exception", "SIGKILL"])
+def test_former_states_are_kept(way: str, names: list[str], directory: Path, own_state: Path, client: Any) -> None:
+    """Paused is paused again, stopped stays stopped, absent stays absent."""
+    docker_engine.pause_container(names[1])
+    docker_engine.stop_container(names[2], timeout_seconds=5)
+    absent = f"{names[0]}-gone"
+    everything = [*names, absent]
+    if way == "SIGKILL":
+        process = borrow(everything, directory)
+        read_until(process, "stopped")
+        assert states(everything) == ["exited", "exited", "exited", "absent"]
+        process.kill()
+        process.wait()
+        wait_until(lambda: all_settled(own_state), seconds=PROMISED_SECONDS, what="settled by the watchdog")
+    else:
+        stack = installation_of(directory, everything)
+        with pytest.raises(ZeroDivisionError), stopped(stack, stack.services, reason="a test"):
+            _ = 1 / 0
+
+    assert states(everything) == ["running", "paused", "exited", "absent"]
+
+
+def test_a_server_that_was_stopped_stops_again(names: list[str], directory: Path, own_state: Path) -> None:
+    """A restore on a stopped stack starts the server, and stops it again, by the watchdog too."""
+    for name in names:
+        docker_engine.stop_container(name, timeout_seconds=5)
+    stack = installation_of(directory, names)
+    with stopped(stack, stack.services, reason="a test") as loan:
+        loan.start("postgres")
+        assert states(names) == ["running", "exited", "exited"]
+
+    assert states(names) == ["exited"] * 3
+    assert all_settled(own_state) or wait_until(lambda: all_settled(own_state), seconds=5, what="settled")
+
+
+def test_a_container_removed_meanwhile_is_passed_over(names: list[str], directory: Path, client: Any) -> None:
+    """What is gone cannot be brought back; the others are, without an error."""
+    stack = installation_of(directory, names)
+    with stopped(stack, stack.services, reason="a test"):
+        client.containers.get(names[1]).remove(force=True)
+
+    assert states(names) == ["running", "absent", "running"]
+
+
+def test_a_container_that_vanished_before_is_refused(names: list[str], directory: Path, client: Any) -> None:
+    """Nothing is stopped where the installation is no longer what was read."""
+    stack = installation_of(directory, names)
+    client.containers.get(names[1]).remove(force=True)
+    with pytest.raises(Refused, match="is gone"), stopped(stack, stack.services, reason="a test"):
+        pass
+
+    assert states(names) == ["running", "absent", "running"]
+    assert list_journals() == []
+
+
+def test_without_a_watchdog_nothing_is_stopped(
+    names: list[str], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watchdog that does not come up refuses the loan."""
+    stack = installation_of(directory, names)
+    started = docker_engine.container(names[0])
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(Refused, match="watchdog"), stopped(stack, stack.services, reason="a test"):
+        pass
+
+    assert docker_engine.container(names[0]) == started
+    assert list_journals() == []
+
+
+def test_the_first_error_stays_first(
+    names: list[str], directory: Path, own_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When giving back fails as well, that is a note on the error; and the watchdog, which can, does it."""
+    stack = installation_of(directory, names)
+
+    def broken(container_id: str) -> None:
+        raise BackupError("Docker is on holiday", transient=True)
+
+    monkeypatch.setattr("tasks.stopped_services.GIVE_BACK_SECONDS", 1.0)
+    monkeypatch.setattr("tasks.adapters.docker_engine.start_container", broken)
+    with pytest.raises(ZeroDivisionError) as caught, stopped(stack, stack.services, reason="a test"):
+        _ = 1 / 0
+
+    assert "Docker is on holiday" in caught.value.__notes__[0]
+    wait_until(lambda: states(names) == ["running"] * 3, seconds=PROMISED_SECONDS, what="running by the watchdog")
+    wait_until(lambda: all_settled(own_state), seconds=5, what="journal and watchdog gone")
+
+
+def test_seconds_from_a_kill_to_running_again(names: list[str], directory: Path, own_state: Path) -> None:
+    """The watchdog sees the death through the kernel, not by a heartbeat."""
+    process = borrow(names, directory)
+    read_until(process, "stopped")
+    process.kill()
+    seconds = wait_until(lambda: states(names) == ["running"] * 3, seconds=PROMISED_SECONDS, what="all running again")
+    process.wait()
+    print(f"all three run again {seconds:.2f} s after SIGKILL")
+
+    wait_until(lambda: all_settled(own_state), seconds=10, what="journal and watchdog gone")
+
+
+def test_sigterm_to_everything(names: list[str], directory: Path, own_state: Path) -> None:
+    """`systemctl stop` signals the flow and the watchdog alike: the one dies, the other stays and gives back."""
+    process = borrow(names, directory)
+    read_until(process, "stopped")
+    for pid in (*watchdogs(own_state), process.pid):
+        os.kill(pid, signal.SIGTERM)
+    process.wait()
+
+    wait_until(lambda: states(names) == ["running"] * 3, seconds=PROMISED_SECONDS, what="all running")
+    wait_until(lambda: all_settled(own_state), seconds=5, what="journal and watchdog gone")
+
+
+def test_the_watchdog_killed_alone(names: list[str], directory: Path, own_state: Path) -> None:
+    """The flow needs no watchdog to give back."""
+    stack = installation_of(directory, names)
+    with stopped(stack, stack.services, reason="a test"):
+        (pid,) = watchdogs(own_state)
+        os.kill(pid, signal.SIGKILL)
+
+    assert states(names) == ["running"] * 3
+    assert list_journals() == []
+
+
+def test_both_killed_then_recover(names: list[str], directory: Path, own_state: Path) -> None:
+    """After a power cut only the journal is left: `recover` gives back, once."""
+    process = borrow(names, directory)
+    read_until(process, "stopped")
+    for pid in (*watchdogs(own_state), process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert states(names) == ["exited"] * 3
+    results = recovery.recover()
+
+    assert [(each.kind, each.settled) for each in results] == [("stopped-services", True)]
+    assert states(names) == ["running"] * 3
+    assert recovery.recover() == []
+
+
+def test_recover_leaves_living_runs_alone(names: list[str], directory: Path) -> None:
+    """A timer's `recover` in the middle of a loan changes nothing, whether or not the loan is under the lock."""
+    stack = installation_of(directory, names)
+    process = borrow(names, directory, seconds=3)
+    read_until(process, "stopped")
+    assert recovery.recover() == []
+    assert states(names) == ["exited"] * 3
+    read_until(process, "done")
+
+    with stopped(stack, stack.services, reason="a test"):
+        assert recovery.recover(directory) == []
+        assert states(names) == ["exited"] * 3
+
+
+def test_a_run_that_comes_first_settles_first(names: list[str], directory: Path, own_state: Path) -> None:
+    """The next run after a kill converges, whoever of it and the watchdog is quicker."""
+    process = borrow(names, directory)
+    read_until(process, "stopped")
+    process.kill()
+    process.wait()
+    following = borrow(names, directory, seconds=0.5)
+    read_until(following, "stopped")
+    # The old watchdog is up by now, and must not start anything under the new run's hands.
+    time.sleep(0.3)
+    assert states(names) == ["exited"] * 3
+    read_until(following, "done")
+
+    assert following.wait() == 0
+    assert states(names) == ["running"] * 3
+    wait_until(lambda: all_settled(own_state), seconds=10, what="settled")
+
+
+def test_the_watchdog_waits_for_a_run_it_does_not_know(names: list[str], directory: Path, own_state: Path) -> None:
+    """While somebody else holds the lock, nothing is started under their hands; afterwards it is."""
+    process = borrow(names, directory)
+    read_until(process, "stopped")
+    os.kill(process.pid, signal.SIGSTOP)
+    (pid,) = watchdogs(own_state)
+    os.kill(pid, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    with installation_lock(directory, "a restore from elsewhere"):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(2.5)
+        assert states(names) == ["exited"] * 3
+
+    wait_until(lambda: states(names) == ["running"] * 3, seconds=10, what="all running")
+    wait_until(lambda: all_settled(own_state), seconds=5, what="settled")
+
+
+def test_newer_business_is_settled_before_older(
+    names: list[str], directory: Path, own_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A swap of files begun inside the loan is settled before the server may start; if it cannot be, the server stays down."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            BORROWER.replace(
+                "time.sleep(seconds)",
+                "from tasks.adapters.journals import open_journal\n"
+                "        journal = open_journal('a-swap', {}, installation_id='test', installation_directory=directory)\n"
+                "        print('swapping', flush=True)\n"
+                "        time.sleep(seconds)",
+            ),
+            ",".join(names),
+            str(directory),
+            "300",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    read_until(process, "swapping")
+    for pid in (*watchdogs(own_state), process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    with pytest.raises(BackupError, match="nobody here knows"):
+        recovery.recover(directory)
+    assert states(names) == ["exited"] * 3
+    monkeypatch.setitem(recovery.HANDLERS, "a-swap", f"{__name__}:settle_swap")
+    results = recovery.recover(directory)
+
+    assert [each.kind for each in results] == ["a-swap", "stopped-services"]
+    assert states(names) == ["running"] * 3
+
+
+def settle_swap(journal: object) -> str:
+    """Stand in for a restore's handler."""
+    return "swapped back"
+
+
+def test_killed_while_a_service_takes_its_time_to_stop(directory: Path, own_state: Path, client: Any) -> None:
+    """Docker finishes the stop that a killed client had asked for: looking running is not running on."""
+    name = f"never-left-down-{os.getpid()}-slow-app"
+    slow = ["sh", "-c", "trap 'sleep 2; exit 0' TERM INT; while :; do sleep 0.1; done"]
+    client.containers.run(POSTGRES, entrypoint=slow, name=name, detach=True, network_mode="none")
+    try:
+        before = docker_engine.container(name)
+        process = borrow([name], directory)
+        wait_until(
+            lambda: any('"stop_of_run": "2' in path.read_text() for path in list_journals()), seconds=10, what="a stop"
+        )
+        time.sleep(0.3)
+        assert states([name]) == ["running"]
+        process.kill()
+        process.wait()
+        wait_until(lambda: all_settled(own_state), seconds=PROMISED_SECONDS, what="settled")
+        after = docker_engine.container(name)
+    finally:
+        client.containers.get(name).remove(force=True)
+
+    assert before is not None
+    assert after is not None
+    assert after.state == "running"
+    assert after.started_at > before.started_at
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_killed_at_a_random_moment(number: int, names: list[str], directory: Path, own_state: Path) -> None:
+    """SIGKILL anywhere between the start and the end of a loan: all run again, and the next run is green."""
+    chance = random.Random(f"kill {number} of the campaign")
+    process = borrow(names, directory, seconds=0.2)
+    read_until(process, "begin")
+    time.sleep(chance.uniform(0, 2.5))
+    process.kill()
+    process.wait()
+    wait_until(lambda: all_settled(own_state), seconds=PROMISED_SECONDS, what="journal and watchdog gone")
+    assert states(names) == ["running"] * 3
+    again = borrow(names, directory, seconds=0)
+    read_until(again, "done")
+    assert again.wait() == 0
+    assert states(names) == ["running"] * 3

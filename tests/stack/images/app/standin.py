@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 import uuid
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -77,7 +77,7 @@ def parse_connection_string(text: str) -> dict[str, str]:
 
 def connection_string() -> str:
     """Give the application's connection string: the environment's, else the settings file's."""
-    given = os.environ.get("ConnectionStrings__DefaultConnection", "")
+    given = os.environ.get("ConnectionStrings__DefaultConnection", "")  # noqa: SIM112 - .NET spells it so
     if given:
         return given
     settings = json.loads((HERE / "appsettings.json").read_text(encoding="utf-8-sig"))
@@ -86,7 +86,9 @@ def connection_string() -> str:
 
 def connect(**more: object) -> psycopg.Connection:
     """Log in to the database anew: nothing here is ever remembered from an earlier answer."""
-    return psycopg.connect(**parse_connection_string(connection_string()), connect_timeout=3, application_name="standin", **more)
+    return psycopg.connect(
+        **parse_connection_string(connection_string()), connect_timeout=3, application_name="standin", **more
+    )
 
 
 def migrate() -> None:
@@ -109,7 +111,7 @@ def write_key() -> None:
     KEYS.mkdir(exist_ok=True)
     if any(KEYS.glob("key-*.xml")):
         return
-    name, now = uuid.uuid4(), datetime.now(timezone.utc)
+    name, now = uuid.uuid4(), datetime.now(UTC)
     (KEYS / f"key-{name}.xml").write_text(
         f"""<?xml version="1.0" encoding="utf-8"?>
 <key id="{name}" version="1">
@@ -139,7 +141,8 @@ def sync_for_ever() -> None:
                 if log_in(server, port or 143, user or "", password or ""):
                     with connect() as connection:
                         connection.execute(
-                            'UPDATE mail_archiver."MailAccounts" SET "LastSync" = now()::timestamp WHERE "Id" = %s', [account]
+                            'UPDATE mail_archiver."MailAccounts" SET "LastSync" = now()::timestamp WHERE "Id" = %s',
+                            [account],
                         )
         except psycopg.Error as error:
             print(f"sync failed: {error}", flush=True)

@@ -1,0 +1,74 @@
+"""Fixtures that every test may ask for: an engine, the images, and stacks with mail in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack import engine
+from tests.stack.images import ensure_images
+from tests.stack.stack import Stack, create_stack
+
+
+@pytest.fixture(autouse=True)
+def state_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a state directory of its own: no lock or journal of the machine is seen or touched."""
+    place = tmp_path_factory.mktemp("state", numbered=True)
+    place.chmod(0o700)
+    monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(place))
+    return place
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """Stand for a usable Docker engine: in CI a missing one is a failure, elsewhere the test is skipped with the reason.
+
+    Takes away what earlier test runs left behind when they were killed.
+    """
+    problem = engine.engine_problem()
+    if problem is not None:
+        if os.environ.get("CI"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+    engine.reap()
+
+
+@pytest.fixture(scope="session")
+def images(docker_engine: None) -> None:
+    """Stand for the stack's images being there; the first time this takes about a minute."""
+    ensure_images()
+
+
+@pytest.fixture(scope="session")
+def older_postgres(images: None) -> str:
+    """Give the name of an older PostgreSQL's image, for versions that do not match; another minute the first time."""
+    from tests.stack.images import OLDER_POSTGRES
+
+    ensure_images(older_postgres=True)
+    return OLDER_POSTGRES
+
+
+@pytest.fixture(scope="module")
+def small_stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Lend a running stack with 5 MB of mail, shared by the tests of a module: they leave it as they found it."""
+    stack = create_stack(tmp_path_factory.mktemp("small") / "stack")
+    yield stack
+    stack.destroy()
+
+
+@pytest.fixture
+def make_stack(images: None, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Give a maker of stacks (the arguments of `create_stack`, its directory optional), all destroyed after the test."""
+    made: list[Stack] = []
+
+    def make(directory: Path | None = None, **options: object) -> Stack:
+        place = directory or tmp_path / f"stack{len(made) + 1}"
+        made.append(create_stack(place, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for stack in made:
+        stack.destroy()

@@ -1,1 +1,6 @@
-"""What a machine needs to run the flows: command line, settings, demo, services."""
+"""What a machine needs to run us: command line, settings, demo, services."""
+
+import os
+
+# Before Prefect is imported anywhere: our loggers also speak outside flow runs, where Prefect has nothing to store them for.
+os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")

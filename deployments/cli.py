@@ -34,6 +34,24 @@ def backup_hot(
     _answer_backup(call, hot_backup.fn(call.the_work.id, format))
 
 
+@backup_app.command("complete")
+@command
+def backup_complete(call: Call) -> None:
+    """Stop the stack, copy everything, start it again as soon as the bytes are copied (the guide's Method 1)."""
+    from flows.complete_backup import complete_backup
+
+    _answer_backup(call, complete_backup.fn(call.the_work.id))
+
+
+@backup_app.command("online")
+@command
+def backup_online(call: Call) -> None:
+    """Take a complete backup of the running stack, with no downtime."""
+    from flows.online_backup import online_backup
+
+    _answer_backup(call, online_backup.fn(call.the_work.id))
+
+
 @app.command("restore")
 @command
 def restore(
@@ -52,20 +70,15 @@ def restore(
     ] = None,
 ) -> None:
     """Restore a backup, reversibly: the current data is kept until `commit`, and `rollback` brings it back."""
-    from flows.guided_restore import restore_fresh_host, restore_here
+    from flows.guided_restore import guided_restore, restore_fresh_host, show_plan
 
     if into is not None:
         _answer_restore(call, restore_fresh_host(call.work, backup, into.resolve(), quarantine=quarantine))
         return
     work = call.the_work
-    confirm = confirmed(
-        f"The data of {work.directory} will be replaced by {backup}; the current data is kept until `commit`.",
-        work.id,
-        yes=yes,
-    )
-    _answer_restore(
-        call, restore_here(work.id, backup, confirm=confirm, quarantine=quarantine, restore_config=restore_config)
-    )
+    plan = show_plan(work.id, backup) if not yes else ""
+    confirm = confirmed(f"{plan}\nThe data of {work.directory} will be replaced.", work.id, yes=yes)
+    _answer_restore(call, guided_restore.fn(work.id, backup, confirm, quarantine, restore_config))
 
 
 @app.command("rollback")
@@ -80,8 +93,8 @@ def rollback(call: Call, yes: Yes = False) -> None:
     )
     done = flow.fn(work.id, confirm)
     call.answer(
-        {"rolled_back": done.backup, "database": done.of, "kept": done.database},
-        f"The data from before the restore of {done.backup} is back. What the restore had brought is kept as {done.database} until `commit`.",
+        {"rolled_back": done.backup, "database": done.of, "kept": done.kept},
+        f"The data from before the restore of {done.backup} is back. What the restore had brought is kept as {done.kept} until `commit`.",
     )
 
 

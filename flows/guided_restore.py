@@ -1,32 +1,54 @@
-"""The guide's restore script: look at the archive, then run the restore that fits it."""
+"""The guide's restore script: look at the archive, show the plan, and run the restore that fits it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from prefect import flow
+
+from flows.full_restore import full_restore
+from flows.sql_dump_restore import sql_dump_restore
 from tasks.checking import check_backup
-from tasks.configuration import given_works
-from tasks.core.errors import Refused
+from tasks.configuration import given_works, work_of
 from tasks.fresh_host import set_up_fresh_host
+from tasks.planning import RestorePlan, fitting_restore, plan_restore
 from tasks.restoring import Restored
+from tasks.step import in_flow_run
 from tasks.work import Work
 
 
-def restore_here(
-    installation: str, backup: str, *, confirm: str, quarantine: bool | None, restore_config: bool
+@flow(name="guided-restore", flow_run_name="guided restore of {backup} into {installation}")
+def guided_restore(
+    installation: str = "main",
+    backup: str = "latest",
+    confirm: str = "",
+    quarantine: bool | None = None,
+    restore_config: bool = False,
 ) -> Restored:
-    """Restore a backup into an installation by the method that fits it."""
-    from flows.sql_dump_restore import sql_dump_restore
+    """Look at the archive and run the restore that fits it: a dump beside the current database, or a whole data directory.
 
-    return sql_dump_restore.fn(installation, backup, confirm, quarantine, restore_config)
+    Args:
+        installation: Which installation, by its id in the settings file.
+        backup: A backup's name, or "latest".
+        confirm: The installation's id, typed again: a restore replaces its data.
+        quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
+        restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
+    """
+    fitting = fitting_restore(work_of(installation), backup)
+    flow_that_fits = full_restore if fitting == "data directory" else sql_dump_restore
+    run = flow_that_fits if in_flow_run() else flow_that_fits.fn
+    return run(installation, backup, confirm, quarantine, restore_config)
+
+
+def show_plan(installation: str, backup: str) -> RestorePlan:
+    """Tell what a restore would do, having looked at the archive; touch nothing."""
+    return plan_restore(work_of(installation), backup)
 
 
 def restore_fresh_host(work: Work | None, backup: str, directory: Path, *, quarantine: bool | None) -> Restored:
     """Set a stack up from an archive in an empty directory, and restore its data into it."""
     repository = work.repository if work else Path.cwd()
     archive = check_backup(repository, backup)
-    if archive.kind == "physical":
-        raise Refused(f"{archive.name} holds a data directory: that is the full restore's")
     fresh = set_up_fresh_host(archive, directory, repository, project=work.project if work else None)
     with given_works({fresh.id: fresh}):
-        return restore_here(fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine, restore_config=False)
+        return guided_restore.fn(fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine)

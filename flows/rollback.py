@@ -8,23 +8,21 @@ from prefect import flow
 
 from tasks.configuration import exclusive_work
 from tasks.installations import read_installation
-from tasks.restoring import end_quarantine, put_back, running_postgres
-from tasks.swap import Kept, drop_kept, kept_databases, newest_kept
+from tasks.restoring import end_quarantine, running_postgres
+from tasks.rolling_back import Put, drop_all_kept, put_back_newest
 
 
 @flow(name="rollback", flow_run_name="rollback of {installation}")
-def rollback(installation: str = "main", confirm: str = "") -> Kept:
-    """Bring back the database and keys that the last restore replaced; what the restore had brought is kept until `commit`.
+def rollback(installation: str = "main", confirm: str = "") -> Put:
+    """Bring back what the last restore replaced; what the restore had brought is kept until `commit`.
 
     Args:
         installation: Which installation, by its id in the settings file.
         confirm: The installation's id, typed again.
     """
-    with (
-        exclusive_work(installation, "rollback", confirmed=confirm) as work,
-        running_postgres(read_installation(work)) as stack,
-    ):
-        return put_back(stack, newest_kept(stack), now=datetime.now(UTC))
+    with exclusive_work(installation, "rollback", confirmed=confirm) as work:
+        with running_postgres(read_installation(work)) as stack:
+            return put_back_newest(stack, now=datetime.now(UTC))
 
 
 @flow(name="commit", flow_run_name="commit of {installation}")
@@ -35,14 +33,9 @@ def commit(installation: str = "main", confirm: str = "") -> list[str]:
         installation: Which installation, by its id in the settings file.
         confirm: The installation's id, typed again.
     """
-    with (
-        exclusive_work(installation, "commit", confirmed=confirm) as work,
-        running_postgres(read_installation(work)) as stack,
-    ):
-        kept = kept_databases(stack)
-        for each in kept:
-            drop_kept(stack, each)
-    return [each.database for each in kept]
+    with exclusive_work(installation, "commit", confirmed=confirm) as work:
+        with running_postgres(read_installation(work)) as stack:
+            return drop_all_kept(stack)
 
 
 @flow(name="lift-quarantine", flow_run_name="end of quarantine of {installation}")
@@ -52,5 +45,6 @@ def lift_quarantine(installation: str = "main") -> int:
     Args:
         installation: Which installation, by its id in the settings file.
     """
-    with exclusive_work(installation, "end of quarantine") as work, running_postgres(read_installation(work)) as stack:
-        return end_quarantine(stack)
+    with exclusive_work(installation, "end of quarantine") as work:
+        with running_postgres(read_installation(work)) as stack:
+            return end_quarantine(stack)

@@ -169,7 +169,7 @@ def _add_from_container(part: Segment, service: Service, target: str) -> None:
     part.add_directory(KEYS_DIRECTORY, mtime=datetime.now(UTC))
     try:
         with tarfile.open(
-            fileobj=_Reader(docker_engine.get_archive_stream(service.container_id, target)), mode="r|"
+            fileobj=ReadableStream(docker_engine.get_archive_stream(service.container_id, target)), mode="r|"
         ) as source:
             for entry in source:
                 name = entry.name.partition("/")[2]
@@ -188,7 +188,7 @@ def _add_from_container(part: Segment, service: Service, target: str) -> None:
         raise BackupError(f"Docker sent no readable copy of {target}: {error}", transient=True) from error
 
 
-class _Reader(io.RawIOBase):
+class ReadableStream(io.RawIOBase):
     """An iterator of bytes as the file that tarfile wants."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:

@@ -28,6 +28,11 @@ Handler = Callable[[Journal], str]
 # is idempotent, makes one attempt, returns what it did in words, and raises BackupError where it did not succeed.
 HANDLERS: dict[str, str] = {
     "stopped-services": "tasks.stopped_services:settle",
+    "replacement": "tasks.replacement:settle",
+    "swap": "tasks.swap:settle",
+    "copy": "tasks.physical:settle",
+    "directory-swap": "tasks.directory_swap:settle",
+    "staging": "tasks.staging:settle",
 }
 
 _CLAIM_SECONDS = 5.0

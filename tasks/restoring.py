@@ -111,11 +111,9 @@ def drop_empty_former(installation: Installation, restored: Restored) -> Restore
 
 def put_back(installation: Installation, kept: Kept, *, now: datetime) -> Kept:
     """Swap back what a restore had put aside, and see the application answer if it ran; return what is now kept instead."""
-    was_running = installation.application.state in ("running", "restarting")
     with stopped(installation, [installation.application], reason="rollback"):
         undone = swap_back(installation, kept, now=now)
-    if was_running:
-        start_and_probe(installation)
+    require_answer(installation)
     return undone
 
 
@@ -202,6 +200,12 @@ def _replace_current(
             error.add_note("The former data was put back in place; the restored one is kept until `commit`.")
             raise
     return kept, loan.downtime_seconds
+
+
+def require_answer(installation: Installation) -> None:
+    """Wait until an application that ran before answers again; one that did not run is left alone."""
+    if installation.application.state in ("running", "restarting"):
+        start_and_probe(installation)
 
 
 @step(name="start and probe application", retries=0)

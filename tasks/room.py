@@ -8,10 +8,12 @@ from pathlib import Path
 from tasks.adapters.files import free_space
 from tasks.adapters.postgres import server_of, session
 from tasks.core.installation import Installation
-from tasks.core.space import Need, dump_archive_bytes, require_room
+from tasks.core.space import MARGIN_BYTES, Need, dump_archive_bytes, require_room
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
+
+WAL_BYTES = 64 << 20
 
 
 @step(name="require room")
@@ -28,4 +30,16 @@ def require_room_for_dump(installation: Installation, repository: Path, minimum_
     free_bytes, free_inodes = free_space(repository)
     require_room(need, free_bytes=free_bytes, free_inodes=free_inodes, minimum_free_bytes=minimum_free_bytes)
     logger.info("The archive needs up to %d bytes; %d are free in %s", need.bytes, free_bytes, repository)
+    return need.bytes
+
+
+@step(name="require room")
+def require_room_for_data(
+    installation: Installation, repository: Path, data_bytes: int, minimum_free_bytes: int
+) -> int:
+    """Raise Refused unless the repository has room for a copy of the data directory; return the bytes it may need."""
+    files = sum(file.path.stat().st_size for file in installation.config_files if file.path.exists())
+    need = Need("the archive", str(repository), data_bytes + files + WAL_BYTES + MARGIN_BYTES)
+    free_bytes, free_inodes = free_space(repository)
+    require_room(need, free_bytes=free_bytes, free_inodes=free_inodes, minimum_free_bytes=minimum_free_bytes)
     return need.bytes

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters import databases, docker_engine
-from tasks.adapters.files import fsync_directory
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
 from tasks.core.errors import Refused
 from tasks.core.installation import Installation
+from tasks.directory_swap import exchange
 from tasks.installations import installation_of
 from tasks.replacement import MAINTENANCE_DATABASE, Replacement
 from tasks.step import step
@@ -57,7 +56,7 @@ def swap_in(installation: Installation, new: Replacement, *, backup: str, commen
     kept = Kept(
         database=new.aside,
         of=new.current,
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        at=datetime.now(UTC).isoformat(timespec="microseconds"),
         backup=backup,
         keys=str(new.keys_aside) if new.keys and new.keys_aside else "",
         current_keys=str(new.current_keys) if new.keys else "",
@@ -74,7 +73,7 @@ def swap_back(installation: Installation, kept: Kept, *, now: datetime) -> Kept:
     undone = Kept(
         database=databases.beside_name(kept.of, f"undone_{stamp}"),
         of=kept.of,
-        at=now.astimezone(UTC).isoformat(timespec="seconds"),
+        at=now.astimezone(UTC).isoformat(timespec="microseconds"),
         backup=kept.backup,
         keys=str(current_keys.with_name(f"{current_keys.name}.undone-{stamp}")) if current_keys else "",
         current_keys=kept.current_keys,
@@ -90,17 +89,6 @@ def kept_databases(installation: Installation) -> list[Kept]:
         comments = databases.databases_commented(opened, KEPT)
     found = [Kept(**{**json.loads(text.removeprefix(KEPT)), "database": name}) for name, text in comments.items()]
     return sorted((kept for kept in found if kept.of == installation.database.name), key=lambda kept: kept.at)
-
-
-def newest_kept(installation: Installation) -> Kept:
-    """Give what the last restore put aside; raise Refused where there is nothing to go back to."""
-    found = [kept for kept in kept_databases(installation) if not kept.undone]
-    if not found:
-        raise Refused(
-            f"no restore of {installation.id} has left anything to go back to",
-            hint="was it committed, or rolled back already?",
-        )
-    return found[-1]
 
 
 @step(name="drop kept data")
@@ -156,13 +144,5 @@ def _swap_databases(opened: Session, incoming: str, kept: Kept, comment: str | N
 
 def swap_keys(incoming: str, kept: Kept) -> None:
     """Rename the current keys aside and the incoming ones into their place; whatever of that is done already is left."""
-    if not incoming or not kept.current_keys:
-        return
-    current, aside, new = Path(kept.current_keys), Path(kept.keys), Path(incoming)
-    if not new.exists():
-        return
-    if current.exists():
-        # Where the current keys stand aside already, Docker made this directory anew for a container it started too early.
-        os.rename(current, aside if not aside.exists() else aside.with_name(f"{aside.name}.stray"))
-    os.rename(new, current)
-    fsync_directory(current.parent)
+    if incoming and kept.current_keys:
+        exchange(Path(kept.current_keys), Path(incoming), Path(kept.keys))

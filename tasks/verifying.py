@@ -19,6 +19,7 @@ from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Verdict, Verification
 from tasks.core.names import time_in_name
+from tasks.physical import damaged_indexes
 from tasks.replacement import Replacement
 from tasks.restoring import Restored, RestoreOptions, restore_dump
 from tasks.step import step
@@ -75,27 +76,8 @@ def check_attachments(opened: Session) -> tuple[int, list[str]]:
 
 @step(name="check constraints and indexes")
 def check_structure(opened: Session) -> list[str]:
-    """Name invalid indexes, and B-trees that `amcheck` (where the image has it) finds damaged."""
-    wrong = [
-        f"index {name} is invalid"
-        for (name,) in opened.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
-    ]
-    if not opened.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
-        logger.info("This image has no amcheck; B-trees were not walked")
-        return wrong
-    opened.execute("CREATE EXTENSION IF NOT EXISTS amcheck")
-    trees = opened.execute(
-        "SELECT c.oid, c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE a.amname = 'btree' AND i.indisvalid AND c.relkind = 'i' AND n.nspname !~ '^pg_' AND c.relpersistence = 'p'"
-    )
-    for oid, name in trees:
-        try:
-            opened.execute("SELECT bt_index_check(%s::oid)", (oid,))
-        except BackupError as error:
-            wrong.append(f"index {name} is damaged: {error.message}")
-    opened.execute("DROP EXTENSION amcheck")
-    return wrong
+    """Name invalid and damaged indexes in words."""
+    return damaged_indexes(opened, thorough=False)
 
 
 @step(name="compare keys")

@@ -41,6 +41,9 @@ def server_of(installation: Installation) -> Iterator[Server]:
     """Give the installation's server as its superuser: at the container's address, or through a relay where the host cannot reach it."""
     database = installation.database
     for address in installation.postgres.addresses:
+        if address.startswith("/"):  # a private server's socket directory
+            yield Server(address, database.port, database.superuser, database.superuser_password)
+            return
         if host_can_reach(address, database.port, timeout_seconds=2.0):
             yield Server(address, database.port, database.superuser, database.superuser_password)
             return

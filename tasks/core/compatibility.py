@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from tasks.core.errors import Refused
 from tasks.core.manifest import DatabaseFacts, Manifest
@@ -37,3 +38,43 @@ def refuse_unfit_dump(
 def missing_roles(backup: DatabaseFacts, existing: Collection[str]) -> list[str]:
     """List the roles that the backup knows and the server lacks."""
     return sorted(set(backup.roles) - set(existing))
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What a PostgreSQL image is, as far as it decides how text sorts and what a data file looks like.
+
+    `libc` is "gnu" or "musl", `libc_version` "" where it does not tell.
+    """
+
+    major: int
+    libc: str
+    libc_version: str
+    architecture: str
+
+
+def refuse_unfit_copy(manifest: Manifest | None, version_file: str, target: Platform, *, archive_name: str) -> None:
+    """Raise Refused where a data directory must not run under an image: other major, libc, collation version, or architecture.
+
+    Another libc sorts text differently, so indexes would silently miss rows. A legacy archive tells only its major.
+    """
+    if version_file != str(target.major):
+        raise Refused(
+            f"{archive_name} holds data of PostgreSQL {version_file}; the installation's image is PostgreSQL {target.major}",
+            hint=f"set the image to PostgreSQL {version_file}, or restore a hot backup, which loads into a newer one",
+        )
+    if manifest is None:
+        return
+    backup, image = manifest.database, manifest.images[-1]
+    sorts_by_libc = backup.locale_provider == "libc" and backup.collation not in ("C", "POSIX", "C.UTF-8", "C.utf8")
+    compared = [
+        ("libc", backup.libc, target.libc),
+        ("architecture", backup.architecture, target.architecture),
+        ("collation version", (backup.collation_version or "") if sorts_by_libc else "", target.libc_version),
+    ]
+    for what, theirs, ours in compared:
+        if theirs and ours and theirs != ours:
+            raise Refused(
+                f"{archive_name} was taken with {what} {theirs}; the installation's image has {ours}, under which its indexes would be wrong",
+                hint=f"use the image that the backup was taken with ({image.digest or image.image}), or restore a hot backup",
+            )

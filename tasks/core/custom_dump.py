@@ -24,6 +24,7 @@ from tasks.core.dump_events import (
     Title,
 )
 from tasks.core.errors import ArchiveDamaged, Refused
+from tasks.core.sql_dump import read_sql_dump
 
 OLDEST_VERSION, NEWEST_VERSION = (1, 12), (1, 16)
 STRING_LIMIT_BYTES = 64 * 1024 * 1024
@@ -41,6 +42,7 @@ _NOT_SCHEMA = {
     "SEQUENCE SET",
     "BLOBS",
 }
+_SECTION_NONE, _SECTION_PRE_DATA, _SECTION_DATA = 1, 2, 3
 _BLOCK_DATA, _BLOCK_LARGE_OBJECTS = 1, 3
 
 
@@ -50,6 +52,7 @@ class Entry:
 
     dump_id: int
     has_data: bool
+    section: int
     title: Title
     definition: str
     copy_target: str | None
@@ -72,15 +75,34 @@ def read_custom_dump(chunks: Iterable[bytes]) -> Iterator[Head | DumpEvent]:
     source = _Source(iter(chunks))
     head = _read_head(source)
     yield head
-    for entry in head.entries:
-        if entry.title.kind not in _NOT_SCHEMA:
-            yield entry.title
-            yield Statement(entry.definition.encode(), "pre-data")
-        elif entry.title.kind == "SEQUENCE SET":
-            yield entry.title
-            yield Statement(entry.definition.strip().encode(), "data")
+    yield from _definitions(head)
     yield from _read_blocks(source, head)
     yield DumpComplete()
+
+
+def _definitions(head: Head) -> Iterator[DumpEvent]:
+    """Yield every definition; those that `pg_restore --section` would count to the data are told in full, ready to be run."""
+    section = _SECTION_PRE_DATA
+    for entry in head.entries:
+        # Comments and grants have no section of their own: they go with what stands before them.
+        section = entry.section if entry.section != _SECTION_NONE else section
+        kind = entry.title.kind
+        if kind in _NOT_SCHEMA and kind != "SEQUENCE SET":
+            continue
+        if kind in ("COMMENT", "ACL", "SECURITY LABEL") and entry.title.name.startswith("DATABASE "):
+            continue
+        yield entry.title
+        if kind == "BLOB METADATA":  # since PostgreSQL 17: the numbers of a group of large objects
+            for number in entry.definition.split():
+                yield Statement(f"SELECT pg_catalog.lo_create('{int(number)}');".encode(), "data")
+                owner = entry.title.owner.replace('"', '""')
+                yield Statement(f'ALTER LARGE OBJECT {int(number)} OWNER TO "{owner}";'.encode(), "data")
+        elif section == _SECTION_DATA:
+            for event in read_sql_dump(iter((entry.definition.encode("utf-8", "surrogateescape"),))):
+                if isinstance(event, Statement):
+                    yield Statement(event.sql, "data")
+        else:
+            yield Statement(entry.definition.encode("utf-8", "surrogateescape"), "pre-data")
 
 
 def _read_blocks(source: _Source, head: Head) -> Iterator[DumpEvent]:
@@ -162,7 +184,7 @@ def _read_entry(source: _Source, version: tuple[int, int], offset_bytes: int) ->
     has_data = source.integer() != 0
     source.text(), source.text()  # table oid, oid
     name, kind = source.text() or "", source.text() or ""
-    source.integer()  # section
+    section = source.integer()
     definition = source.text() or ""
     source.text()  # drop statement
     copy_statement = source.text() or ""
@@ -178,7 +200,7 @@ def _read_entry(source: _Source, version: tuple[int, int], offset_bytes: int) ->
         pass
     source.take(1 + offset_bytes)  # data state and offset; without meaning in a stream
     copy = _COPY.fullmatch(copy_statement)
-    return Entry(dump_id, has_data, Title(kind, schema, name, owner), definition, copy["target"] if copy else None)
+    return Entry(dump_id, has_data, section, Title(kind, schema, name, owner), definition, copy["target"] if copy else None)
 
 
 class _Source:

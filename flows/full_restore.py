@@ -1,0 +1,53 @@
+"""The guide's "Full Restore from Complete Backup": a whole data directory and keys, reversibly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from tasks.checking import check_backup
+from tasks.configuration import exclusive_work
+from tasks.configuration_files import compare_configuration, restore_configuration
+from tasks.installations import read_installation
+from tasks.reports import report_restore
+from tasks.restoring import Restored, RestoreOptions, require_equal
+from tasks.restoring_files import restore_copy
+
+
+@flow(name="full-restore", flow_run_name="full restore of {backup} into {installation}")
+def full_restore(
+    installation: str = "main",
+    backup: str = "latest",
+    confirm: str = "",
+    quarantine: bool | None = None,
+    restore_config: bool = False,
+) -> Restored:
+    """Extract the data directory beside the current one, prove it by a private PostgreSQL, and swap the two; the current one is kept.
+
+    The stack is down only for the swap. Another PostgreSQL major, libc, collation version or architecture is refused before anything is touched.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+        backup: A backup's name, or "latest".
+        confirm: The installation's id, typed again: a restore replaces its data.
+        quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
+        restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
+    """
+    now = datetime.now(UTC)
+    with exclusive_work(installation, "restore", confirmed=confirm) as work:
+        stack = read_installation(work)
+        archive = check_backup(work.repository, backup)
+        options = RestoreOptions(quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits)
+
+        restored = restore_copy(stack, archive, options, now=now)
+        require_equal(restored)
+
+        changes = compare_configuration(stack, archive)
+        if restore_config:
+            restore_configuration(stack, archive, list(changes), now=now)
+
+    restored = replace(restored, configuration=changes)
+    report_restore(installation, restored)
+    return restored

@@ -1,0 +1,41 @@
+"""Beyond the guide: a complete backup of the running stack, without a second of downtime."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from tasks.archives import copy_configuration, copy_keys, new_archive, seal_backup
+from tasks.configuration import exclusive_work
+from tasks.copying import copy_running_data, plan_data_copy
+from tasks.core.manifest import Record
+from tasks.installations import read_installation
+from tasks.reports import report_backup
+from tasks.room import require_room_for_data
+
+
+@flow(name="online-backup", flow_run_name="online backup of {installation}")
+def online_backup(installation: str = "main") -> Record:
+    """Copy the data directory by pg_basebackup with the WAL it needs, then keys and configuration; nothing stops.
+
+    The archive is restored like that of a complete backup, by the guide's own commands too: PostgreSQL recovers from the WAL at its first start.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+    """
+    begun = time.monotonic()
+    with exclusive_work(installation, "online backup") as work:
+        stack = read_installation(work)
+        plan = plan_data_copy(stack)
+        require_room_for_data(stack, work.repository, plan.bytes, work.minimum_free_bytes)
+
+        with new_archive(work.repository, "guide", datetime.now(UTC)) as archive:
+            at = copy_running_data(stack, archive, work.dump_limits)
+            copy_keys(stack, archive)
+            copy_configuration(stack, archive)
+            record = seal_backup(stack, archive, method="online", at=at, facts=plan.facts, census=None, begun=begun)
+
+    report_backup(record)
+    return record

@@ -1,0 +1,239 @@
+"""The steps that copy a data directory: cold, from a server that was shut down; online, by `pg_basebackup`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.adapters import docker_engine
+from tasks.adapters.archive_segment import Segment
+from tasks.adapters.archive_writer import PartialArchive, segment
+from tasks.adapters.databases import database_facts
+from tasks.adapters.dump import client_environment
+from tasks.adapters.postgres import server_of, session
+from tasks.archives import ReadableStream
+from tasks.core.errors import BackupError, ProgramFailed, Refused
+from tasks.core.installation import Installation
+from tasks.core.limits import DumpLimits
+from tasks.core.manifest import DatabaseFacts
+from tasks.core.pg_control import PG_CONTROL_NAME, ControlData, needed_after_shutdown, read_control
+from tasks.progress import progress
+from tasks.step import step
+from tasks.stopped_services import Loan
+
+logger = logging.getLogger(__name__)
+
+DATA_DIRECTORY = "postgres-data"
+WAL_SEGMENT_BYTES = 16 << 20
+BACKUP_MANIFEST = f"{DATA_DIRECTORY}/backup_manifest"
+PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlan:
+    """What a copy of the data directory is about, found out while the server still runs."""
+
+    facts: DatabaseFacts
+    bytes: int
+    wal_segment_bytes: int
+
+
+@step(name="plan data copy")
+def plan_data_copy(installation: Installation) -> DataPlan:
+    """Gather the facts, and refuse what a copy of the data directory would not hold or must not touch.
+
+    Raise Refused for tablespaces outside the data directory, and where another container mounts the data: two servers on one
+    directory ruin it, and a copy taken meanwhile is worth nothing.
+    """
+    refuse_other_users(installation)
+    with server_of(installation) as server, session(server, installation.database.name, purpose="plan") as opened:
+        outside = opened.execute("SELECT spcname FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')")
+        if outside:
+            raise Refused(
+                f"tablespace {outside[0][0]} lies outside the data directory, which is all that this method copies",
+                hint="take a hot backup, or move its tables: ALTER TABLE ... SET TABLESPACE pg_default",
+            )
+        size = opened.value("SELECT sum(pg_database_size(oid)) FROM pg_database")
+        wal = opened.value("SELECT pg_size_bytes(current_setting('wal_segment_size'))")
+        return DataPlan(database_facts(opened), int(size), int(wal))
+
+
+def refuse_other_users(installation: Installation) -> None:
+    """Raise Refused where a container other than the installation's own PostgreSQL mounts its data."""
+    others = [
+        container.name
+        for container in docker_engine.containers_mounting(installation.data_mount.source)
+        if container.id != installation.postgres.container_id
+        and any(_is_data(mount.source, installation.data_mount.source) for mount in container.mounts)
+    ]
+    if others:
+        raise Refused(
+            f"the data directory {installation.data_mount.source} is mounted by {', '.join(others)} too",
+            hint="stop and remove what else uses it",
+        )
+
+
+def _is_data(source: str, data: str) -> bool:
+    """Tell whether a mount shows the data directory itself or something within; a mount of a parent (backups, /srv) is a reader's."""
+    return source == data or source.startswith(f"{data}/")
+
+
+@step(name="copy data files", retries=0)
+def copy_stopped_data(
+    installation: Installation, archive: PartialArchive, loan: Loan, wal_segment_bytes: int
+) -> datetime:
+    """Copy the data directory of the stopped server into the archive and return the moment; give the services back by then.
+
+    Raise BackupError, with the services back, unless pg_control says "shut down" before and after and nobody started a container meanwhile.
+    """
+    place = data_place(installation)
+    before = _require_shut_down(installation, place)
+    moment = datetime.now(UTC)
+    with segment(archive, "data", on_bytes=lambda raw, _: tell(raw)) as part, progress("copy data") as tell:
+        if place is not None:
+            part.add_tree(
+                DATA_DIRECTORY,
+                place,
+                exclude=lambda name: not needed_after_shutdown(name, before, wal_segment_bytes),
+                follow=("pg_wal",),
+            )
+        else:
+            for entry, chunks in _container_files(installation):
+                if needed_after_shutdown(entry.name, before, wal_segment_bytes):
+                    _add_entry(part, entry, chunks)
+        after = _require_shut_down(installation, place)
+        again = loan.running_again()
+        if again or after != before:
+            raise BackupError(
+                f"somebody started {', '.join(again) or 'PostgreSQL'} while its files were copied; the copy was thrown away",
+                hint="run the backup again",
+            )
+        loan.give_back()
+    return moment
+
+
+@step(name="base backup", retries=1)
+def copy_running_data(installation: Installation, archive: PartialArchive, limits: DumpLimits) -> datetime:
+    """Copy the running server's data directory by pg_basebackup, with the WAL it needs; safe to repeat. Return the moment of its end."""
+    command = [
+        "pg_basebackup", "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password",
+        f"--username={installation.database.superuser}", "--label=mailarchiver-backup",
+    ]  # fmt: skip
+    # A temporary slot keeps the WAL from being recycled before pg_basebackup fetches it at its end; it goes with its session.
+    with (
+        server_of(installation) as server,
+        session(server, "postgres", purpose="keep WAL") as keeper,
+        client_environment(installation) as environment,
+    ):
+        keeper.execute(
+            "SELECT pg_create_physical_replication_slot('mailarchiver_backup_' || pg_backend_pid(), true, true)"
+        )
+        with (
+            docker_engine.start_program(
+                installation.postgres.container_id, command, environment=environment
+            ) as program,
+            segment(archive, "data", on_bytes=lambda raw, _: tell(raw)) as part,
+            progress("base backup") as tell,
+        ):
+            source = ReadableStream(program.chunks(idle_timeout_seconds=limits.idle_seconds))
+            added = 0
+            for entry, chunks in _tar_files(source):
+                if not added:  # pg_basebackup sends no entry for the data directory itself
+                    part.add_directory(DATA_DIRECTORY, mtime=entry.mtime, mode=0o700, uid=entry.uid, gid=entry.gid)
+                _add_entry(part, entry, chunks)
+                added += 1
+            code = program.wait(limits.idle_seconds)
+            if code != 0:
+                raise program.failure(f"failed with exit code {code}", exit_code=code)
+            names = {member.name for member in part.members}
+            if not {BACKUP_MANIFEST, f"{DATA_DIRECTORY}/{PG_CONTROL_NAME}", f"{DATA_DIRECTORY}/backup_label"} <= names:
+                raise ProgramFailed(f"pg_basebackup exited with 0 but sent only {added} files, no whole base backup")
+    return datetime.now(UTC)
+
+
+def data_place(installation: Installation) -> Path | None:
+    """Give the data directory as we can read it here; None where only Docker can."""
+    mount = installation.data_mount
+    if mount.host_path is None:
+        return None
+    place = mount.host_path / Path(installation.pgdata).relative_to(mount.target)
+    return place if os.access(place, os.R_OK | os.X_OK) else None
+
+
+def _require_shut_down(installation: Installation, place: Path | None) -> ControlData:
+    if place is not None:
+        content = (place / PG_CONTROL_NAME).read_bytes()
+    else:
+        path = f"{installation.pgdata}/{PG_CONTROL_NAME}"
+        stream = docker_engine.get_archive_stream(installation.postgres.container_id, path)
+        content = b"".join(b"".join(chunks) for _, chunks in _tar_files(ReadableStream(stream), strip=0))
+    control = read_control(content)
+    if not control.is_shut_down:
+        raise BackupError(
+            f"PostgreSQL did not shut down cleanly: pg_control says {control.state!r}",
+            hint="look at its log; is the stop timeout long enough?",
+        )
+    return control
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A file or directory of a tar stream; `name` is relative to the data directory, "" for that itself."""
+
+    name: str
+    is_directory: bool
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime: datetime
+
+
+def _container_files(installation: Installation) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
+    stream = docker_engine.get_archive_stream(installation.postgres.container_id, installation.pgdata)
+    return _tar_files(ReadableStream(stream), strip=1)
+
+
+def _tar_files(source: ReadableStream, *, strip: int = 0) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
+    """Yield a tar stream's files and directories; each file's bytes must be read before the next entry is asked for."""
+    try:
+        with tarfile.open(fileobj=source, mode="r|", bufsize=PIECE_BYTES) as stream:
+            for found in stream:
+                name = "/".join(part for part in found.name.split("/")[strip:] if part not in ("", "."))
+                if found.issym() or found.islnk():
+                    raise Refused(
+                        f"{name} is a link; tablespaces and a pg_wal elsewhere are not supported by this method"
+                    )
+                if not found.isdir() and not found.isreg():
+                    continue
+                content = stream.extractfile(found) if found.isreg() else None
+                pieces = iter(lambda file=content: file.read(PIECE_BYTES), b"") if content is not None else iter(())
+                yield (
+                    _Entry(
+                        name,
+                        found.isdir(),
+                        found.size,
+                        found.mode,
+                        found.uid,
+                        found.gid,
+                        datetime.fromtimestamp(found.mtime, UTC),
+                    ),
+                    pieces,
+                )
+    except tarfile.TarError as error:
+        raise BackupError(f"the copy of the data directory ended early: {error}", transient=True) from error
+
+
+def _add_entry(part: Segment, entry: _Entry, chunks: Iterator[bytes]) -> None:
+    name = f"{DATA_DIRECTORY}/{entry.name}" if entry.name else DATA_DIRECTORY
+    if entry.is_directory:
+        part.add_directory(name, mtime=entry.mtime, mode=entry.mode, uid=entry.uid, gid=entry.gid)
+        return
+    member = part.add_sized(name, entry.size, chunks, mtime=entry.mtime, mode=entry.mode, uid=entry.uid, gid=entry.gid)
+    if member.bytes != entry.size:
+        raise BackupError(f"{name} came with {member.bytes} bytes, {entry.size} were announced", transient=True)

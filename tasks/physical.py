@@ -1,0 +1,320 @@
+"""Extract a data directory beside the current one, and prove it by starting a private PostgreSQL on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.adapters import application, databases, docker_engine
+from tasks.adapters.archive_reader import CheckedArchive, extract, read_text_member
+from tasks.adapters.files import free_space, make_directory, sync_file_system
+from tasks.adapters.journals import Journal, open_journal
+from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
+from tasks.archives import KEYS_DIRECTORY
+from tasks.copying import DATA_DIRECTORY, refuse_other_users
+from tasks.core.compatibility import Platform, refuse_unfit_copy
+from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
+from tasks.core.installation import Installation, Mount
+from tasks.core.space import MARGIN_BYTES, Need, require_room
+from tasks.progress import progress
+from tasks.step import step
+
+logger = logging.getLogger(__name__)
+
+KIND = "copy"
+COPY_LABEL = "mailarchiver-backup.copy"
+START_SECONDS = 600.0
+SOCKET_DIRECTORY = "/var/run/postgresql"
+STOP_SECONDS = 120
+PROBE_SECONDS = 60.0
+PROGRAM_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A data directory (and keys) extracted beside the current ones; `keys` is None where the installation keeps none."""
+
+    data: Path
+    current_data: Path
+    keys: Path | None
+    current_keys: Path | None
+    stamp: str
+    label: str
+
+
+@step(name="check target")
+def check_physical_target(installation: Installation, archive: CheckedArchive) -> None:
+    """Raise Refused where this data directory must not run under the installation's image, or cannot be swapped in; touch nothing."""
+    if not any(member.name.startswith(f"{KEYS_DIRECTORY}/") for member in archive.members):
+        raise Refused(
+            f"{archive.name} holds no data-protection keys",
+            hint="restore another backup, or its database alone from a hot backup",
+        )
+    refuse_other_users(installation)
+    place = host_place(installation)
+    if place.is_symlink() or (place.exists() and os.path.ismount(place)):
+        raise Refused(
+            f"{place} is a {'link' if place.is_symlink() else 'mount point'}, which cannot be swapped by a rename",
+            hint="let the compose file mount a directory below it",
+        )
+    version = read_text_member(archive, f"{DATA_DIRECTORY}/PG_VERSION", max_bytes=64).strip()
+    refuse_unfit_copy(archive.manifest, version, platform_of(installation), archive_name=archive.name)
+    need = Need(
+        "the extracted data",
+        str(place.parent),
+        sum(member.bytes for member in archive.members) + MARGIN_BYTES,
+        len(archive.members) + 64,
+    )
+    free_bytes, free_inodes = free_space(place.parent)
+    require_room(need, free_bytes=free_bytes, free_inodes=free_inodes)
+
+
+def platform_of(installation: Installation) -> Platform:
+    """Find out what the installation's PostgreSQL image is by asking the image itself; its server need not run."""
+    script = (
+        "postgres --version; echo machine $(uname -m);"
+        " if ls /lib/ld-musl-* >/dev/null 2>&1; then echo libc musl; else echo libc gnu $(ldd --version 2>/dev/null | head -n 1); fi"
+    )
+    helper = docker_engine.create_helper(
+        installation.postgres.image_id, ["-c", script], labels={COPY_LABEL: "probe"}, entrypoint=["sh"]
+    )
+    try:
+        docker_engine.start_container(helper)
+        docker_engine.wait_container(helper, PROBE_SECONDS)
+        said = docker_engine.logs(helper, 20)
+    finally:
+        docker_engine.remove_container(helper, force=True)
+    major = re.search(r"\(PostgreSQL\)\s+(\d+)", said)
+    machine = re.search(r"^machine (\S+)", said, re.MULTILINE)
+    libc = re.search(r"^libc (\S+)(?:.*\s(\d+\.\d+)\s*$)?", said, re.MULTILINE)
+    if not (major and machine and libc):
+        raise BackupError(
+            f"the image {installation.postgres.image} does not tell its PostgreSQL version: {said.strip()[:200]}"
+        )
+    return Platform(int(major[1]), libc[1], libc[2] or "", machine[1])
+
+
+def host_place(installation: Installation) -> Path:
+    """Give the data directory's place on this host; raise Refused where only Docker can reach it."""
+    mount = installation.data_mount
+    if mount.host_path is None:
+        raise Refused(
+            f"the data in {mount.source} cannot be reached from here, only through Docker",
+            hint="run the full restore on Docker's host, as root",
+        )
+    place = mount.host_path / Path(installation.pgdata).relative_to(mount.target)
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise Refused(f"{place.parent} cannot be written", hint="run the full restore as root")
+    return place
+
+
+@contextmanager
+def copy_beside(installation: Installation, place: Path, keys_place: Path | None, *, now: datetime) -> Iterator[Copy]:
+    """Give the names of a copy; what still stands there at the end of the block (not swapped in) is removed, after a crash too."""
+    stamp = f"{now.astimezone(UTC):%Y%m%d_%H%M%S}"
+    copy = Copy(
+        data=place.with_name(f"{place.name}.restored-{stamp}"),
+        current_data=place,
+        keys=keys_place.with_name(f"{keys_place.name}.restored-{stamp}") if keys_place else None,
+        current_keys=keys_place,
+        stamp=stamp,
+        label=secrets.token_hex(8),
+    )
+    journal = open_journal(
+        KIND,
+        {"data": str(copy.data), "keys": str(copy.keys or ""), "label": copy.label},
+        installation_id=installation.id,
+        installation_directory=installation.directory,
+    )
+    try:
+        yield copy
+    finally:
+        try:
+            _remove(copy.data, copy.keys, copy.label)
+            journal.remove()
+        finally:
+            journal.abandon()
+
+
+def settle(journal: Journal) -> str:
+    """Remove what a dead restore had extracted, and the private server on it."""
+    keys = str(journal.body["keys"])
+    data = Path(str(journal.body["data"]))
+    _remove(data, Path(keys) if keys else None, str(journal.body["label"]))
+    return f"removed the unfinished copy {data}"
+
+
+@step(name="extract data files", run_name="extract {archive.name}")
+def extract_copy(archive: CheckedArchive, copy: Copy) -> None:
+    """Extract data and keys with their owners into the copy; safe to repeat: a retry starts over."""
+    for place in (copy.data, copy.keys):
+        if place is not None and place.exists():
+            shutil.rmtree(place)
+    make_directory(copy.data.parent)
+    with progress("extract"):
+        extract(archive, DATA_DIRECTORY, copy.data, keep_owners=True)
+        _keep_root(copy.data)
+        if copy.keys is not None:
+            extract(archive, KEYS_DIRECTORY, copy.keys, keep_owners=True)
+
+
+def _keep_root(data: Path) -> None:
+    """Give the data directory itself the owner of what is in it; PostgreSQL insists on both owner and mode."""
+    owner = (data / "PG_VERSION").stat()
+    os.chown(data, owner.st_uid, owner.st_gid)
+    data.chmod(0o700)
+
+
+@contextmanager
+def private_server(installation: Installation, copy: Copy) -> Iterator[Installation]:
+    """Start PostgreSQL on the copy, in a container without any network, and give the installation as it looks with that server.
+
+    It recovers from the WAL where the copy was taken online. Stopped cleanly, and on the disk, when the block ends. Raise ArchiveDamaged where
+    it does not start.
+    """
+    sockets = _sockets(copy.label)
+    make_directory(sockets)
+    sockets.chmod(0o777)  # PostgreSQL's user makes its socket there; the directory above is ours alone
+    helper = docker_engine.create_helper(
+        installation.postgres.image_id,
+        [],
+        mounts=[
+            Mount("bind", str(copy.data), installation.pgdata, copy.data),
+            Mount("bind", str(sockets), SOCKET_DIRECTORY, sockets),
+        ],
+        environment={"PGDATA": installation.pgdata, "POSTGRES_PASSWORD": secrets.token_urlsafe(16)},
+        labels={COPY_LABEL: copy.label},
+    )
+    try:
+        docker_engine.start_container(helper)
+        view = replace(
+            installation,
+            postgres=replace(
+                installation.postgres,
+                container_id=helper,
+                container_name="the private server",
+                state="running",
+                addresses=(str(sockets),),
+            ),
+        )
+        _wait_for(view)
+        yield view
+        docker_engine.stop_container(helper, timeout_seconds=STOP_SECONDS)
+        _sync(copy.data)
+    finally:
+        docker_engine.remove_container(helper, force=True)
+        shutil.rmtree(sockets.parent)
+
+
+def _sockets(label: str) -> Path:
+    """Name the directory of a private server's socket: a short path, since a socket's may have 107 bytes only."""
+    return Path(tempfile.gettempdir()) / f"mailarchiver-backup-{label}" / "sockets"
+
+
+def _wait_for(view: Installation) -> None:
+    """Return once the private server takes logins; raise ArchiveDamaged, with the end of its log, where it gives up."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with server_of(view) as server:
+                wait_until_ready(server, "postgres", timeout_seconds=1.0)
+                return
+        except BackupError as error:
+            found = docker_engine.container(view.postgres.container_id)
+            if found is None or found.state != "running" or not error.transient or time.monotonic() > deadline:
+                log = docker_engine.logs(view.postgres.container_id, 8).strip()
+                raise ArchiveDamaged(
+                    f"PostgreSQL does not start on the restored data: {error.message}; its log ends: {log}"
+                ) from error
+
+
+@step(name="verify base backup", retries=0)
+def verify_base_backup(installation: Installation, archive: CheckedArchive, copy: Copy) -> list[str]:
+    """Check an extracted base backup with PostgreSQL's own `pg_verifybackup` (a copy taken cold has no manifest of that kind)."""
+    if not any(member.name == f"{DATA_DIRECTORY}/backup_manifest" for member in archive.members):
+        return []
+    helper = docker_engine.create_helper(
+        installation.postgres.image_id,
+        ["-c", f"PATH=$PATH:$(pg_config --bindir 2>/dev/null) pg_verifybackup --quiet {installation.pgdata}"],
+        mounts=[Mount("bind", str(copy.data), installation.pgdata, copy.data, read_only=True)],
+        network="none", environment={}, labels={COPY_LABEL: copy.label}, user=None, entrypoint=["sh"],
+    )  # fmt: skip
+    try:
+        docker_engine.start_container(helper)
+        code = docker_engine.wait_container(helper, PROGRAM_SECONDS)
+        said = docker_engine.logs(helper, 10).strip()
+    finally:
+        docker_engine.remove_container(helper, force=True)
+    return [] if code == 0 else [f"pg_verifybackup: {said}"]
+
+
+@step(name="prove copy")
+def prove_copy(view: Installation, *, thorough: bool) -> tuple[int, list[str]]:
+    """Look at the copy through its private server: attachments' SHA-256, indexes (against their tables where `thorough`).
+
+    Return the number of attachments and in words what is wrong.
+    """
+    with server_of(view) as server:
+        with session(server, "postgres", purpose="prove") as opened:
+            if not databases.database_exists(opened, view.database.name):
+                return 0, [f"the restored data has no database {view.database.name}"]
+        with session(server, view.database.name, purpose="prove") as opened:
+            count, wrong = application.count_attachments(opened)
+            return count, [*wrong, *damaged_indexes(opened, thorough=thorough)]
+
+
+def damaged_indexes(opened: Session, *, thorough: bool) -> list[str]:
+    """Name invalid indexes, and B-trees that `amcheck` (where the image has it) finds damaged; leave nothing behind."""
+    wrong = [
+        f"index {name} is invalid"
+        for (name,) in opened.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
+    ]
+    if not opened.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
+        logger.info("This image has no amcheck; B-trees were not walked")
+        return wrong
+    had = bool(opened.execute("SELECT 1 FROM pg_extension WHERE extname = 'amcheck'"))
+    if not had:
+        opened.execute("CREATE EXTENSION amcheck")
+    schema = opened.value(
+        "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'amcheck'"
+    )
+    trees = opened.execute(
+        "SELECT c.oid, c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE a.amname = 'btree' AND i.indisvalid AND c.relkind = 'i' AND n.nspname !~ '^pg_' AND c.relpersistence = 'p'"
+    )
+    for oid, name in trees:
+        try:
+            opened.execute(f"SELECT {schema}.bt_index_check(%s::oid, %s)", (oid, thorough))
+        except ProgramFailed as error:
+            wrong.append(f"index {name} is damaged: {error.message}")
+    if not had:
+        opened.execute("DROP EXTENSION amcheck")
+    return wrong
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_file_system(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(data: Path, keys: Path | None, label: str) -> None:
+    for container in docker_engine.containers(label={COPY_LABEL: label}):
+        docker_engine.remove_container(container.id, force=True)
+    shutil.rmtree(_sockets(label).parent, ignore_errors=True)
+    for place in (data, keys):
+        if place is not None and ".restored-" in place.name and place.exists():
+            shutil.rmtree(place)

@@ -1,0 +1,49 @@
+"""The way back from a restore of either kind, and its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasks.core.errors import Refused
+from tasks.core.installation import Installation
+from tasks.directory_swap import KeptDirectories, drop_kept_directories, kept_directories
+from tasks.restoring import put_back
+from tasks.restoring_files import put_directories_back
+from tasks.swap import Kept, drop_kept, kept_databases
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What a rollback did: which restore it took back, of what, and under which name the restored data is kept."""
+
+    backup: str
+    of: str
+    kept: str
+
+
+def put_back_newest(installation: Installation, *, now: datetime) -> Put:
+    """Take the last restore back, database or data directory; raise Refused where there is nothing to go back to."""
+    kept: list[Kept | KeptDirectories] = [*kept_databases(installation), *kept_directories(installation)]
+    found = sorted((each for each in kept if not each.undone), key=lambda each: datetime.fromisoformat(each.at))
+    if not found:
+        raise Refused(
+            f"no restore of {installation.id} has left anything to go back to",
+            hint="was it committed, or rolled back already?",
+        )
+    newest = found[-1]
+    if isinstance(newest, Kept):
+        return Put(newest.backup, newest.of, put_back(installation, newest, now=now).database)
+    return Put(newest.backup, newest.of, put_directories_back(installation, newest, now=now).database)
+
+
+def drop_all_kept(installation: Installation) -> list[str]:
+    """Drop everything that restores and rollbacks have put aside; return the names."""
+    dropped = []
+    for kept in kept_databases(installation):
+        drop_kept(installation, kept)
+        dropped.append(kept.database)
+    for directories in kept_directories(installation):
+        drop_kept_directories(installation, directories)
+        dropped.append(directories.database)
+    return dropped

@@ -1,0 +1,118 @@
+"""The operator's settings file: where it is looked for, and how its YAML is read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.core.errors import UsageError
+from tasks.core.settings import Settings, parse_settings
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_VARIABLE = "MAILARCHIVER_BACKUP_SETTINGS"
+SYSTEM_SETTINGS = Path("/etc/mailarchiver-backup/settings.yaml")
+
+
+def settings_path(argument: Path | None = None) -> Path | None:
+    """Find the settings file: the argument, what MAILARCHIVER_BACKUP_SETTINGS names, the system's, the user's own.
+
+    The first two are taken at their word; None where neither is given and no file is in the usual places.
+    """
+    if argument is not None:
+        return argument
+    named = os.environ.get(SETTINGS_VARIABLE, "")
+    if named:
+        return Path(named)
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "mailarchiver-backup" / "settings.yaml"
+    return next((place for place in (SYSTEM_SETTINGS, own) if place.exists()), None)
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and check the settings.
+
+    Raise UsageError where there is no file, it cannot be read, other users may change it, or anything in it is wrong; every
+    problem of its content is told at once.
+    """
+    place = settings_path(path)
+    if place is None:
+        raise UsageError(
+            f"there is no settings file: neither ${SETTINGS_VARIABLE}, nor {SYSTEM_SETTINGS}, nor one of your own",
+            hint="begin with deployments/settings.example.yaml, or give --directory and --repository",
+        )
+    text = _read(place)
+    loader = _Loader(text)
+    try:
+        content = loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"the settings in {place} are not YAML: {_one_line(error)}", hint="check the indentation"
+        ) from error
+    finally:
+        loader.dispose()
+    settings = parse_settings(content, source=str(place), known_problems=tuple(loader.duplicates))
+    _refuse_one_place_twice(settings, place)
+    return settings
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also notes keys that are given twice: YAML itself silently takes the last."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.duplicates: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    self.duplicates.append(
+                        f"line {line}: the key {key.value} was given in line {seen[key.value]} already"
+                    )
+                seen.setdefault(key.value, line)
+        return super().construct_mapping(node, deep)
+
+
+def _read(place: Path) -> str:
+    try:
+        with place.open(encoding="utf-8") as file:
+            found = os.fstat(file.fileno())
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"the settings file {place} cannot be read: {reason}", hint="is the path right?") from error
+    if found.st_mode & stat.S_IWOTH:
+        raise UsageError(
+            f"every user may write to the settings file {place} (mode {stat.S_IMODE(found.st_mode):04o})",
+            hint=f"chmod 0600 {place}",
+        )
+    if found.st_uid not in {0, os.geteuid()}:
+        raise UsageError(
+            f"the settings file {place} belongs to user {found.st_uid}, who could have it name any directory",
+            hint=f"chown it to the user that runs the backups (now {os.geteuid()}) or to root",
+        )
+    return text
+
+
+def _refuse_one_place_twice(settings: Settings, place: Path) -> None:
+    """Follow links: two names of one directory are one installation."""
+    owners: dict[str, str] = {}
+    for name, installation in settings.installations.items():
+        real = os.path.realpath(installation.directory)
+        if real in owners:
+            raise UsageError(
+                f"the settings in {place} name one directory twice: {owners[real]} and {name} both lead to {real}"
+            )
+        owners[real] = name
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

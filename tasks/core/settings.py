@@ -1,0 +1,243 @@
+"""The operator's settings: which installations there are, and what is wanted for each.
+
+Everything is checked at once, and every problem is told in words with its place. An installation's own section (say,
+`retention`) replaces that of `defaults` as a whole: half a policy from here and half from there would surprise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tasks.core.manifest import Format
+from tasks.core.settings_problems import places_problems, problems_in, refuse
+
+INSTALLATION_ID = r"[a-z0-9][a-z0-9_-]{0,31}"
+_UNITS = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+
+
+def parse_bytes(value: object) -> object:
+    """Read a size such as "10 GB" (10^9), "512 MiB" (2^20) or 4096; give anything else back for pydantic to refuse.
+
+    >>> parse_bytes("1.5 GiB")
+    1610612736
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError('is not a size; write bytes, or a number with a unit, such as "10 GB" or "512 MiB"')
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def _absolute(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError("is not an absolute path")
+    if ".." in value.split("/"):
+        raise ValueError('contains ".."')
+    return value
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Seconds = Annotated[float, Field(gt=0)]
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
+
+
+class _Section(BaseModel):
+    """A frozen part of the settings that knows all of its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Retention(_Section):
+    """Which backups are kept: the union of these rules, and never fewer than `minimum_verified` verified ones."""
+
+    keep_days: Count = 0
+    keep_last: Count = 0
+    keep_daily: Count = 0
+    keep_weekly: Count = 0
+    keep_monthly: Count = 0
+    minimum_verified: Annotated[int, Field(ge=1, strict=True)] = 3
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Retention:
+        if not (self.keep_days or self.keep_last or self.keep_daily or self.keep_weekly or self.keep_monthly):
+            raise ValueError(
+                "keeps nothing: give at least one of keep_days, keep_last, keep_daily, keep_weekly, keep_monthly"
+            )
+        return self
+
+
+class Schedule(_Section):
+    """When things run, as five cron fields in `timezone`; None: not by themselves."""
+
+    backup: str | None = "0 2 * * *"
+    verification: str | None = "0 5 * * 0"
+    timezone: str = "UTC"
+
+    @field_validator("backup", "verification")
+    @classmethod
+    def _five_fields(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\d*/,\-A-Za-z]+( +[\d*/,\-A-Za-z#]+){4}", value.strip()):
+            raise ValueError('is not a cron schedule of five fields, such as "0 2 * * *"')
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError('is not a time zone, such as "UTC" or "Europe/Vienna"') from None
+        return value
+
+
+class Verification(_Section):
+    """When a backup is restored on staging to prove it."""
+
+    when: Literal["after_backup", "on_schedule", "never"] = "after_backup"
+
+
+class Staging(_Section):
+    """What a staging stack may take: memory of each container (None: no limit)."""
+
+    memory_bytes: Annotated[int, BeforeValidator(parse_bytes), Field(ge=64 * 2**20, strict=True)] | None = None
+
+
+class Timeouts(_Section):
+    """How long things may take. `lock_wait_seconds` is for a table's lock during a dump."""
+
+    dump_seconds: Seconds = 24 * 3600
+    lock_wait_seconds: Seconds = 120
+    restore_seconds: Seconds = 48 * 3600
+    postgres_stop_seconds: Annotated[int, Field(gt=0, strict=True)] = 120
+    application_start_seconds: Seconds = 300
+
+
+class Notification(_Section):
+    """Whom to tell: a health check that expects a ping, or any address that Apprise knows. The address is a secret."""
+
+    kind: Literal["ping", "apprise"]
+    url: SecretStr
+    # Not called `on`: YAML reads that word as true.
+    events: tuple[Literal["success", "failure"], ...] = ("failure",)
+
+
+class InstallationSettings(_Section):
+    """What is wanted for one installation."""
+
+    directory: AbsolutePath
+    repository: AbsolutePath
+    project: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = None
+    format: Format = "guide"
+    schedule: Schedule = Schedule()
+    retention: Retention = Retention(keep_days=30)
+    verification: Verification = Verification()
+    minimum_free_bytes: Bytes = 0
+    staging: Staging = Staging()
+    encryption_recipients: tuple[str, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    notifications: tuple[Notification, ...] = ()
+    log_file: AbsolutePath | None = None
+
+    @field_validator("encryption_recipients")
+    @classmethod
+    def _public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for recipient in value:
+            if recipient.upper().startswith("AGE-SECRET-KEY"):
+                raise ValueError(
+                    "holds a private key; a recipient is the public one (age1...): keep the private one elsewhere"
+                )
+            if not recipient.startswith(("age1", "ssh-ed25519 ", "ssh-rsa ")):
+                raise ValueError(f'holds {recipient!r}, which is no recipient; it begins with "age1" or "ssh-"')
+        return value
+
+
+class Settings(_Section):
+    """The whole file. Made by `parse_settings` only, which applies the defaults."""
+
+    installations: Mapping[str, InstallationSettings]
+
+
+def parse_settings(content: object, *, source: str, known_problems: tuple[str, ...] = ()) -> Settings:
+    """Check the content of a settings file and give it as a value.
+
+    Raise UsageError that tells every problem, the known ones (from reading the file) first.
+    """
+    problems = list(known_problems)
+    if not isinstance(content, Mapping):
+        refuse(source, [*problems, "the file: holds no mapping with the key `installations`"])
+    problems += places_problems(content, ("installations", "defaults"), "")
+    defaults, installations = _mapping(content, "defaults", problems), _mapping(content, "installations", problems)
+    if not installations and "installations: is not a mapping" not in " ".join(problems):
+        problems.append(
+            "installations: there is none; give at least one, such as `main: {directory: ..., repository: ...}`"
+        )
+
+    read: dict[str, InstallationSettings] = {}
+    for name, own in installations.items():
+        place = f"installations.{name}"
+        if not isinstance(name, str) or not re.fullmatch(INSTALLATION_ID, name):
+            problems.append(
+                f"{place}: {name!r} is not an id: 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit"
+            )
+        if not isinstance(own, Mapping):
+            problems.append(f"{place}: is not a mapping, but {own!r}")
+            continue
+        try:
+            read[str(name)] = InstallationSettings.model_validate({**defaults, **own})
+        except ValidationError as error:
+            problems += problems_in(error, InstallationSettings, place, from_defaults=set(defaults) - set(own))
+    problems += _problems_between(read)
+    if problems:
+        refuse(source, problems)
+    return Settings(installations=read)
+
+
+def _mapping(content: Mapping[Any, Any], key: str, problems: list[str]) -> Mapping[Any, Any]:
+    found = content.get(key)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        problems.append(f"{key}: is not a mapping, but {found!r}")
+        return {}
+    return found
+
+
+def _problems_between(read: Mapping[str, InstallationSettings]) -> list[str]:
+    """Find what is wrong only when several entries are looked at together. Links are followed where disks are known."""
+    problems = []
+    owners: dict[Path, str] = {}
+    for name, settings in read.items():
+        if settings.directory in owners:
+            problems.append(
+                f"installations.{name}.directory: {settings.directory} is the directory of {owners[settings.directory]} too"
+            )
+        owners.setdefault(settings.directory, name)
+    for name, settings in read.items():
+        for other, owner in owners.items():
+            data = [other / "postgres-data", other / "data-protection-keys"]
+            if settings.repository == other or any(settings.repository.is_relative_to(place) for place in data):
+                problems.append(
+                    f"installations.{name}.repository: {settings.repository} lies in the data of {owner} ({other}); what is "
+                    "backed up must not hold its backups"
+                )
+    return problems

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 from tasks.adapters import docker_engine
+from tasks.adapters.deferred_signals import signals_deferred
 from tasks.adapters.journals import Journal, OpenJournal, open_journal
 from tasks.adapters.watchdog_link import WatchdogLink, start_watchdog
 from tasks.core.errors import BackupError, Refused
@@ -97,8 +98,12 @@ class Loan:
     def give_back(self) -> None:
         """Bring every container back to its former state, without waiting for its health. A second call does nothing.
 
-        Try for 20 s; then leave it to the watchdog, which goes on, and raise BackupError.
+        Signals are heard afterwards. Try for 20 s; then leave it to the watchdog, which goes on, and raise BackupError.
         """
+        with signals_deferred():
+            self._give_back()
+
+    def _give_back(self) -> None:
         if self._over:
             return
         try:

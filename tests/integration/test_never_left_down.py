@@ -325,6 +325,32 @@ def test_seconds_from_a_kill_to_running_again(names: list[str], directory: Path,
     wait_until(lambda: all_settled(own_state), seconds=10, what="journal and watchdog gone")
 
 
+def test_a_signal_during_the_giving_back_is_heard_afterwards(
+    names: list[str], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception out of a handler must not leave half of the services down, nor may it get lost."""
+    stack = installation_of(directory, names)
+    start = docker_engine.start_container
+
+    def start_under_fire(container_id: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        start(container_id)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise BackupError(f"interrupted by {number}")
+
+    monkeypatch.setattr("tasks.adapters.docker_engine.start_container", start_under_fire)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(BackupError, match="interrupted by 15"), stopped(stack, stack.services, reason="a test"):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert states(names) == ["running"] * 3
+    assert list_journals() == []
+
+
 def test_sigterm_to_everything(names: list[str], directory: Path, own_state: Path) -> None:
     """`systemctl stop` signals the flow and the watchdog alike: the one dies, the other stays and gives back."""
     process = borrow(names, directory)

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import cast
 
 from tasks.adapters import state
-from tasks.adapters.journals import Journal, claimed, is_ours, list_journals, owner_in_name, read_journal
+from tasks.adapters.journals import (
+    Journal,
+    claimed,
+    is_ours,
+    list_journals,
+    owner_in_name,
+    read_journal,
+    remove_partials,
+)
 from tasks.adapters.locks import installation_lock
 from tasks.core.errors import BackupError, Busy
 
@@ -57,6 +65,7 @@ def recover(installation_directory: Path | None = None) -> list[Recovered]:
     unsettled, for then nothing else may be changed. For all: pass over installations that are in use (their runs settle
     first, too) and report failures in the result.
     """
+    remove_partials()
     if installation_directory is not None:
         directory = installation_directory.resolve()
         with installation_lock(directory, "recovery", passing=True):

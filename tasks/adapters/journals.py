@@ -23,6 +23,7 @@ from tasks.adapters.process_identity import this_process
 from tasks.core.errors import BackupError
 
 _POLL_SECONDS = 0.05
+_PARTIAL_KEPT_SECONDS = 3600
 _open_journals: dict[Path, OpenJournal] = {}
 _owner = ""
 _opened = 0
@@ -117,6 +118,14 @@ def open_journal(
 def list_journals() -> list[Path]:
     """List the journals of all processes, dead or alive; those of one process newest first."""
     return sorted((path for path in _journals_directory().iterdir() if path.suffix == ".json"), reverse=True)
+
+
+def remove_partials() -> None:
+    """Remove what runs that were killed while writing a journal left of it; they had not begun what it would have told."""
+    for path in _journals_directory().glob(".*.partial"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _PARTIAL_KEPT_SECONDS:
+                path.unlink()
 
 
 def owner_in_name(path: Path) -> str:

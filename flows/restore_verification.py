@@ -38,6 +38,6 @@ def restore_verification(installation: str = "main", backup: str = "latest") -> 
     except BackupError as error:
         verified = conclude_failure(work.repository, backup, error, now=now, begun=begun)
 
-    record_verdict(work.repository, verified)
+    record_verdict(verified)
     report_verification(installation, verified)
     return verified

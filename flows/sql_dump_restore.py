@@ -39,7 +39,7 @@ def sql_dump_restore(
         archive = check_backup(work.repository, backup)
         options = RestoreOptions(quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits)
 
-        with running_postgres(read_installation(work)) as stack:
+        with running_postgres(read_installation(work), leave_running=work.fresh) as stack:
             restored = restore_dump(stack, archive, options, now=now)
             require_equal(restored)
             if work.fresh:

@@ -70,10 +70,10 @@ class Restored:
 
 
 @contextmanager
-def running_postgres(installation: Installation) -> Iterator[Installation]:
+def running_postgres(installation: Installation, *, leave_running: bool = False) -> Iterator[Installation]:
     """Give the installation with its PostgreSQL running and answering; one that was stopped is stopped again afterwards.
 
-    Raise Refused where it has no container: making one is the operator's decision.
+    Unless it is to be left running: on a fresh host. Raise Refused where it has no container: making one is the operator's decision.
     """
     service = installation.postgres
     if service.state == "absent":
@@ -84,12 +84,19 @@ def running_postgres(installation: Installation) -> Iterator[Installation]:
     if service.state in ("running", "restarting"):
         yield installation
         return
+    if leave_running:
+        docker_engine.start_container(service.container_id)
+        yield _ready(reread(installation))
+        return
     with stopped(installation, [service], reason="PostgreSQL started for a restore") as loan:
         loan.start(service.name)
-        started = reread(installation)
-        with server_of(started) as server:
-            wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=POSTGRES_START_SECONDS)
-        yield started
+        yield _ready(reread(installation))
+
+
+def _ready(installation: Installation) -> Installation:
+    with server_of(installation) as server:
+        wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=POSTGRES_START_SECONDS)
+    return installation
 
 
 def require_equal(restored: Restored) -> None:

@@ -36,6 +36,8 @@ LABEL = "mailarchiver-backup.staging"
 PROJECT_LABEL = "com.docker.compose.project"
 POSTGRES_START_SECONDS = 180.0
 COMPOSE_SECONDS = 300.0
+PGDATA = "pgdata"
+MAINTENANCE_DATABASE = "postgres"
 # Nobody's data depend on this server surviving a power cut, and it lives for minutes.
 FAST_AND_LOOSE = (
     "fsync=off", "full_page_writes=off", "synchronous_commit=off", "wal_level=minimal", "max_wal_senders=0", "archive_mode=off",
@@ -49,7 +51,8 @@ def staging_installation(
 ) -> Iterator[Installation]:
     """Give a staging installation with a running, empty PostgreSQL and an application that was never started; remove it afterwards.
 
-    It is built from the images that the backup was taken with. A journal removes it after a crash. Raise Refused where an image is missing.
+    For an archive of a whole data directory PostgreSQL is not started either: its (empty) data directory waits for the archive's. The stack is
+    built from the images that the backup was taken with. A journal removes it after a crash. Raise Refused where an image is missing.
     """
     project = f"{PROJECT_PREFIX}{production.id}-{secrets.token_hex(4)}"
     directory = state_subdirectory("staging") / project
@@ -67,17 +70,22 @@ def staging_installation(
         _refuse_a_way_out(project)
         staging = discover(directory, installation_id=f"{production.id}-staging", project=project)
         _refuse_anything_shared(staging, production)
-        docker_engine.start_container(staging.postgres.container_id)
-        staging = discover(directory, installation_id=staging.id, project=project)
-        with server_of(staging) as server:
-            wait_until_ready(server, staging.database.name, timeout_seconds=POSTGRES_START_SECONDS)
-        yield staging
+        yield staging if archive.kind == "physical" else start_postgres(staging)
     finally:
         try:
             remove_staging(project, directory)
             journal.remove()
         finally:
             journal.abandon()
+
+
+def start_postgres(staging: Installation) -> Installation:
+    """Start a staging stack's PostgreSQL, wait until a login over TCP works, and give the stack as it is then."""
+    docker_engine.start_container(staging.postgres.container_id)
+    started = discover(staging.directory, installation_id=staging.id, project=staging.project)
+    with server_of(started) as server:
+        wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=POSTGRES_START_SECONDS)
+    return started
 
 
 def settle(journal: Journal) -> str:
@@ -130,10 +138,15 @@ def staging_model(
             "POSTGRES_DB": database,
             "PGDATA": production.pgdata,
         },
-        "command": ["postgres", *(word for setting in FAST_AND_LOOSE for word in ("-c", setting))],
-        "volumes": [f"data:{production.data_mount.target}"],
         "shm_size": "256m",
     }
+    if archive.kind == "physical":
+        data = directory / "data"
+        make_directory(data / PGDATA)
+        postgres["volumes"] = [{"type": "bind", "source": str(data / PGDATA), "target": production.pgdata}]
+    else:
+        postgres["command"] = ["postgres", *(word for setting in FAST_AND_LOOSE for word in ("-c", setting))]
+        postgres["volumes"] = [f"data:{production.data_mount.target}"]
     application = {
         **common,
         "image": _image(archive, production.application),
@@ -148,12 +161,13 @@ def staging_model(
         ],
         "depends_on": [production.postgres.name],
     }
-    model = {
+    model: dict[str, Any] = {
         "name": project,
         "services": {production.postgres.name: postgres, production.application.name: application},
         "networks": {"staging": {"internal": True, "labels": {LABEL: production.id}}},
-        "volumes": {"data": {"labels": {LABEL: production.id}}},
     }
+    if archive.kind != "physical":
+        model["volumes"] = {"data": {"labels": {LABEL: production.id}}}
     escaped: dict[str, Any] = _without_interpolation(model)
     return escaped
 

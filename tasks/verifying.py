@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tasks.adapters import application
+from tasks.adapters import application, databases
 from tasks.adapters.archive_reader import CheckedArchive
+from tasks.adapters.databases import set_password
 from tasks.adapters.postgres import Session, server_of, session
-from tasks.adapters.repository import find_backup, write_record
+from tasks.adapters.repository import find_backup, write_verification
 from tasks.archives import KEYS_DIRECTORY
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Verdict, Verification
 from tasks.core.names import time_in_name
-from tasks.physical import damaged_indexes
+from tasks.physical import (
+    copy_beside,
+    damaged_indexes,
+    extract_copy,
+    host_place,
+    private_server,
+    prove_copy,
+    verify_base_backup,
+)
 from tasks.replacement import Replacement
-from tasks.restoring import Restored, RestoreOptions, restore_dump
+from tasks.restoring import Restored, RestoreOptions, restore_dump, start_and_probe
+from tasks.staging import start_postgres
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -37,10 +48,15 @@ class Drill:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The end of a verification: the archive's file and the verdict on it."""
+    """The end of a verification: the archive and the verdict on it."""
 
-    archive: str
+    path: Path
     verification: Verification
+
+    @property
+    def archive(self) -> str:
+        """Name of the archive's file."""
+        return self.path.name
 
 
 def drill_restore(staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime) -> Drill:
@@ -48,10 +64,41 @@ def drill_restore(staging: Installation, archive: CheckedArchive, limits: DumpLi
 
     Before that the mail accounts are disabled and their secrets blanked, and whoever differs is not started at all.
     """
+    if archive.kind == "physical":
+        return _drill_copy(staging, archive, now=now)
     proof = _StagingProof(archive)
     options = RestoreOptions(neutralise=True, start_application=True, limits=limits)
     restored = restore_dump(staging, archive, options, now=now, proofs=[proof])
     return Drill(restored, proof.attachments)
+
+
+def _drill_copy(staging: Installation, archive: CheckedArchive, *, now: datetime) -> Drill:
+    """Start a private server on the extracted data directory, prove it, and let the staging stack run on it."""
+    begun = time.monotonic()
+    place = host_place(staging)
+    keys = staging.keys_mount.host_path if staging.keys_mount else None
+    with copy_beside(staging, place, keys, now=now) as copy:
+        extract_copy(archive, copy)
+        wrong = [*verify_base_backup(staging, archive, copy), *check_keys(archive, copy.keys)]
+        with private_server(staging, copy) as view:
+            attachments, damaged = prove_copy(view, thorough=True)
+            wrong += damaged
+            with server_of(view) as server, session(server, view.database.name, purpose="neutralise") as opened:
+                rows, tables = count_rows(opened)
+                application.neutralise(opened)
+                set_password(opened, staging.database.superuser, staging.database.superuser_password)
+        if not wrong:
+            for current, extracted in ((place, copy.data), (keys, copy.keys)):
+                if current is not None and extracted is not None:
+                    os.rename(extracted, current)
+            start_and_probe(start_postgres(staging))
+    return Drill(
+        Restored(
+            backup=archive.name, kept=None, differences=tuple(wrong), downtime_seconds=0.0,
+            seconds=round(time.monotonic() - begun, 3), quarantined=0, rows=rows, tables=tables,
+        ),
+        attachments,
+    )  # fmt: skip
 
 
 class _StagingProof:
@@ -80,6 +127,12 @@ def check_structure(opened: Session) -> list[str]:
     return damaged_indexes(opened, thorough=False)
 
 
+@step(name="count rows")
+def count_rows(opened: Session) -> tuple[int, int]:
+    """Count the rows of all tables, reading each from its first to its last; return rows and tables."""
+    return databases.count_rows(opened)
+
+
 @step(name="compare keys")
 def check_keys(archive: CheckedArchive, keys: Path | None) -> list[str]:
     """Compare the extracted key files with the archive's members."""
@@ -106,7 +159,7 @@ def conclude(archive: CheckedArchive, drill: Drill, *, now: datetime, begun: flo
         verdict = "different"
     moment = archive.manifest.created_at if archive.manifest else time_in_name(archive.name)
     return Verified(
-        archive.path.name,
+        archive.path,
         Verification(
             verdict=verdict,
             at=now,
@@ -128,7 +181,7 @@ def conclude_failure(repository: Path, backup: str, error: BackupError, *, now: 
         raise error
     path = find_backup(repository, backup)
     return Verified(
-        path.name,
+        path,
         Verification(
             verdict="failed", at=now, archive_sha256="", rows=0, tables=0, attachments=0, differences=[error.message],
             restore_seconds=0.0, seconds=round(time.monotonic() - begun, 3),
@@ -137,6 +190,6 @@ def conclude_failure(repository: Path, backup: str, error: BackupError, *, now: 
 
 
 @step(name="record verdict")
-def record_verdict(repository: Path, verified: Verified) -> None:
+def record_verdict(verified: Verified) -> None:
     """Write the verdict into the archive's record; one without a record (legacy) keeps none."""
-    write_record(repository, verified.archive, verified.verification)
+    write_verification(verified.path, verified.verification)

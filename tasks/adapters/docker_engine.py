@@ -77,6 +77,7 @@ class Container:
     aliases: tuple[str, ...] = ()
     hostname: str = ""
     published_ports: tuple[PublishedPort, ...] = ()
+    created_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +372,7 @@ def _container(facts: dict[str, Any]) -> Container:
         aliases=tuple(sorted({alias for network in networks.values() for alias in network.get("Aliases") or ()})),
         hostname=config.get("Hostname") or "",
         published_ports=tuple(_published_ports(facts)),
+        created_at=facts.get("Created") or "",
     )
 
 

@@ -101,7 +101,9 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     try:
         process.communicate(timeout=10)
     except subprocess.TimeoutExpired as error:
-        raise BackupError(f"process {process.pid} cannot be killed", hint="is it stuck on a dead file system?") from error
+        raise BackupError(
+            f"process {process.pid} cannot be killed", hint="is it stuck on a dead file system?"
+        ) from error
 
 
 def _without(secrets: Sequence[str], text: str) -> str:

@@ -1,0 +1,239 @@
+"""Compress and decompress the stream of an archive: gzip through isal, zstd through zstandard.
+
+Both formats allow concatenation, so an archive is a row of gzip members or zstd frames, each begun and ended by us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+import zstandard
+from isal import igzip, igzip_threaded, isal_zlib
+
+from tasks.adapters.files import BytesLike, write_all, write_error
+from tasks.core.errors import ArchiveDamaged, BackupError
+from tasks.core.manifest import Format
+from tasks.core.tar_format import stored_segment
+
+# isal ships annotations that strict type checking cannot use.
+_igzip: Any = igzip
+_igzip_threaded: Any = igzip_threaded
+_DAMAGE: tuple[type[Exception], ...] = (_igzip.BadGzipFile, cast(Any, isal_zlib).error, zstandard.ZstdError)
+
+CHUNK_BYTES = 1024 * 1024
+LEVELS: dict[Format, int] = {"guide": 1, "fast": 3}
+THREADS = 2
+_WINDOW_BYTES_MAXIMUM = 1 << 27
+# zstd's default job of four windows (8 MB) times its threads and buffers would take some 60 MB.
+_ZSTD_JOB_BYTES = 2 * 1024 * 1024
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+class Compressor(Protocol):
+    """Takes bytes, and ends its gzip member or zstd frame when closed; the file below stays open."""
+
+    def write(self, data: BytesLike, /) -> int: ...
+    def close(self) -> None: ...
+
+
+class Sink:
+    """The file below a compressor: writes everything and counts it, or swallows it once `discard` is set.
+
+    A failed write is a BackupError already here, so that it can be told from an error of what is being written.
+    """
+
+    def __init__(self, path: Path, descriptor: int, position: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.position = position
+        self.discard = False
+
+    def write(self, data: BytesLike) -> int:
+        """Write all of `data`, unless this segment was given up."""
+        if self.discard:
+            return len(data)
+        try:
+            count = write_all(self.descriptor, data)
+        except OSError as error:
+            raise write_error(self.path, error, written_bytes=self.position) from error
+        self.position += count
+        return count
+
+    def overwrite(self, data: bytes, position: int) -> None:
+        """Replace bytes that were written before, all of them, and stay at the end."""
+        try:
+            count = os.pwrite(self.descriptor, data, position)
+        except OSError as error:
+            raise write_error(self.path, error, written_bytes=self.position) from error
+        if count != len(data):
+            raise BackupError(f"only {count} of {len(data)} bytes at {position} of {self.path} could be replaced")
+
+    def flush(self) -> None:
+        """Do nothing: nothing is kept back here. The libraries call it."""
+
+
+def open_compressor(
+    sink: Sink, archive_format: Format, *, level: int | None = None, threads: int = THREADS
+) -> Compressor:
+    """Begin a gzip member or zstd frame at the sink's position; `level` None takes the format's default."""
+    chosen = LEVELS[archive_format] if level is None else level
+    if archive_format == "guide":
+        return cast(Compressor, _igzip_threaded.open(sink, "wb", compresslevel=chosen, threads=max(threads, 1)))
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        chosen,
+        threads=threads if threads > 1 else 0,
+        job_size=_ZSTD_JOB_BYTES if threads > 1 else 0,
+        write_checksum=True,
+    )
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
+    return cast(Compressor, compressor.stream_writer(cast(IO[bytes], sink), closefd=False))
+
+
+class HashingReader:
+    """Read a file from its start, keeping the SHA-256 and the count of all bytes read so far."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._sha256 = hashlib.sha256()
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most `size` bytes (a chunk where it is negative); empty means the end of the file."""
+        try:
+            data = os.read(self._descriptor, size if size >= 0 else CHUNK_BYTES)
+        except OSError as error:
+            raise BackupError(
+                f"reading the archive failed after {self.count} bytes: {error.strerror}",
+                hint="look at the disk's health",
+            ) from error
+        self._sha256.update(data)
+        self.count += len(data)
+        return data
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Read into a buffer; 0 means the end of the file."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def hexdigest(self) -> str:
+        """Give the SHA-256 of what was read."""
+        return self._sha256.hexdigest()
+
+
+class _Followed:
+    """The archive's bytes with one more zstd frame after them; see `_unpacked_zstd`."""
+
+    def __init__(self, source: HashingReader, tail: bytes) -> None:
+        self._source = source
+        self._tail = tail
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        if not data and self._tail:
+            data, self._tail = self._tail, b""
+        return data
+
+
+def detect_format(head: bytes) -> Format | None:
+    """Tell gzip from zstd by a file's first bytes; None where it is neither."""
+    if head.startswith(_GZIP_MAGIC):
+        return "guide"
+    return "fast" if head.startswith(_ZSTD_MAGIC) else None
+
+
+def decompressed(source: HashingReader, archive_format: Format) -> Iterator[bytes]:
+    """Give the decompressed stream in chunks of at most a mebibyte, whatever the input claims.
+
+    Raise ArchiveDamaged where it is not a whole row of gzip members or zstd frames: cut off, altered, or followed by something.
+    """
+    unpack = _unpacked_gzip if archive_format == "guide" else _unpacked_zstd
+    try:
+        yield from unpack(source)
+    except EOFError as error:
+        raise ArchiveDamaged(
+            f"the compressed data ends too early, after {source.count} bytes: the file is cut off"
+        ) from error
+    except _DAMAGE as error:
+        raise ArchiveDamaged(f"the compressed data is damaged near byte {source.count}: {error}") from error
+
+
+def _unpacked_gzip(source: HashingReader) -> Iterator[bytes]:
+    with _igzip.IGzipFile(fileobj=source, mode="rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _unpacked_zstd(source: HashingReader) -> Iterator[bytes]:
+    # zstandard's reader takes the end of the file inside a frame for the end of the data. So we add a frame with a secret:
+    # only a decoder that stood between two frames will hand it out at the end.
+    secret = secrets.token_bytes(32)
+    followed = _Followed(source, stored_segment(secret, "fast"))
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAXIMUM)
+    held = b""
+    with decompressor.stream_reader(
+        cast(IO[bytes], followed), read_size=256 * 1024, read_across_frames=True, closefd=False
+    ) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            if len(chunk) < len(secret):
+                held += chunk
+                continue
+            if held:
+                yield held
+            held = chunk
+    if not held.endswith(secret):
+        raise EOFError
+    if rest := held[: -len(secret)]:
+        yield rest
+
+
+def read_ahead(chunks: Iterator[bytes], depth: int = 4) -> Iterator[bytes]:
+    """Draw from `chunks` in a thread of its own, at most `depth` ahead, so that decompression and hashing share two cores.
+
+    An error of the source is raised here. Closing this iterator early ends the thread and closes the source.
+    """
+    waiting: queue.Queue[bytes | BaseException | None] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: bytes | BaseException | None) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for chunk in chunks:
+                put(chunk)
+                if stopped.is_set():
+                    break
+            put(None)
+        except BaseException as error:  # noqa: BLE001  (raised again on the other side)
+            put(error)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+    worker = threading.Thread(target=work, name="archive-read-ahead", daemon=True)
+    worker.start()
+    try:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.get_nowait()
+        worker.join()

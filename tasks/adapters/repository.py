@@ -1,0 +1,103 @@
+"""The directory of archives: list what is there, find one, and keep the records beside them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.adapters.archive_reader import read_record_beside, record_path_of
+from tasks.adapters.files import write_atomically
+from tasks.core.errors import BackupError, Refused, UsageError
+from tasks.core.manifest import Record, Verification
+from tasks.core.names import split_archive_name, time_in_name
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One archive in the repository; `record` is None for a legacy archive, or one whose record cannot be read."""
+
+    path: Path
+    name: str
+    method: str
+    format: str
+    bytes: int
+    created: datetime | None
+    verified: bool
+    record: Record | None
+
+
+def list_backups(repository: Path) -> list[Backup]:
+    """List the archives of a repository, newest first; only names of ours or the guide's count, in this directory alone."""
+    if not repository.is_dir():
+        return []
+    found = []
+    for path in repository.iterdir():
+        split = split_archive_name(path.name)
+        if split is None or path.is_symlink() or not path.is_file():
+            continue
+        record = read_record(path)
+        found.append(
+            Backup(
+                path,
+                split[0],
+                record.manifest.method if record else "legacy",
+                split[1],
+                path.stat().st_size,
+                record.manifest.created_at if record else _moment_of_legacy(path, split[0]),
+                bool(record and record.verified),
+                record,
+            )
+        )
+    return sorted(
+        found, key=lambda backup: (backup.created or datetime.min.replace(tzinfo=UTC), backup.name), reverse=True
+    )
+
+
+def find_backup(repository: Path, backup: str) -> Path:
+    """Find an archive by its path, its name, or as "latest"; raise UsageError where there is none."""
+    if backup == "latest":
+        listed = list_backups(repository)
+        if not listed:
+            raise UsageError(f"there is no backup in {repository}", hint="mailarchiver-backup backup hot")
+        return listed[0].path
+    if "/" in backup or Path(backup).is_file():
+        path = Path(backup).resolve()
+        if not path.is_file():
+            raise UsageError(f"there is no archive {backup}", hint="mailarchiver-backup list")
+        return path
+    for path in sorted(repository.iterdir()) if repository.is_dir() else []:
+        split = split_archive_name(path.name)
+        if split is not None and backup in (split[0], path.name):
+            return path
+    raise UsageError(f"there is no backup {backup!r} in {repository}", hint="mailarchiver-backup list")
+
+
+def read_record(path: Path) -> Record | None:
+    """Read an archive's record; None where it has none, or one that cannot be understood (which is logged)."""
+    try:
+        record = read_record_beside(path)
+    except BackupError as error:
+        logger.warning("%s", error.message)
+        return None
+    return record if record is not None and record.file == path.name else None
+
+
+def write_verification(path: Path, verification: Verification) -> None:
+    """Put a verdict into an archive's record; one without a record keeps none. Raise Refused where the record is of another file."""
+    record = read_record_beside(path)
+    if record is None:
+        logger.info("%s has no record; its verdict is not kept", path.name)
+        return
+    if record.file != path.name:
+        raise Refused(f"{record_path_of(path)} is the record of {record.file}, not of {path.name}")
+    changed = record.model_copy(update={"verification": verification})
+    write_atomically(record_path_of(path), changed.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _moment_of_legacy(path: Path, name: str) -> datetime | None:
+    """The guide's names carry local time without a zone; good enough to sort by, and the file's own time where there is none."""
+    return time_in_name(name) or datetime.fromtimestamp(path.stat().st_mtime, UTC)

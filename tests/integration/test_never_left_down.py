@@ -403,6 +403,33 @@ def test_recover_leaves_living_runs_alone(names: list[str], directory: Path) -> 
         assert states(names) == ["exited"] * 3
 
 
+def test_docker_is_away_when_the_flow_dies(
+    names: list[str], directory: Path, own_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the daemon restarts the watchdog keeps trying; it writes down what it sees, once."""
+    address = docker_engine.engine_address()
+    if not address.startswith("unix://"):
+        pytest.skip(f"the engine at {address} has no socket that could be hidden")
+    real = Path(address.removeprefix("unix://"))
+    link = tmp_path / "docker.sock"
+    link.symlink_to(real)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{link}")
+    process = borrow(names, directory)
+    read_until(process, "stopped")
+    link.unlink()
+    process.kill()
+    process.wait()
+    log = own_state / "watchdog.log"
+    wait_until(lambda: log.exists() and "not yet" in log.read_text(), seconds=20, what="a failed attempt")
+    time.sleep(2)
+    link.symlink_to(real)
+    wait_until(lambda: states(names) == ["running"] * 3, seconds=20, what="all running")
+    wait_until(lambda: all_settled(own_state), seconds=10, what="settled")
+
+    assert log.read_text().count("not yet") == 1
+    assert "settled stopped-services of test" in log.read_text()
+
+
 def test_a_run_that_comes_first_settles_first(names: list[str], directory: Path, own_state: Path) -> None:
     """The next run after a kill converges, whoever of it and the watchdog is quicker."""
     process = borrow(names, directory)

@@ -28,6 +28,7 @@ from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Database, Installation, Mount, Service
 from tasks.stopped_services import stopped
 from tests.stack.images import POSTGRES, ensure_images
+from tests.stack.stack import Stack, content
 
 pytestmark = pytest.mark.docker
 
@@ -61,7 +62,7 @@ def installation_of(directory: Path, names: list[str]) -> Installation:
         found = docker_engine.container(name)
         services.append(
             Service(
-                name=name.rpartition("-")[2],
+                name=name.removesuffix("-1").rpartition("-")[2],
                 container_id=found.id if found else "",
                 container_name=name,
                 state=found.state if found else "absent",
@@ -549,3 +550,25 @@ def test_killed_at_a_random_moment(number: int, names: list[str], directory: Pat
     read_until(again, "done")
     assert again.wait() == 0
     assert states(names) == ["running"] * 3
+
+
+def test_a_real_stack_comes_back_with_its_mail(small_stack: Stack, tmp_path: Path, own_state: Path) -> None:
+    """PostgreSQL and the application, killed borrower: the same containers answer again, with the same mail."""
+    before = {service: seen[0] for service, seen in small_stack.states().items()}
+    mail = content(small_stack)
+    services = [small_stack.container(service).name for service in sorted(before, key=lambda name: name != "postgres")]
+    process = borrow(services, small_stack.directory)
+    read_until(process, "stopped")
+    assert states(services) == ["exited"] * len(services)
+    process.kill()
+    seconds = wait_until(
+        lambda: set(states(services)) == {"running"}, seconds=PROMISED_SECONDS, what="all running again"
+    )
+    process.wait()
+    small_stack.wait_postgres()
+    small_stack.wait_app()
+    print(f"the stack's containers run again {seconds:.2f} s after SIGKILL")
+
+    assert {service: seen[0] for service, seen in small_stack.states().items()} == before
+    assert content(small_stack) == mail
+    wait_until(lambda: all_settled(own_state), seconds=10, what="settled")

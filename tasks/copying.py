@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from tasks.adapters import docker_engine
 from tasks.adapters.archive_segment import Segment
@@ -212,7 +213,7 @@ def _tar_files(source: ReadableStream, *, strip: int = 0) -> Iterator[tuple[_Ent
                 if not found.isdir() and not found.isreg():
                     continue
                 content = stream.extractfile(found) if found.isreg() else None
-                pieces = iter(lambda file=content: file.read(PIECE_BYTES), b"") if content is not None else iter(())
+                pieces = _pieces(content) if content is not None else iter(())
                 yield (
                     _Entry(
                         name,
@@ -227,6 +228,11 @@ def _tar_files(source: ReadableStream, *, strip: int = 0) -> Iterator[tuple[_Ent
                 )
     except tarfile.TarError as error:
         raise BackupError(f"the copy of the data directory ended early: {error}", transient=True) from error
+
+
+def _pieces(content: IO[bytes]) -> Iterator[bytes]:
+    while piece := content.read(PIECE_BYTES):
+        yield piece
 
 
 def _add_entry(part: Segment, entry: _Entry, chunks: Iterator[bytes]) -> None:

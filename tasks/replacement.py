@@ -25,7 +25,7 @@ from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
 from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
-from tasks.core.manifest import Census, DatabaseFacts
+from tasks.core.manifest import Census, DatabaseFacts, Format
 from tasks.core.sql_dump import read_sql_dump
 from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER, census_reader, take_census
 from tasks.installations import installation_of
@@ -161,7 +161,7 @@ def prove_replacement(
     installation: Installation, archive: CheckedArchive, new: Replacement, expected: Census, limits: DumpLimits
 ) -> list[str]:
     """Take the census of the replacement and return in words how it differs from the expected one; nothing is equal."""
-    archive_format = "fast" if archive.kind == "custom" else "guide"
+    archive_format: Format = "fast" if archive.kind == "custom" else "guide"
     with progress("census"):
         found = take_census(installation, new.database, archive_format, limits)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:

@@ -17,6 +17,7 @@ from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import is_older_than
 from tasks.core.names import time_in_name
+from tasks.directory_swap import KeptDirectories
 from tasks.installations import reread
 from tasks.replacement import (
     MAINTENANCE_DATABASE,
@@ -59,7 +60,7 @@ class Restored:
     """What a restore did. `kept` is what was in place before, None where a difference stopped it before the swap."""
 
     backup: str
-    kept: Kept | None
+    kept: Kept | KeptDirectories | None
     differences: tuple[str, ...]
     downtime_seconds: float
     seconds: float
@@ -111,7 +112,7 @@ def require_equal(restored: Restored) -> None:
 
 def drop_empty_former(installation: Installation, restored: Restored) -> Restored:
     """Drop the empty database that a fresh image had made; there is nothing in it to go back to."""
-    if restored.kept is not None:
+    if isinstance(restored.kept, Kept):
         drop_kept(installation, restored.kept)
     return replace(restored, kept=None)
 

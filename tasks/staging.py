@@ -176,7 +176,7 @@ def _configuration_mounts(production: Installation, archive: CheckedArchive, dir
     """Mount the archive's own copies of the files that production mounts into its application (appsettings.json, certificates)."""
     names = {str(file.path): file.archive_name for file in production.config_files}
     members = {member.name for member in archive.members}
-    mounts = []
+    mounts: list[dict[str, Any]] = []
     for mount in production.application.mounts:
         name = names.get(mount.source)
         if mount.kind == "bind" and name in members:

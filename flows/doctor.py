@@ -1,0 +1,63 @@
+"""Look at an installation and say what is seen, and what may be wrong with it; touch nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.adapters.diagnosis import Problem, problems
+from tasks.adapters.files import free_space
+from tasks.adapters.locks import lock_holder
+from tasks.core.installation import Installation
+from tasks.core.report_texts import size_text
+from tasks.installations import discover
+from tasks.work import Work
+
+
+def examine(work: Work) -> tuple[dict[str, Any], str, bool]:
+    """Return what is seen as JSON and as text, and whether nothing stands in a backup's way."""
+    found = discover(work.directory, installation_id=work.id, project=work.project)
+    wrong = problems(found)
+    free_bytes, _ = free_space(work.repository)
+    holder = lock_holder(work.directory)
+    value = {
+        "installation": _facts(found),
+        "repository": {"path": str(work.repository), "free_bytes": free_bytes},
+        "busy": str(holder) if holder else None,
+        "problems": [{"severity": each.severity, "what": each.what, "hint": each.hint} for each in wrong],
+    }
+    healthy = not any(each.severity == "error" for each in wrong)
+    return value, _text(found, work, free_bytes, wrong), healthy
+
+
+def _facts(found: Installation) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "directory": str(found.directory),
+        "project": found.project,
+        "application": {
+            "service": found.application.name,
+            "image": found.application.image,
+            "state": found.application.state,
+        },
+        "postgres": {"service": found.postgres.name, "image": found.postgres.image, "state": found.postgres.state},
+        "database": {"name": found.database.name, "user": found.database.user, "superuser": found.database.superuser},
+        "data": {"source": found.data_mount.source, "pgdata": found.pgdata},
+        "keys": found.keys_mount.source if found.keys_mount else None,
+        "configuration": [file.archive_name for file in found.config_files],
+    }
+
+
+def _text(found: Installation, work: Work, free_bytes: int, wrong: list[Problem]) -> str:
+    lines = [
+        f"Installation   {found.id} in {found.directory} (compose project {found.project})",
+        f"Application    {found.application.name}: {found.application.image}, {found.application.state}",
+        f"PostgreSQL     {found.postgres.name}: {found.postgres.image}, {found.postgres.state}",
+        f"Database       {found.database.name}, application logs in as {found.database.user}",
+        f"Data           {found.data_mount.source} ({found.data_mount.kind})",
+        f"Keys           {found.keys_mount.source if found.keys_mount else 'not mounted'}",
+        f"Configuration  {', '.join(file.archive_name for file in found.config_files) or 'none found'}",
+        f"Repository     {work.repository}, {size_text(free_bytes)} free",
+    ]
+    for each in wrong:
+        lines += ["", f"{each.severity.upper()}: {each.what}", f"  HINT: {each.hint}"]
+    return "\n".join([*lines, "", "Nothing is in the way of a backup." if not wrong else ""])

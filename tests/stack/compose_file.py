@@ -70,7 +70,7 @@ def compose_text(layout: Layout) -> str:
         "volumes": [f"{data}:{layout.data_target}"],
         "networks": ["postgres"],
         "healthcheck": {
-            "test": ["CMD", "pg_isready", "-U", _literal(layout.user), "-d", _literal(layout.database)],
+            "test": ["CMD", "pg_isready", "-U", _literal(layout.user), *_database_option(layout.database)],
             "interval": layout.health_interval,
             "timeout": "5s",
             "retries": 30,
@@ -95,6 +95,11 @@ def dotenv_text(layout: Layout) -> str:
 
 def _literal(value: str) -> str:
     return value.replace("$", "$$")
+
+
+def _database_option(name: str) -> list[str]:
+    # PostgreSQL's programs take a name with an equals sign for a whole connection string.
+    return [] if "=" in name else ["-d", _literal(name)]
 
 
 def _quoted(value: str) -> str:

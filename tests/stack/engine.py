@@ -6,6 +6,7 @@ behind is recognised, and what a run beside this one is using is left alone.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import secrets
@@ -76,6 +77,12 @@ def remove_project(project: str) -> None:
             volume.remove(force=True)
 
 
+def last_words(project: str) -> str:
+    """Give the end of what each container of a project printed: why a stack did not come up."""
+    found = engine().containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"}, ignore_removed=True)
+    return "\n".join(f"--- {one.name} ({one.status})\n{one.logs(tail=12).decode(errors='replace')}" for one in found)
+
+
 def remove_directory(directory: Path, *, image: str) -> None:
     """Remove a directory with what containers wrote into it, which may belong to root or to another user."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -95,7 +102,9 @@ def host_address() -> str:
     """Give an address of the host that containers on every ordinary network can reach."""
     for network in engine().networks.list():
         if network.attrs["Driver"] == "bridge" and network.name == "bridge":
-            return str(network.attrs["IPAM"]["Config"][0]["Gateway"])
+            config = network.attrs["IPAM"]["Config"][0]
+            # Old engines do not tell the gateway that they chose: it is the first address.
+            return str(config.get("Gateway") or next(ipaddress.ip_network(config["Subnet"]).hosts()))
     raise RuntimeError("the engine has no default bridge network")
 
 

@@ -216,7 +216,8 @@ def create_stack(
         if start_application:
             stack.compose("up", "--detach", "--no-build")
             stack.wait_app()
-    except BaseException:
+    except BaseException as error:
+        error.add_note(engine.last_words(stack.project))
         engine.remove_project(stack.project)
         raise
     return stack

@@ -19,6 +19,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from tasks.adapters.settings_file import settings_path
 from tasks.configuration import given_works, work_of
 from tasks.core.errors import BackupError, UsageError
 from tasks.work import Work
@@ -113,7 +114,7 @@ def _work(asked: dict[str, Any]) -> Work | None:
 
 
 def _has_settings() -> bool:
-    return bool(os.environ.get("MAILARCHIVER_BACKUP_SETTINGS"))
+    return settings_path() is not None
 
 
 class Interrupted(BackupError):

@@ -1,0 +1,317 @@
+"""Build an archive in its repository: begin, append segments, seal. A final name appears only on a complete archive.
+
+The file under construction is `<name>.tar.gz.partial`, locked by the process that began it, with a journal beside it that says
+where each step's segment lies. A retried step cuts back to its own beginning. Sealing writes the sidecar first and the
+archive's final name last, so that a crash leaves either a leftover for `reclaim_partials` or a complete archive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.adapters.archive_segment import OnBytes, Segment
+from tasks.adapters.compression import CHUNK_BYTES, THREADS, Sink
+from tasks.adapters.files import (
+    fsync_directory,
+    make_directory,
+    reclaim_temporaries,
+    remove_if_unlocked,
+    rename_no_replace,
+    try_lock,
+    write_all,
+    write_atomically,
+    write_error,
+)
+from tasks.core.archive_values import (
+    JOURNAL_EXTENSION,
+    FinishedSegment,
+    PartialArchive,
+    journal_line,
+    missing_and_extra,
+    partial_path,
+    read_journal,
+)
+from tasks.core.errors import BackupError, Refused
+from tasks.core.manifest import MANIFEST_NAME, Format, Manifest, Member, Record
+from tasks.core.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
+from tasks.core.tar_format import END_BLOCKS, stored_segment, tar_header
+
+__all__ = [
+    "PartialArchive",
+    "Sealed",
+    "abandon_archive",
+    "begin_archive",
+    "reclaim_partials",
+    "seal_archive",
+    "segment",
+]
+
+logger = logging.getLogger(__name__)
+
+_SEAL = "manifest and end"
+_TOP = "top directory"
+_held: dict[Path, int] = {}
+"""The locked descriptors of the archives this process builds. The kernel lets go of them when it dies."""
+_busy: set[Path] = set()
+_guard = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A complete archive under its final name. That it can be *read* is proven by `check_archive` only."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    record: Record
+
+
+def begin_archive(repository: Path, name: str, archive_format: Format) -> PartialArchive:
+    """Begin an archive, making the repository where it is missing; raise Refused where anything of that name exists."""
+    partial = PartialArchive(partial_path(repository, name, archive_format), name, archive_format)
+    try:
+        make_directory(repository)
+        taken = [repository / (name + extension) for extension in (*EXTENSIONS.values(), RECORD_EXTENSION)]
+        taken += [partial_path(repository, name, each) for each in EXTENSIONS]
+        for path in taken:
+            if path.exists():
+                raise Refused(
+                    f"{path} exists already and is not overwritten", hint="try again: a second later the name differs"
+                )
+        _held[partial.path] = _create_locked(partial.path)
+        _append_to_file(partial.journal_path, "", os.O_CREAT | os.O_EXCL)
+        fsync_directory(repository)
+        moment = time_in_name(name) or datetime.now(UTC)
+        header = tar_header(name, kind="directory", mode=0o700, mtime_seconds=int(moment.timestamp()))
+        top = stored_segment(header, archive_format)
+        write_all(_held[partial.path], top)
+        _append_to_file(partial.journal_path, journal_line(FinishedSegment(_TOP, 0, len(top), (), ())) + "\n")
+    except OSError as error:
+        _remove(partial)
+        raise write_error(partial.path, error, written_bytes=0) from error
+    return partial
+
+
+@contextlib.contextmanager
+def segment(
+    partial: PartialArchive,
+    name: str,
+    *,
+    level: int | None = None,
+    threads: int = THREADS,
+    on_bytes: OnBytes | None = None,
+) -> Iterator[Segment]:
+    """Append one step's part to the archive; run again under the same name, it replaces its former attempt and all after it.
+
+    Left normally, the part is on the disk and stands. Left by an error, it is cut off again (so its space is free) and the error
+    passes through; a failed write arrives as BackupError.
+    """
+    descriptor = _take(partial)
+    try:
+        standing = _standing(partial)
+        before = standing[: next((i for i, each in enumerate(standing) if each.name == name), len(standing))]
+        begins = before[-1].ends
+        with _writing(partial, descriptor):
+            _append_to_file(partial.journal_path, json.dumps({"segment": name, "begins": begins}) + "\n")
+            _cut(descriptor, begins)
+        taken = [MANIFEST_NAME] if name != _SEAL else []
+        taken += [each for done in before for each in (*done.directories, *(member.name for member in done.members))]
+        sink = Sink(partial.path, descriptor, begins)
+        written = Segment(
+            sink, partial.name, partial.format, taken=taken, level=level, threads=threads, on_bytes=on_bytes
+        )
+        try:
+            yield written
+            written.finish()
+            done = FinishedSegment(name, begins, sink.position, tuple(written.members), tuple(written.directories))
+            with _writing(partial, descriptor):
+                os.fdatasync(descriptor)
+                _append_to_file(partial.journal_path, journal_line(done) + "\n")
+        except BaseException:
+            with contextlib.suppress(OSError, ValueError, BackupError):
+                written.give_up()
+            with contextlib.suppress(OSError):
+                _cut(descriptor, begins)
+            raise
+        logger.debug("segment %s: %d bytes made of %d", name, done.ends - begins, written.raw_bytes)
+    finally:
+        with _guard:
+            _busy.discard(partial.path)
+
+
+@contextlib.contextmanager
+def _writing(partial: PartialArchive, descriptor: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise write_error(partial.path, error, written_bytes=_size_of(descriptor)) from error
+
+
+def written_members(partial: PartialArchive) -> list[Member]:
+    """Give the members of all segments that stand, in their order: what the manifest has to list."""
+    return [member for done in _standing(partial) for member in done.members]
+
+
+def seal_archive(
+    partial: PartialArchive, manifest: Manifest, *, seconds: float = 0.0, on_bytes: OnBytes | None = None
+) -> Sealed:
+    """Add the manifest, bring all to the disk, read it back for its SHA-256, and give the archive its final name.
+
+    Raise BackupError where the manifest does not list exactly what was written. Can be run again after an error.
+    """
+    if manifest.name != partial.name or manifest.format != partial.format:
+        raise BackupError(f"the manifest is of {manifest.name} ({manifest.format}), the archive is {partial.name}")
+    sealed_before = [done.name for done in _standing(partial)]
+    members = [member for done in _standing(partial) if done.name != _SEAL for member in done.members]
+    if difference := missing_and_extra(members, manifest.members):
+        raise BackupError(
+            f"the manifest of {partial.name} does not list what was written: {difference}",
+            hint=f"the segments written are: {', '.join(sealed_before)}",
+        )
+    with segment(partial, _SEAL) as end:
+        text = manifest.model_dump_json(indent=1).encode() + b"\n"
+        end.add_bytes(MANIFEST_NAME, text, mtime=manifest.created_at)
+        end.append_raw(END_BLOCKS)
+    descriptor = _held[partial.path]
+    with _writing(partial, descriptor):
+        os.fsync(descriptor)
+        size, digest = _read_back(descriptor, on_bytes)
+        record = Record(
+            file=partial.final_path.name,
+            bytes=size,
+            sha256=digest,
+            seconds=seconds,
+            manifest=manifest,
+            verification=None,
+        )
+        write_atomically(partial.record_path, record.model_dump_json(indent=1).encode() + b"\n")
+        rename_no_replace(partial.path, partial.final_path)
+        fsync_directory(partial.repository)
+        partial.journal_path.unlink(missing_ok=True)
+    _let_go(partial)
+    return Sealed(partial.final_path, size, digest, record)
+
+
+def abandon_archive(partial: PartialArchive) -> None:
+    """Remove all that was written of an archive; do nothing where it was sealed or removed already."""
+    if partial.path.exists():
+        _remove(partial)
+
+
+def reclaim_partials(repository: Path) -> list[Path]:
+    """Remove what runs that died left in a repository, and name it. Archives that a living process builds stay.
+
+    Alive is who holds the kernel's lock on the partial file: nothing that a reused process id or a clock could fake.
+    """
+    if not repository.is_dir():
+        return []
+    removed = reclaim_temporaries(repository)
+    for extension in EXTENSIONS.values():
+        for path in sorted(repository.glob(f"*{extension}{PARTIAL_EXTENSION}")):
+            if path in _held or not remove_if_unlocked(path):
+                continue
+            removed.append(path)
+            stem = path.name.removesuffix(extension + PARTIAL_EXTENSION)
+            if not any((repository / (stem + each)).exists() for each in EXTENSIONS.values()):
+                # A crash between the sidecar and the archive's final name.
+                (repository / (stem + RECORD_EXTENSION)).unlink(missing_ok=True)
+    for journal in sorted(repository.glob(f"*{PARTIAL_EXTENSION}{JOURNAL_EXTENSION}")):
+        if not journal.with_name(journal.name.removesuffix(JOURNAL_EXTENSION)).exists():
+            journal.unlink(missing_ok=True)
+            removed.append(journal)
+    if removed:
+        fsync_directory(repository)
+    return removed
+
+
+def _create_locked(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    # Another run's `reclaim_partials` may have taken our lock, and the file, in the moment between these two lines.
+    if not try_lock(descriptor) or os.fstat(descriptor).st_nlink == 0:
+        os.close(descriptor)
+        raise BackupError(f"{path} was reclaimed by another run at its very start", transient=True)
+    return descriptor
+
+
+def _take(partial: PartialArchive) -> int:
+    with _guard:
+        if partial.path not in _held:
+            raise BackupError(
+                f"{partial.path} is not under construction in this process",
+                hint="an archive is begun, written and sealed by one process; begin a new one",
+            )
+        if partial.path in _busy:
+            raise BackupError(f"another segment of {partial.path} is being written")
+        _busy.add(partial.path)
+        return _held[partial.path]
+
+
+def _standing(partial: PartialArchive) -> tuple[FinishedSegment, ...]:
+    try:
+        return read_journal(partial.journal_path.read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise BackupError(f"the journal of {partial.path} cannot be read: {error.strerror}") from error
+
+
+def _append_to_file(path: Path, text: str, flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+    size = os.fstat(descriptor).st_size
+    try:
+        write_all(descriptor, text.encode("utf-8"))
+        os.fdatasync(descriptor)
+    except OSError:
+        # A full disk may have taken half a line.
+        os.ftruncate(descriptor, size)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _cut(descriptor: int, length: int) -> None:
+    os.ftruncate(descriptor, length)
+    os.lseek(descriptor, length, os.SEEK_SET)
+
+
+def _read_back(descriptor: int, on_bytes: OnBytes | None) -> tuple[int, str]:
+    # What the disk holds counts, not what memory remembers: drop the (already written) pages first.
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    digest = hashlib.sha256()
+    size = 0
+    while chunk := os.pread(descriptor, 4 * CHUNK_BYTES, size):
+        digest.update(chunk)
+        size += len(chunk)
+        if on_bytes is not None:
+            on_bytes(size, size)
+    return size, digest.hexdigest()
+
+
+def _size_of(descriptor: int) -> int:
+    with contextlib.suppress(OSError):
+        return os.fstat(descriptor).st_size
+    return 0
+
+
+def _remove(partial: PartialArchive) -> None:
+    for path in (partial.journal_path, partial.path):
+        path.unlink(missing_ok=True)
+    if not partial.final_path.exists():
+        partial.record_path.unlink(missing_ok=True)
+    _let_go(partial)
+    with contextlib.suppress(OSError):
+        fsync_directory(partial.repository)
+
+
+def _let_go(partial: PartialArchive) -> None:
+    with _guard:
+        descriptor = _held.pop(partial.path, None)
+    if descriptor is not None:
+        os.close(descriptor)

@@ -1,0 +1,381 @@
+"""Read an installation from Docker's own truth, and from the compose files where nothing runs.
+
+Containers are found by the labels Compose gives them, by directory and never by the project's name: two directories of the same
+name stay apart. `docker compose config` fills in what has no container.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tasks.adapters import docker_engine
+from tasks.adapters.compose import compose_config, compose_files_in
+from tasks.adapters.configuration import find_configuration
+from tasks.adapters.container_files import read_container_file
+from tasks.adapters.docker_engine import Container
+from tasks.core import discovery as decide
+from tasks.core.compose_model import FILE_NAMES, ComposeModel, ComposeService
+from tasks.core.connection_string import ConnectionString, parse_connection_string
+from tasks.core.errors import Refused
+from tasks.core.installation import ConfigFile, Database, Installation, Mount, Service
+
+logger = logging.getLogger(__name__)
+
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
+FILES_LABEL = "com.docker.compose.project.config_files"
+ENV_FILES_LABEL = "com.docker.compose.project.environment_file"
+DEPENDS_ON_LABEL = "com.docker.compose.depends_on"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What was found of a compose project: its containers by service, and its files with what they say.
+
+    `model` is None where the files cannot be understood while containers exist; then `model_error` says why.
+    """
+
+    directory: Path
+    project: str
+    containers: Mapping[str, tuple[Container, ...]]
+    compose_files: tuple[Path, ...]
+    env_files: tuple[Path, ...]
+    model: ComposeModel | None
+    model_error: str = ""
+
+
+def discover(directory: Path, *, installation_id: str | None = None, project: str | None = None) -> Installation:
+    """Return the installation that lives in a directory, running or not.
+
+    Its id is the project's name unless one is given. Raise Refused, in one sentence with a hint, where Docker cannot be reached, where
+    directory or compose file are missing, and where anything is ambiguous.
+    """
+    stack = find_stack(directory, project=project)
+    services = _services(stack)
+    candidates = [_candidate(stack, each) for each in services.values()]
+
+    application = services[decide.choose_application(candidates, project=stack.project).name]
+    connection = _connection(application)
+    chosen = next(each for each in candidates if each.name == application.name)
+    postgres = services[decide.choose_postgres(candidates, chosen, connection, project=stack.project).name]
+    for service in (application, postgres):
+        _refuse_several(stack, service.name)
+
+    pgdata = decide.pgdata_of(postgres.environment, postgres.image, postgres.mounts)
+    keys_mount = decide.keys_mount_of(application.mounts)
+    configuration = find_configuration(
+        stack.directory,
+        stack.compose_files,
+        stack.env_files,
+        stack.model,
+        (application, postgres),
+        data=[pgdata, *([keys_mount.target] if keys_mount else [])],
+    )
+    for missing in configuration.missing:
+        logger.warning("Configuration that cannot be read, and so not be backed up: %s", missing)
+    names = decide.archive_names(configuration.files, stack.directory)
+    return Installation(
+        id=installation_id or stack.project,
+        directory=stack.directory,
+        project=stack.project,
+        compose_files=stack.compose_files,
+        application=application,
+        postgres=postgres,
+        services=tuple(services.values()),
+        database=_database(postgres, connection),
+        pgdata=pgdata,
+        data_mount=_data_mount(postgres, pgdata),
+        keys_mount=keys_mount,
+        config_files=tuple(ConfigFile(path, name) for path, name in names.items()),
+        application_port=decide.application_port_of(application.environment, _published(stack, application.name)),
+    )
+
+
+def find_stack(directory: Path, *, project: str | None = None) -> Stack:
+    """Return the one compose project of a directory; raise Refused where there is none, or more than one."""
+    directory = _real_directory(directory)
+    found = _containers_of(directory, project)
+    projects = sorted({each.labels[PROJECT_LABEL] for each in found})
+    if len(projects) > 1:
+        raise Refused(
+            f"{directory} has containers of more than one compose project: {', '.join(projects)}",
+            hint="name the one that is meant (setting `project`), or remove the other's containers",
+        )
+    files, env_files = _files(directory, found)
+    if not found and not files:
+        raise Refused(
+            f"there is no Mail Archiver in {directory}: no compose file, and no container that was started from there",
+            hint=f"give the directory that holds {FILE_NAMES[2]}",
+        )
+    model, error = _model(directory, files, projects[0] if projects else project, found, env_files)
+    by_service: dict[str, list[Container]] = {}
+    for each in found:
+        by_service.setdefault(each.labels[SERVICE_LABEL], []).append(each)
+    name = projects[0] if projects else model.project if model else ""
+    return Stack(
+        directory=directory,
+        project=name,
+        containers={service: tuple(several) for service, several in by_service.items()},
+        compose_files=files,
+        env_files=env_files,
+        model=model,
+        model_error=error,
+    )
+
+
+def lives_in(container: Container, directory: Path) -> bool:
+    """Tell whether Compose started a container from a directory (or with compose files out of it)."""
+    if _same_place(container.labels.get(DIRECTORY_LABEL, ""), directory):
+        return True
+    return any(_same_place(os.path.dirname(file), directory) for file in _listed(container, FILES_LABEL))
+
+
+def _real_directory(directory: Path) -> Path:
+    try:
+        real = directory.expanduser().resolve(strict=True)
+        is_directory = real.is_dir()
+    except FileNotFoundError:
+        raise Refused(f"there is no directory {directory}", hint="is the path spelled right?") from None
+    except (OSError, RuntimeError) as error:
+        raise Refused(f"the directory {directory} cannot be opened: {error}", hint="run with sudo?") from error
+    if not is_directory:
+        raise Refused(f"{directory} is not a directory", hint="give the directory that holds the compose file")
+    return real
+
+
+def _containers_of(directory: Path, project: str | None) -> list[Container]:
+    every = docker_engine.containers(label={PROJECT_LABEL: project or "", SERVICE_LABEL: ""})
+    return [each for each in every if each.labels.get(ONE_OFF_LABEL) != "True" and lives_in(each, directory)]
+
+
+def _same_place(path: str, directory: Path) -> bool:
+    return bool(path) and os.path.realpath(path) == str(directory)
+
+
+def _listed(container: Container, label: str) -> list[str]:
+    return [path for path in container.labels.get(label, "").split(",") if path.startswith("/")]
+
+
+def _files(directory: Path, found: Sequence[Container]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Return compose files and env files: those the newest container was made from, else by Compose's own rule."""
+    newest = max(found, key=lambda each: each.created_at, default=None)
+    named = [Path(path) for path in _listed(newest, FILES_LABEL)] if newest else []
+    present = [path for path in named if path.is_file()]
+    if named and len(present) < len(named):
+        gone = ", ".join(str(path) for path in named if path not in present)
+        logger.warning("The containers were made from compose files that are gone: %s", gone)
+    files = present or list(compose_files_in(directory))
+    env_files = [Path(path) for path in _listed(newest, ENV_FILES_LABEL)] if newest else []
+    return (
+        tuple(_by_its_real_directory(path) for path in files),
+        tuple(_by_its_real_directory(path) for path in env_files if path.is_file()),
+    )
+
+
+def _by_its_real_directory(path: Path) -> Path:
+    """Resolve the links on the way to a file, but not the file: its name is what Compose knows."""
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def _model(
+    directory: Path, files: Sequence[Path], project: str | None, found: Sequence[Container], env_files: Sequence[Path]
+) -> tuple[ComposeModel | None, str]:
+    if not files:
+        return None, "there is no compose file"
+    base = next((Path(each.labels[DIRECTORY_LABEL]) for each in found if DIRECTORY_LABEL in each.labels), directory)
+    try:
+        return compose_config(base if base.is_dir() else directory, files, project, env_files=env_files), ""
+    except Refused as error:
+        if not found:
+            raise
+        logger.warning("%s; what runs is taken from its containers", error.message)
+        return None, error.message
+
+
+# --- Services --------------------------------------------------------------------------------------------------------
+
+
+def _services(stack: Stack) -> dict[str, Service]:
+    """Return the project's services in start order: those with containers, and those only in the files."""
+    described = {each.name: each for each in stack.model.services} if stack.model else {}
+    needs = {name: each.depends_on for name, each in described.items()}
+    for name, several in stack.containers.items():
+        needs[name] = decide.depends_on_label(several[0].labels.get(DEPENDS_ON_LABEL, "")) or needs.get(name, ())
+    return {
+        name: _service(name, _chosen(stack.containers[name]), described.get(name))
+        if name in stack.containers
+        else _absent(described[name], stack.project)
+        for name in decide.start_order(needs)
+    }
+
+
+def _chosen(several: Sequence[Container]) -> Container:
+    """Choose among a service's containers: one that runs, else the newest (a recreation may have left the older)."""
+    return max(several, key=lambda each: (each.state in ("running", "paused", "restarting"), each.created_at))
+
+
+def _refuse_several(stack: Stack, service: str) -> None:
+    running = [each for each in stack.containers.get(service, ()) if each.state in ("running", "paused", "restarting")]
+    if len(running) > 1:
+        raise Refused(
+            f"service {service} of project {stack.project} runs in more than one container: "
+            f"{', '.join(each.name for each in running)}",
+            hint=f"scale it to one: docker compose up -d --scale {service}=1",
+        )
+
+
+def _service(name: str, container: Container, described: ComposeService | None) -> Service:
+    image = container.image
+    if image.startswith("sha256:") and described is not None:
+        image = described.image
+    return Service(
+        name=name,
+        container_id=container.id,
+        container_name=container.name,
+        state=container.state,
+        image=image,
+        image_id=container.image_id,
+        image_digest=_digest(container.image_id, image),
+        restart_policy=container.restart_policy,
+        environment=container.environment,
+        mounts=container.mounts,
+        addresses=container.addresses,
+    )
+
+
+def _absent(described: ComposeService, project: str) -> Service:
+    """Describe a service that has no container, with what its image would bring where that is on this host."""
+    image_id, inherited = "", {}
+    if docker_engine.image_exists(described.image):
+        facts = docker_engine.image_facts(described.image)
+        image_id, inherited = facts.image_id, dict(facts.environment)
+    return Service(
+        name=described.name,
+        container_id="",
+        container_name=described.container_name or f"{project}-{described.name}-1",
+        state="absent",
+        image=described.image,
+        image_id=image_id,
+        image_digest=_digest(image_id, described.image) if image_id else None,
+        restart_policy=described.restart,
+        environment={**inherited, **described.environment},
+        mounts=tuple(_with_mountpoint(mount) for mount in described.mounts),
+        addresses=(),
+    )
+
+
+def _with_mountpoint(mount: Mount) -> Mount:
+    if mount.kind != "volume" or not mount.source:
+        return mount
+    return replace(mount, host_path=docker_engine.volume_mountpoint(mount.source))
+
+
+def _digest(image_id: str, name: str) -> str | None:
+    if not docker_engine.image_exists(image_id):
+        return None
+    digests = docker_engine.image_facts(image_id).digests
+    repository = name.partition("@")[0]
+    if ":" in repository.rpartition("/")[2]:
+        repository = repository.rpartition(":")[0]
+    own = [digest for digest in digests if digest.partition("@")[0].endswith(repository)]
+    return next((digest.rpartition("@")[2] for digest in own or digests), None)
+
+
+def _candidate(stack: Stack, service: Service) -> decide.Candidate:
+    hosts = {service.name, service.container_name, *service.addresses}
+    for container in stack.containers.get(service.name, ()):
+        hosts |= {container.hostname, container.id[:12], *container.aliases}
+    described = stack.model.service(service.name) if stack.model else None
+    if described is not None and service.state == "absent":
+        hosts |= {described.hostname, *described.aliases}
+    return decide.Candidate(service.name, service.image, frozenset(hosts - {""}), service.environment, service.mounts)
+
+
+def _published(stack: Stack, service: str) -> list[int]:
+    containers = stack.containers.get(service, ())
+    if containers:
+        return [port.container_port for each in containers for port in each.published_ports]
+    described = stack.model.service(service) if stack.model else None
+    return [port.target for port in described.ports] if described else []
+
+
+# --- Database --------------------------------------------------------------------------------------------------------
+
+
+def _connection(application: Service) -> ConnectionString | None:
+    """Return what the application's connection string says: from its environment, else from its settings files."""
+    source = f"service {application.name}"
+    text = decide.connection_setting(application.environment)
+    for path in decide.SETTINGS_FILES:
+        if text is not None:
+            break
+        content = read_container_file(application, path)
+        if content is not None:
+            source = f"{path} of service {application.name}"
+            text = decide.connection_in_settings(content.decode(errors="replace"), source=source)
+    return parse_connection_string(text, source=source) if text is not None else None
+
+
+def _database(postgres: Service, connection: ConnectionString | None) -> Database:
+    said = connection or ConnectionString()
+    superuser = _image_setting(postgres, "POSTGRES_USER") or "postgres"
+    password = _image_setting(postgres, "POSTGRES_PASSWORD")
+    user = said.user or superuser
+    return Database(
+        name=said.database or _image_setting(postgres, "POSTGRES_DB") or user,
+        superuser=superuser,
+        superuser_password=password,
+        user=user,
+        password=said.password or (password if user == superuser else ""),
+        port=said.port or 5432,
+    )
+
+
+def _image_setting(postgres: Service, name: str) -> str:
+    """Return a setting of the official image as its entrypoint reads it: the variable, or the file that NAME_FILE names."""
+    value = postgres.environment.get(name, "")
+    path = postgres.environment.get(f"{name}_FILE", "")
+    if value or not path:
+        return value
+    content = read_container_file(postgres, path)
+    if content is None:
+        logger.warning("%s of service %s names %s, which cannot be read", f"{name}_FILE", postgres.name, path)
+        return ""
+    # The entrypoint's $(< file) drops the line ends at the end.
+    return content.decode(errors="replace").rstrip("\n")
+
+
+def _data_mount(postgres: Service, pgdata: str) -> Mount:
+    found = decide.mount_holding(pgdata, postgres.mounts)
+    if found is not None:
+        return found
+    if postgres.state == "absent":
+        # The image declares a volume there: Docker will make one without a name.
+        return Mount("volume", "", pgdata, None)
+    raise Refused(
+        f"the database's files ({pgdata} in container {postgres.container_name}) lie on no mount: "
+        "they would go away with the container",
+        hint="mount a directory or a named volume there",
+    )
+
+
+def configuration_problems(installation: Installation) -> tuple[str, list[str]]:
+    """Return why Compose does not understand the files ("" where it does), and what of the configuration cannot be read."""
+    stack = find_stack(installation.directory, project=installation.project)
+    keys: Iterable[Mount] = (installation.keys_mount,) if installation.keys_mount else ()
+    found = find_configuration(
+        stack.directory,
+        stack.compose_files,
+        stack.env_files,
+        stack.model,
+        (installation.application, installation.postgres),
+        data=[installation.pgdata, *(mount.target for mount in keys)],
+    )
+    warnings = list(stack.model.warnings) if stack.model else []
+    return stack.model_error, [*found.missing, *warnings]

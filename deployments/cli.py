@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from deployments.cli_options import Call, catch_signals, command, confirmed
+from tasks.core.copy_plan import CopyWay
 from tasks.core.errors import UsageError
 from tasks.core.manifest import Format, Record
 from tasks.core.report_texts import backup_report, duration_text, size_text, verification_report
@@ -36,11 +37,16 @@ def backup_hot(
 
 @backup_app.command("complete")
 @command
-def backup_complete(call: Call) -> None:
+def backup_complete(
+    call: Call,
+    way: Annotated[
+        CopyWay | None, typer.Option(help="stream: straight into the archive; copy first: then only what changed.")
+    ] = None,
+) -> None:
     """Stop the stack, copy everything, start it again as soon as the bytes are copied (the guide's Method 1)."""
     from flows.complete_backup import complete_backup
 
-    _answer_backup(call, complete_backup.fn(call.the_work.id))
+    _answer_backup(call, complete_backup.fn(call.the_work.id, way))
 
 
 @backup_app.command("online")
@@ -129,7 +135,7 @@ def verify(call: Call, backup: BackupName = "latest") -> None:
     done = restore_verification.fn(call.the_work.id, backup)
     found = done.verification
     wanted = ("verdict", "rows", "tables", "attachments", "differences", "restore_seconds", "seconds", "archive_sha256")
-    told = {"archive": done.archive, **found.model_dump(mode="json", include=set(wanted))}
+    told = {"archive": str(done.path), **found.model_dump(mode="json", include=set(wanted))}
     call.answer(told, verification_report(done.archive, found))
     if found.verdict not in ("verified", "legacy"):
         raise typer.Exit(1)

@@ -9,7 +9,8 @@ from prefect import flow
 
 from tasks.archives import copy_configuration, copy_keys, new_archive, seal_backup
 from tasks.configuration import exclusive_work
-from tasks.copying import copy_stopped_data, plan_data_copy
+from tasks.copying import copy_stopped_data, first_copy, plan_data_copy
+from tasks.core.copy_plan import CopyWay
 from tasks.core.manifest import Record
 from tasks.installations import read_installation
 from tasks.reports import report_backup
@@ -19,27 +20,32 @@ from tasks.stopped_services import stopped
 
 
 @flow(name="complete-backup", flow_run_name="complete backup of {installation}")
-def complete_backup(installation: str = "main") -> Record:
+def complete_backup(installation: str = "main", way: CopyWay | None = None) -> Record:
     """Stop the stack, copy data files, keys and configuration, and start it again as soon as the bytes are copied.
 
     What ran before runs afterwards, whatever happens; what was stopped stays stopped.
 
     Args:
         installation: Which installation, by its id in the settings file.
+        way: "stream" into the archive while the stack is down, or "copy first" while it runs and then only what changed; empty chooses by
+            size and room.
     """
     begun = time.monotonic()
     with exclusive_work(installation, "complete backup") as work:
         stack = read_installation(work)
-        plan = plan_data_copy(stack)
-        require_room_for_data(stack, work.repository, plan.bytes, work.minimum_free_bytes)
+        data = plan_data_copy(stack)
+        plan = require_room_for_data(stack, work.repository, data.bytes, work.minimum_free_bytes, way=way)
 
         with new_archive(work.repository, "guide", datetime.now(UTC)) as archive:
-            with stopped(stack, [stack.application, stack.postgres], reason="a complete backup") as loan:
-                at = copy_stopped_data(stack, archive, loan, plan.wal_segment_bytes)
+            with (
+                first_copy(stack, archive, plan) as first,
+                stopped(stack, [stack.application, stack.postgres], reason="a complete backup") as loan,
+            ):
+                at = copy_stopped_data(stack, archive, loan, data.wal_segment_bytes, first)
             copy_keys(stack, archive)
             copy_configuration(stack, archive)
             record = seal_backup(
-                stack, archive, method="complete", at=at, facts=plan.facts, census=None, begun=begun,
+                stack, archive, method="complete", at=at, facts=data.facts, census=None, begun=begun,
                 downtime_seconds=loan.downtime_seconds,
             )  # fmt: skip
         require_answer(stack)

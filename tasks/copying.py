@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +17,18 @@ from tasks.adapters import docker_engine
 from tasks.adapters.archive_segment import Segment
 from tasks.adapters.archive_writer import PartialArchive, segment
 from tasks.adapters.databases import database_facts
+from tasks.adapters.directory_copy import FirstPass, copy_changes, copy_directory
 from tasks.adapters.dump import client_environment
+from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import server_of, session
 from tasks.archives import ReadableStream
+from tasks.borrowing import journalled
+from tasks.core.copy_plan import CopyPlan
 from tasks.core.errors import BackupError, ProgramFailed, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import DatabaseFacts
+from tasks.core.names import PREFIX
 from tasks.core.pg_control import PG_CONTROL_NAME, ControlData, needed_after_shutdown, read_control
 from tasks.progress import progress
 from tasks.step import step
@@ -29,6 +36,7 @@ from tasks.stopped_services import Loan
 
 logger = logging.getLogger(__name__)
 
+SCRATCH_KIND = "scratch"
 DATA_DIRECTORY = "postgres-data"
 WAL_SEGMENT_BYTES = 16 << 20
 BACKUP_MANIFEST = f"{DATA_DIRECTORY}/backup_manifest"
@@ -42,6 +50,14 @@ class DataPlan:
     facts: DatabaseFacts
     bytes: int
     wal_segment_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FirstCopy:
+    """A copy of the running server's files, and what it saw of them."""
+
+    scratch: Path
+    seen: FirstPass
 
 
 @step(name="plan data copy")
@@ -84,17 +100,69 @@ def _is_data(source: str, data: str) -> bool:
     return source == data or source.startswith(f"{data}/")
 
 
+@contextmanager
+def first_copy(installation: Installation, archive: PartialArchive, plan: CopyPlan) -> Iterator[FirstCopy | None]:
+    """Copy the data directory beside the archive while the stack runs, where the plan says so; remove the copy at the end of the block."""
+    place = data_place(installation)
+    if plan.way == "stream" or place is None:
+        yield None
+        return
+    scratch = archive.repository / f".{archive.name}.copy"
+    journal = open_journal(
+        SCRATCH_KIND,
+        {"scratch": str(scratch)},
+        installation_id=installation.id,
+        installation_directory=installation.directory,
+    )
+    with journalled(journal, lambda: remove_scratch(scratch)):
+        yield FirstCopy(scratch, copy_while_running(place, scratch))
+
+
+@step(name="copy data files first", retries=0)
+def copy_while_running(place: Path, scratch: Path) -> FirstPass:
+    """Copy the running server's files: worth nothing by themselves, but most of them need not be copied again."""
+    with progress("first copy") as tell:
+        return copy_directory(place, scratch, on_bytes=tell)
+
+
+def settle(journal: Journal) -> str:
+    """Remove the first copy of a dead backup."""
+    scratch = Path(str(journal.body["scratch"]))
+    remove_scratch(scratch)
+    return f"removed {scratch}"
+
+
+def remove_scratch(scratch: Path) -> None:
+    """Remove a first copy; refuse anything else. Already gone is success."""
+    if not (scratch.name.startswith(f".{PREFIX}") and scratch.name.endswith(".copy")):
+        raise Refused(f"{scratch} is no scratch directory of ours and is not removed")
+    if scratch.exists():
+        shutil.rmtree(scratch)
+
+
 @step(name="copy data files", retries=0)
 def copy_stopped_data(
-    installation: Installation, archive: PartialArchive, loan: Loan, wal_segment_bytes: int
+    installation: Installation,
+    archive: PartialArchive,
+    loan: Loan,
+    wal_segment_bytes: int,
+    first: FirstCopy | None = None,
 ) -> datetime:
     """Copy the data directory of the stopped server into the archive and return the moment; give the services back by then.
+
+    With a first copy only what changed since is copied while the stack is down, and compressed when it runs again.
 
     Raise BackupError, with the services back, unless pg_control says "shut down" before and after and nobody started a container meanwhile.
     """
     place = data_place(installation)
     before = _require_shut_down(installation, place)
     moment = datetime.now(UTC)
+    if first is not None and place is not None:
+        changed = copy_changes(place, first.scratch, first.seen)
+        logger.info("Copied %d changed bytes while the stack was down", changed)
+        _require_untouched(installation, place, before, loan)
+        loan.give_back()
+        place = first.scratch
     with segment(archive, "data", on_bytes=lambda raw, _: tell(raw)) as part, progress("copy data") as tell:
         if place is not None:
             part.add_tree(
@@ -107,15 +175,21 @@ def copy_stopped_data(
             for entry, chunks in _container_files(installation):
                 if needed_after_shutdown(entry.name, before, wal_segment_bytes):
                     _add_entry(part, entry, chunks)
-        after = _require_shut_down(installation, place)
-        again = loan.running_again()
-        if again or after != before:
-            raise BackupError(
-                f"somebody started {', '.join(again) or 'PostgreSQL'} while its files were copied; the copy was thrown away",
-                hint="run the backup again",
-            )
-        loan.give_back()
+        if first is None:
+            _require_untouched(installation, place, before, loan)
+            loan.give_back()
     return moment
+
+
+def _require_untouched(installation: Installation, place: Path | None, before: ControlData, loan: Loan) -> None:
+    """Raise BackupError where somebody started the server while its files were copied."""
+    after = _require_shut_down(installation, place)
+    again = loan.running_again()
+    if again or after != before:
+        raise BackupError(
+            f"somebody started {', '.join(again) or 'PostgreSQL'} while its files were copied; the copy was thrown away",
+            hint="run the backup again",
+        )
 
 
 @step(name="base backup", retries=1)

@@ -21,6 +21,7 @@ from tasks.adapters.files import free_space, make_directory, sync_file_system
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
 from tasks.archives import KEYS_DIRECTORY
+from tasks.borrowing import journalled
 from tasks.copying import DATA_DIRECTORY, refuse_other_users
 from tasks.core.compatibility import Platform, refuse_unfit_copy
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
@@ -136,14 +137,8 @@ def copy_beside(installation: Installation, place: Path, keys_place: Path | None
         installation_id=installation.id,
         installation_directory=installation.directory,
     )
-    try:
+    with journalled(journal, lambda: _remove(copy.data, copy.keys, copy.label)):
         yield copy
-    finally:
-        try:
-            _remove(copy.data, copy.keys, copy.label)
-            journal.remove()
-        finally:
-            journal.abandon()
 
 
 def settle(journal: Journal) -> str:

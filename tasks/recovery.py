@@ -41,6 +41,7 @@ HANDLERS: dict[str, str] = {
     "copy": "tasks.physical:settle",
     "directory-swap": "tasks.directory_swap:settle",
     "staging": "tasks.staging:settle",
+    "scratch": "tasks.copying:settle",
 }
 
 _CLAIM_SECONDS = 5.0

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from tasks.adapters import application, databases, docker_engine, dump, load
 from tasks.adapters.archive_reader import CheckedArchive, extract, open_member, read_text_member
-from tasks.adapters.files import make_directory
+from tasks.adapters.files import free_space, make_directory
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Session, quoted, server_of, session, wait_until_ready
 from tasks.adapters.streams import read_ahead
 from tasks.archives import KEYS_DIRECTORY
+from tasks.borrowing import journalled
 from tasks.core.census import differences
 from tasks.core.compatibility import missing_roles, refuse_unfit_dump
 from tasks.core.custom_dump import Head, read_custom_dump
@@ -26,6 +27,7 @@ from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Census, DatabaseFacts, Format
+from tasks.core.space import MARGIN_BYTES, Need, require_room
 from tasks.core.sql_dump import read_sql_dump
 from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER, census_reader, take_census
 from tasks.installations import installation_of
@@ -38,6 +40,8 @@ KIND = "replacement"
 COMMENT = "mailarchiver-backup: being restored, not in use"
 MAINTENANCE_DATABASE = "postgres"
 SECTION_TIMEOUT_SECONDS = 300
+# The load leaves WAL behind besides the tables and indexes.
+LOADED_FACTOR = 1.3
 _ROLE_STATEMENT = re.compile(
     rb"""(?:CREATE\ ROLE|ALTER\ ROLE|COMMENT\ ON\ ROLE)\ (?P<role>"(?:[^"]|"")+"|[^\s;"]+)
        | GRANT\ (?P<group>"(?:[^"]|"")+"|[^\s;"]+)\ TO\ (?P<member>"(?:[^"]|"")+"|[^\s;"]+)""",
@@ -74,6 +78,7 @@ class Replacement:
 def check_target(installation: Installation, archive: CheckedArchive) -> None:
     """Raise Refused where this archive may not be restored here; touch nothing."""
     manifest = archive.manifest
+    _require_room(installation, archive)
     with server_of(installation) as server:
         wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=60)
         with session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
@@ -89,6 +94,18 @@ def check_target(installation: Installation, archive: CheckedArchive) -> None:
         target_migration_head=head,
         same_application=manifest is not None and manifest.images[0].image_id == installation.application.image_id,
     )
+
+
+def _require_room(installation: Installation, archive: CheckedArchive) -> None:
+    """Raise Refused where the loaded database would not fit beside the current one, as far as the host can see its disk."""
+    place = installation.data_mount.host_path
+    if place is None or archive.manifest is None:
+        return
+    need = Need(
+        "the restored database", str(place), int(archive.manifest.database.size_bytes * LOADED_FACTOR) + MARGIN_BYTES
+    )
+    free_bytes, free_inodes = free_space(place)
+    require_room(need, free_bytes=free_bytes, free_inodes=free_inodes)
 
 
 @contextmanager
@@ -114,14 +131,8 @@ def replacement(installation: Installation, archive: CheckedArchive, *, now: dat
         installation_id=installation.id,
         installation_directory=installation.directory,
     )
-    try:
+    with journalled(journal, lambda: _remove(installation, new.database, new.keys)):
         yield new
-    finally:
-        try:
-            _remove(installation, new.database, new.keys)
-            journal.remove()
-        finally:
-            journal.abandon()
 
 
 def settle(journal: Journal) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.adapters.files import free_space
 from tasks.adapters.postgres import server_of, session
+from tasks.core.copy_plan import CopyPlan, CopyWay, plan_copy
 from tasks.core.installation import Installation
 from tasks.core.space import MARGIN_BYTES, Need, dump_archive_bytes, require_room
 from tasks.step import step
@@ -35,11 +36,18 @@ def require_room_for_dump(installation: Installation, repository: Path, minimum_
 
 @step(name="require room")
 def require_room_for_data(
-    installation: Installation, repository: Path, data_bytes: int, minimum_free_bytes: int
-) -> int:
-    """Raise Refused unless the repository has room for a copy of the data directory; return the bytes it may need."""
+    installation: Installation,
+    repository: Path,
+    data_bytes: int,
+    minimum_free_bytes: int,
+    *,
+    way: CopyWay | None = None,
+) -> CopyPlan:
+    """Raise Refused unless the repository has room for the archive of a data directory; return how it is best copied."""
     files = sum(file.path.stat().st_size for file in installation.config_files if file.path.exists())
     need = Need("the archive", str(repository), data_bytes + files + WAL_BYTES + MARGIN_BYTES)
     free_bytes, free_inodes = free_space(repository)
     require_room(need, free_bytes=free_bytes, free_inodes=free_inodes, minimum_free_bytes=minimum_free_bytes)
-    return need.bytes
+    plan = plan_copy(data_bytes, free_bytes=free_bytes - minimum_free_bytes, archive_bytes=need.bytes, asked=way)
+    logger.info("Plan: %s, since %s", plan.way, plan.reason)
+    return plan

@@ -22,6 +22,7 @@ from tasks.adapters.files import make_directory, write_atomically
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import server_of, wait_until_ready
 from tasks.adapters.state import state_subdirectory
+from tasks.borrowing import journalled
 from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation, Service
 from tasks.core.limits import StagingLimits
@@ -62,7 +63,7 @@ def staging_installation(
         installation_id=production.id,
         installation_directory=production.directory,
     )
-    try:
+    with journalled(journal, lambda: remove_staging(project, directory)):
         make_directory(directory)
         model = staging_model(production, archive, project, directory, limits)
         write_atomically(directory / "compose.yaml", json.dumps(model, indent=1).encode())
@@ -71,12 +72,6 @@ def staging_installation(
         staging = discover(directory, installation_id=f"{production.id}-staging", project=project)
         _refuse_anything_shared(staging, production)
         yield staging if archive.kind == "physical" else start_postgres(staging)
-    finally:
-        try:
-            remove_staging(project, directory)
-            journal.remove()
-        finally:
-            journal.abandon()
 
 
 def start_postgres(staging: Installation) -> Installation:

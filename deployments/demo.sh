@@ -46,6 +46,8 @@ say "A hot backup: the application keeps running"
 say "The same backup, restored on an isolated staging stack and compared with what it was taken from"
 "$program" verify latest --directory "$directory" --repository "$directory/backups"
 
+# The Prefect server with the deployments comes here once it is served from one command.
+
 say "Done"
 ls -l "$directory/backups"
 cat <<END

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def older_postgres(images: None) -> str:
 
     ensure_images(older_postgres=True)
     return OLDER_POSTGRES
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Give the path of Chromium: in CI a missing one is a failure, elsewhere the test is skipped with the reason."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if (found := shutil.which(name)) is not None:
+            return found
+    problem = "Chromium is missing; `tests/run.sh --browser` installs it"
+    if os.environ.get("CI"):
+        pytest.fail(problem)
+    pytest.skip(problem)
 
 
 @pytest.fixture(scope="module")

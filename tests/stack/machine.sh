@@ -117,8 +117,15 @@ start_engine() {
     say "starting dockerd in the background, logging to $engine_log"
     remove_stale_pid_files
     : >"$engine_log"
-    # A session of its own: it must outlive this terminal. Its socket is given to our own group.
-    as_root setsid --fork dockerd --group "$(id -g)" </dev/null >>"$engine_log" 2>&1
+    # A session of its own, for it must outlive this terminal, and none of our open files: a pipe that it inherited would
+    # never end for whoever reads it. Its socket is given to our own group.
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    as_root setsid --fork bash -c '
+      for file in /proc/$$/fd/*; do
+        number=${file##*/}
+        if [ "$number" -gt 2 ]; then eval "exec $number>&-"; fi
+      done
+      exec dockerd --group "$1"' dockerd "$(id -g)" </dev/null >>"$engine_log" 2>&1
   fi
   local deadline=$((SECONDS + 60))
   until docker info >/dev/null 2>&1; do

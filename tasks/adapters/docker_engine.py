@@ -38,13 +38,21 @@ PROGRAM_MARK = "MAILARCHIVER_BACKUP_PROGRAM"
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 # Run as the program's own user: reading another user's environment needs a capability that containers lack.
+# PostgreSQL is process 1 of its container, and takes any orphan that dies by a signal for a crashed server process: it then restarts
+# all of them. So no orphan may be made: children go before the program itself (whose parent, outside, shows as 0), and what is
+# an orphan already (parent 1) is left alone.
 _END_MARKED_PROGRAMS = """
 for signal in TERM KILL; do
   found=
-  for directory in /proc/[0-9]*; do
-    if tr '\\0' '\\n' <"$directory/environ" 2>/dev/null | grep -qx "$1"; then
-      kill -$signal "${directory#/proc/}" 2>/dev/null && found=yes
-    fi
+  for generation in children programs; do
+    for directory in /proc/[0-9]*; do
+      if tr '\\0' '\\n' <"$directory/environ" 2>/dev/null | grep -qx "$1"; then
+        parent=$(sed -n 's/^PPid:[^0-9]*//p' "$directory/status" 2>/dev/null)
+        case $generation:$parent in *:|*:1|children:0|programs:[1-9]*) continue ;; esac
+        kill -$signal "${directory#/proc/}" 2>/dev/null && found=yes
+      fi
+    done
+    [ $generation$found != childrenyes ] || sleep 0.2
   done
   [ -n "$found" ] || exit 0
   [ $signal = KILL ] || sleep 1

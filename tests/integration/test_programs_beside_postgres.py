@@ -1,0 +1,52 @@
+"""P20, and more: what we run and end inside the server's container never makes PostgreSQL believe that one of its own has crashed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tasks.adapters import docker_engine
+from tasks.adapters.postgres import Server, session
+from tests.stack.stack import Stack
+
+pytestmark = pytest.mark.docker
+
+
+def crashes(container_id: str) -> list[str]:
+    """Lines of the server's log that tell of a crash: PostgreSQL is process 1 and judges every orphan by how it dies."""
+    return [line for line in docker_engine.logs(container_id, 500).splitlines() if "terminated by signal" in line]
+
+
+def test_relayed_sessions_end_without_a_trace(small_stack: Stack) -> None:
+    """Each relayed connection is a little program in the container; ten of them come and go."""
+    container = small_stack.container("postgres")
+    environment = container.environment
+    for _ in range(5):
+        with docker_engine.relay(container.id, 5432) as (host, port):
+            server = Server(host, port, environment["POSTGRES_USER"], environment["POSTGRES_PASSWORD"])
+            for _ in range(2):
+                with session(server, environment["POSTGRES_DB"], purpose="test") as opened:
+                    assert opened.value("SELECT 1") == 1
+
+    assert crashes(container.id) == []
+
+
+def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack: Stack) -> None:
+    """Closing a program that runs ends it inside the container too, children first."""
+    container = small_stack.container("postgres")
+    with docker_engine.start_program(container.id, ["bash", "-c", "sleep 1000 & sleep 1001; true"]) as program:
+        deadline = time.monotonic() + 10
+        while "sleep 1001" not in _processes(container.id) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not program.has_unread
+
+    processes = _processes(container.id)
+    assert "sleep 1000" not in processes
+    assert "sleep 1001" not in processes
+    assert crashes(container.id) == []
+
+
+def _processes(container_id: str) -> str:
+    script = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$file; echo; done 2>/dev/null; true"
+    return docker_engine.run_program(container_id, ["bash", "-c", script], timeout_seconds=30).stdout

@@ -13,6 +13,13 @@ from tests.stack.stack import Stack
 pytestmark = pytest.mark.docker
 
 
+def postgres_of(stack: Stack) -> docker_engine.Container:
+    """Look the stack's PostgreSQL up as our own code sees it."""
+    found = docker_engine.container(stack.container("postgres").id)
+    assert found is not None
+    return found
+
+
 def crashes(container_id: str) -> list[str]:
     """Lines of the server's log that tell of a crash: PostgreSQL is process 1 and judges every orphan by how it dies."""
     return [line for line in docker_engine.logs(container_id, 500).splitlines() if "terminated by signal" in line]
@@ -20,7 +27,7 @@ def crashes(container_id: str) -> list[str]:
 
 def test_relayed_sessions_end_without_a_trace(small_stack: Stack) -> None:
     """Each relayed connection is a little program in the container; ten of them come and go."""
-    container = small_stack.container("postgres")
+    container = postgres_of(small_stack)
     environment = container.environment
     for _ in range(5):
         with docker_engine.relay(container.id, 5432) as (host, port):
@@ -34,7 +41,7 @@ def test_relayed_sessions_end_without_a_trace(small_stack: Stack) -> None:
 
 def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack: Stack) -> None:
     """Closing a program that runs ends it inside the container too, children first."""
-    container = small_stack.container("postgres")
+    container = postgres_of(small_stack)
     with docker_engine.start_program(container.id, ["bash", "-c", "sleep 1000 & sleep 1001; true"]) as program:
         deadline = time.monotonic() + 10
         while "sleep 1001" not in _processes(container.id) and time.monotonic() < deadline:

@@ -19,7 +19,9 @@ def check_backup(repository: Path, backup: str) -> CheckedArchive:
     """
     if in_flow_run() and "/" in backup:
         # Whoever reaches Prefect's API must not be able to name a file.
-        raise UsageError(f"{backup!r} is a path; a flow run takes a backup's name", hint="see `mailarchiver-backup list`")
+        raise UsageError(
+            f"{backup!r} is a path; a flow run takes a backup's name", hint="see `mailarchiver-backup list`"
+        )
     path = find_backup(repository, backup)
     with progress("check", expected_bytes=path.stat().st_size):
         return check_archive(path)

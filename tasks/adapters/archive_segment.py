@@ -139,7 +139,15 @@ class Segment:
         return self.members[first:]
 
     def add_sized(
-        self, name: str, size: int, chunks: Iterator[bytes], *, mtime: datetime, mode: int = 0o600, uid: int = 0, gid: int = 0
+        self,
+        name: str,
+        size: int,
+        chunks: Iterator[bytes],
+        *,
+        mtime: datetime,
+        mode: int = 0o600,
+        uid: int = 0,
+        gid: int = 0,
     ) -> Member:
         """Add a member whose size is known beforehand; raise BackupError where `chunks` give another."""
         return self._add_known(name, size, chunks, mode, int(mtime.timestamp()), uid, gid)

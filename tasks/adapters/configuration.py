@@ -44,8 +44,8 @@ def find_configuration(
     wanted += [each for file in wanted for each in files_named_in(file)]
     optional = [directory / DOT_ENV]
     wanted += env_files
-    for service in model.services if model else ():
-        for env_file in service.env_files:
+    for described in model.services if model else ():
+        for env_file in described.env_files:
             (wanted if env_file.required else optional).append(env_file.path)
     files, missing = _sorted_out([*wanted, *(path for path in optional if path.exists())])
     for service in services:

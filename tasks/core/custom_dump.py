@@ -200,7 +200,9 @@ def _read_entry(source: _Source, version: tuple[int, int], offset_bytes: int) ->
         pass
     source.take(1 + offset_bytes)  # data state and offset; without meaning in a stream
     copy = _COPY.fullmatch(copy_statement)
-    return Entry(dump_id, has_data, section, Title(kind, schema, name, owner), definition, copy["target"] if copy else None)
+    return Entry(
+        dump_id, has_data, section, Title(kind, schema, name, owner), definition, copy["target"] if copy else None
+    )
 
 
 class _Source:

@@ -143,6 +143,8 @@ def _build(client: Any, name: str, files: Mapping[str, bytes], inputs: str, argu
         rm=True,
         forcerm=True,
     )
+    # What this build replaced has lost its name; only images made here carry the label.
+    client.images.prune(filters={"dangling": True, "label": STAND_IN_LABEL})
 
 
 def _files(directory: Path) -> dict[str, bytes]:

@@ -69,6 +69,7 @@ wanted_packages() {
   if ! has debootstrap; then echo debootstrap; fi
   if [ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then echo debian-archive-keyring; fi
   if ! has zstd; then echo zstd; fi
+  if ! has pgrep; then echo procps; fi
   if [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then echo ca-certificates; fi
   if [ -n "$browser" ] && ! find_browser >/dev/null; then echo chromium; fi
 }
@@ -127,14 +128,17 @@ start_engine() {
       done
       exec dockerd --group "$1"' dockerd "$(id -g)" </dev/null >>"$engine_log" 2>&1
   fi
-  local deadline=$((SECONDS + 60))
+  local deadline=$((SECONDS + 60)) begun=$SECONDS
   until docker info >/dev/null 2>&1; do
     if [ -d /run/systemd/system ] && as_root docker info >/dev/null 2>&1; then
       give_up "the engine runs, but $(id -un) may not use it: run 'sudo usermod -aG docker $(id -un)' and log in again"
     fi
+    if [ ! -d /run/systemd/system ] && [ $((SECONDS - begun)) -ge 3 ] && ! pgrep -x dockerd >/dev/null; then
+      deadline=0 # it has given up, so need we not wait
+    fi
     if [ $SECONDS -ge $deadline ]; then
       tail -n 20 "$engine_log" >&2 || true
-      give_up "no Docker engine answers after 60 s"
+      give_up "no Docker engine answers; its last words are above"
     fi
     sleep 0.2
   done

@@ -52,7 +52,9 @@ def test_imports_point_downwards() -> None:
         assert mine is not None
         for imported in imports_of(path):
             theirs = layer_of(imported)
-            if imported != "tasks" and theirs is not None and theirs > mine:  # the package itself only tells where it lies
+            if (
+                imported != "tasks" and theirs is not None and theirs > mine
+            ):  # the package itself only tells where it lies
                 breaches.append(f"{module} imports {imported}")
 
     assert not breaches, f"{breaches}\n{ADVICE}"

@@ -1,0 +1,57 @@
+"""Look up what `doctor` needs to know besides the installation itself."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from tasks.adapters import docker_engine
+from tasks.core.diagnosis import Problem, Seen, find_problems
+from tasks.core.installation import Installation
+
+__all__ = ["Problem", "problems"]
+
+
+def problems(installation: Installation) -> list[Problem]:
+    """List what may be wrong with an installation, touching nothing."""
+    container = (
+        docker_engine.container(installation.postgres.container_id) if installation.postgres.container_id else None
+    )
+    published = [
+        f"{port.host_address}:{port.host_port}"
+        for port in (container.published_ports if container else ())
+        if port.host_address not in ("127.0.0.1", "::1")
+    ]
+    data = installation.data_mount
+    others = [
+        found.name
+        for found in docker_engine.containers_mounting(data.source)
+        if found.id != installation.postgres.container_id
+        and any(mount.source == data.source or mount.source.startswith(f"{data.source}/") for mount in found.mounts)
+    ]
+    seen = Seen(
+        version_file=_version_file(installation),
+        image_major=installation.postgres.environment.get("PG_MAJOR", ""),
+        readable_by_all=[file.archive_name for file in installation.config_files if _readable_by_all(file.path)],
+        published=published,
+        other_users=others,
+    )
+    return find_problems(installation, seen)
+
+
+def _version_file(installation: Installation) -> str:
+    mount = installation.data_mount
+    if mount.host_path is None:
+        return ""
+    try:
+        place = mount.host_path / Path(installation.pgdata).relative_to(mount.target)
+        return (place / "PG_VERSION").read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _readable_by_all(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False

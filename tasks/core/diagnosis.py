@@ -1,0 +1,114 @@
+"""What may be wrong with an installation, decided from what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.core.installation import Installation
+
+DEFAULT_PASSWORDS = {"masterkey": "POSTGRES_PASSWORD", "secret123!": "Authentication__Password"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing worth an operator's look; an "error" stands in the way of backups, a "warning" does not."""
+
+    severity: Literal["error", "warning"]
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was looked up besides the installation itself.
+
+    `version_file` is the data directory's PG_VERSION ("" where it cannot be read), `readable_by_all` the configuration files that everybody on this
+    machine may read, `published` the addresses at which PostgreSQL is published, `other_users` the containers that mount the data too.
+    """
+
+    version_file: str
+    image_major: str
+    readable_by_all: Collection[str]
+    published: Collection[str]
+    other_users: Collection[str]
+
+
+def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
+    """List the problems, those that stand in the way first."""
+    found: list[Problem] = []
+    postgres, application = installation.postgres, installation.application
+    if postgres.state != "running":
+        found.append(
+            Problem(
+                "error",
+                f"PostgreSQL (service {postgres.name}) is {postgres.state}",
+                f"docker compose -p {installation.project} start {postgres.name}",
+            )
+        )
+    if application.state != "running":
+        found.append(
+            Problem("warning", f"the application (service {application.name}) is {application.state}", "is that meant?")
+        )
+    if seen.other_users:
+        found.append(
+            Problem(
+                "error",
+                f"the data directory is mounted by {', '.join(sorted(seen.other_users))} too",
+                "two servers on one directory ruin it: remove one",
+            )
+        )
+    if seen.version_file and seen.image_major and seen.version_file != seen.image_major:
+        found.append(
+            Problem(
+                "error",
+                f"the data is of PostgreSQL {seen.version_file}, the image is PostgreSQL {seen.image_major}",
+                f"set the image back to PostgreSQL {seen.version_file}; a hot backup loads into a newer one",
+            )
+        )
+    if installation.keys_mount is None:
+        found.append(
+            Problem(
+                "warning",
+                "the data-protection keys lie inside the application's container",
+                "mount a directory at /app/DataProtection-Keys, or every update logs all users out",
+            )
+        )
+    if installation.data_mount.kind == "volume" and len(installation.data_mount.source) == 64:
+        found.append(
+            Problem(
+                "warning",
+                "the data lies in an anonymous volume, which `docker compose down -v` removes",
+                "name the volume, or mount a directory",
+            )
+        )
+    values = {*postgres.environment.values(), *application.environment.values(), installation.database.password}
+    for password, name in DEFAULT_PASSWORDS.items():
+        if password in values:
+            found.append(
+                Problem(
+                    "warning",
+                    f"{name} is the guide's well-known default",
+                    "change it: whoever reaches the port can log in",
+                )
+            )
+    for address in seen.published:
+        found.append(
+            Problem("warning", f"PostgreSQL is published at {address}", "publish it at 127.0.0.1, or not at all")
+        )
+    for name in seen.readable_by_all:
+        found.append(
+            Problem(
+                "warning", f"{name} can be read by every user of this machine, and holds passwords", f"chmod 600 {name}"
+            )
+        )
+    if application.image.endswith(":latest") and application.image_digest is None:
+        found.append(
+            Problem(
+                "warning",
+                f"the application's image {application.image} has no fixed version",
+                "name a version, so that a restore can find the same one",
+            )
+        )
+    return sorted(found, key=lambda problem: problem.severity)

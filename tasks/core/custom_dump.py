@@ -218,12 +218,16 @@ class _Source:
 
     def take(self, length: int) -> bytes:
         """Take exactly so many bytes."""
-        while len(self._buffer) - self._at < length:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                raise ArchiveDamaged("the dump is cut short")
-            self._buffer = self._buffer[self._at :] + chunk
-            self._at = 0
+        if len(self._buffer) - self._at < length:
+            parts = [self._buffer[self._at :]]
+            gathered = len(parts[0])
+            while gathered < length:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    raise ArchiveDamaged("the dump is cut short")
+                parts.append(chunk)
+                gathered += len(chunk)
+            self._buffer, self._at = b"".join(parts), 0
         taken = self._buffer[self._at : self._at + length]
         self._at += length
         if self._recorded is not None:

@@ -23,7 +23,8 @@ def report_backup(record: Record) -> None:
     manifest = record.manifest
     logger.info("Backup %s: %d bytes in %s", record.file, record.bytes, duration_text(record.seconds))
     _artifact(f"backup-{manifest.installation}", backup_report(record))
-    _announce("mailarchiver.backup.completed", manifest.installation, {"archive": manifest.name, "bytes": record.bytes})
+    payload = {"installation": manifest.installation, "archive": manifest.name, "bytes": record.bytes}
+    _announce("mailarchiver.backup.completed", manifest.installation, payload)
 
 
 def report_verification(installation: str, verified: Verified) -> None:

@@ -1,0 +1,199 @@
+"""A real Prefect server and process worker for tests: their own home, a free port, and gone at the end of the block."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+POOL = "mailarchiver"
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """Where a server answers, and the environment in which its programs run."""
+
+    url: str
+    environment: dict[str, str]
+    home: Path
+
+    def run(self, *arguments: str, timeout_seconds: float = 120) -> str:
+        """Run a `prefect` command to its end and return what it printed."""
+        done = subprocess.run(
+            [_program("prefect"), *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+        assert done.returncode == 0, f"prefect {' '.join(arguments)}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done.stdout
+
+    def python(self, code: str, timeout_seconds: float = 120) -> str:
+        """Run Python code with the server as its API; return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+
+@contextmanager
+def prefect_server(place: Path, *, settings_file: Path, state: Path) -> Iterator[PrefectServer]:
+    """Start a server, its API and UI on a free loopback port; end it at the end of the block."""
+    port = _free_port()
+    home = place / "prefect"
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+        "MAILARCHIVER_BACKUP_HOME": str(ROOT),
+        "MAILARCHIVER_BACKUP_SETTINGS": str(settings_file),
+        "MAILARCHIVER_BACKUP_STATE": str(state),
+    }
+    home.mkdir(parents=True)
+    server = _start(
+        [_program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        environment,
+        place / "server.log",
+    )
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/health", server, place / "server.log")
+        yield PrefectServer(f"http://127.0.0.1:{port}", environment, home)
+    finally:
+        _end(server)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def prefect_worker(server: PrefectServer, place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process worker for the deployments' pool; end it, and what it runs, at the end of the block."""
+    worker = _start([_program("prefect"), "worker", "start", "--pool", POOL], server.environment, place / "worker.log")
+    try:
+        yield worker
+    finally:
+        _end(worker)
+
+
+def deploy_all(server: PrefectServer, prefect_file: Path | None = None) -> None:
+    """Create the work pool and deploy everything in prefect.yaml."""
+    server.run("work-pool", "create", POOL, "--type", "process")
+    file = ["--prefect-file", str(prefect_file)] if prefect_file else []
+    server.run("--no-prompt", "deploy", "--all", *file)
+
+
+RUN = """
+import asyncio, json, sys
+from prefect.client.orchestration import get_client
+async def main():
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name({name!r})
+        run = await client.create_flow_run_from_deployment(deployment.id, parameters=json.loads({parameters!r}))
+        print(run.id)
+asyncio.run(main())
+"""
+RUNS = """
+import asyncio, json
+from prefect.client.orchestration import get_client
+async def main():
+    async with get_client() as client:
+        runs = await client.read_flow_runs(limit=200)
+        print(json.dumps([dict(id=str(r.id), name=r.name, state=r.state.type.value, message=r.state.message or "", parameters=r.parameters,
+            auto=r.auto_scheduled, deployment=str(r.deployment_id)) for r in runs]))
+asyncio.run(main())
+"""
+
+
+def start_run(server: PrefectServer, deployment: str, parameters: dict[str, Any]) -> str:
+    """Ask the API for a run of a deployment; return its id."""
+    import json
+
+    return server.python(RUN.format(name=deployment, parameters=json.dumps(parameters))).strip()
+
+
+def runs(server: PrefectServer) -> list[dict[str, Any]]:
+    """List all flow runs."""
+    import json
+
+    found: list[dict[str, Any]] = json.loads(server.python(RUNS))
+    return found
+
+
+def wait_for_run(server: PrefectServer, wanted: Any, *, timeout_seconds: float = 120) -> dict[str, Any]:
+    """Wait until a run (by id, or by a predicate) has ended; return it."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        for run in runs(server):
+            matches = run["id"] == wanted if isinstance(wanted, str) else wanted(run)
+            if matches and run["state"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return run
+        time.sleep(1)
+    raise AssertionError(
+        f"no such run has ended in {timeout_seconds} s: {[(r['name'], r['state']) for r in runs(server)]}"
+    )
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        assert server.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.2)
+    raise AssertionError(f"the Prefect server does not answer: {log.read_text()[-3000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(15)

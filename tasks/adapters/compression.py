@@ -29,7 +29,9 @@ _igzip_threaded: Any = igzip_threaded
 _DAMAGE: tuple[type[Exception], ...] = (_igzip.BadGzipFile, cast(Any, isal_zlib).error, zstandard.ZstdError)
 
 CHUNK_BYTES = 1024 * 1024
-LEVELS: dict[Format, int] = {"guide": 1, "fast": 3}
+# Mail is mostly bytes that do not compress, twice as long where a plain dump writes them in hex: on such text zstd's level 1
+# made smaller files than level 3 at more than twice the speed (2.04 : 1 at 700 MB/s, 2.00 : 1 at 270 MB/s on two cores).
+LEVELS: dict[Format, int] = {"guide": 1, "fast": 1}
 THREADS = 2
 _WINDOW_BYTES_MAXIMUM = 1 << 27
 # zstd's default job of four windows (8 MB) times its threads and buffers would take some 60 MB.

@@ -19,17 +19,18 @@ from tasks.adapters.postgres import Session, quoted, server_of, session, wait_un
 from tasks.adapters.streams import read_ahead
 from tasks.archives import KEYS_DIRECTORY
 from tasks.borrowing import journalled
-from tasks.core.census import differences
+from tasks.core.census import CensusTaker, differences
 from tasks.core.compatibility import missing_roles, refuse_unfit_dump
 from tasks.core.custom_dump import Head, read_custom_dump
 from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
-from tasks.core.errors import BackupError, Refused
+from tasks.core.dump_statements import roles_named
+from tasks.core.errors import ArchiveDamaged, BackupError, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Census, DatabaseFacts, Format
 from tasks.core.space import MARGIN_BYTES, Need, require_room
 from tasks.core.sql_dump import read_sql_dump
-from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER, census_reader, take_census
+from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER, take_census
 from tasks.installations import installation_of
 from tasks.progress import progress
 from tasks.step import step
@@ -195,12 +196,45 @@ def neutralise_replacement(installation: Installation, new: Replacement) -> int:
         return application.neutralise(opened)
 
 
-def expected_census(archive: CheckedArchive) -> Census:
-    """Give the census that a restore of this archive must have: its manifest's, or for a legacy archive its dump's own."""
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a restore must come to: the census, and the roles that the dump cannot be loaded without.
+
+    `roles` are only looked for in a legacy archive; any other brings its own.
+    """
+
+    census: Census
+    roles: frozenset[str] = frozenset()
+
+
+@step(name="read expected census")
+def expected_content(archive: CheckedArchive) -> Expected:
+    """Give the census of the archive's manifest; for a legacy archive, read its dump through for its own."""
     if archive.manifest is not None and archive.manifest.census is not None:
-        return archive.manifest.census
-    read = census_reader("fast" if archive.kind == "custom" else "guide")
-    return read(read_ahead(open_member(archive, _dump_member(archive))))
+        return Expected(archive.manifest.census)
+    taker, roles = CensusTaker(), set[str]()
+    chunks = read_ahead(open_member(archive, _dump_member(archive)))
+    for event in read_custom_dump(chunks) if archive.kind == "custom" else read_sql_dump(chunks):
+        taker.see(event)
+        if isinstance(event, Statement):
+            roles |= roles_named(event.sql)
+    if not taker.complete:
+        raise ArchiveDamaged(f"the dump in {archive.path.name} has no end mark: it was cut short")
+    return Expected(taker.result(), frozenset(roles))
+
+
+@step(name="provide roles")
+def provide_roles(installation: Installation, expected: Expected, *, create: bool) -> None:
+    """See that the roles a legacy dump names exist: create them without login on staging, elsewhere raise Refused naming them."""
+    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="roles") as opened:
+        missing = sorted(role for role in expected.roles if not databases.role_exists(opened, role))
+        if missing and not create:
+            raise Refused(
+                f"the dump belongs to roles that this server lacks: {', '.join(missing)}",
+                hint="; ".join(f"CREATE ROLE {quoted(role)} NOLOGIN" for role in missing),
+            )
+        for role in missing:
+            opened.execute(f"CREATE ROLE {quoted(role)} NOLOGIN")
 
 
 def _dump_events(installation: Installation, archive: CheckedArchive) -> Iterator[DumpEvent]:

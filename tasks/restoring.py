@@ -23,10 +23,11 @@ from tasks.replacement import (
     MAINTENANCE_DATABASE,
     Replacement,
     check_target,
-    expected_census,
+    expected_content,
     load_replacement,
     neutralise_replacement,
     prove_replacement,
+    provide_roles,
     quarantine_replacement,
     replacement,
 )
@@ -148,12 +149,13 @@ def restore_dump(
     """
     begun = time.monotonic()
     check_target(installation, archive)
-    expected = expected_census(archive)
+    expected = expected_content(archive)
+    provide_roles(installation, expected, create=options.neutralise)
 
     with replacement(installation, archive, now=now) as new:
         load_replacement(installation, archive, new)
         found = [
-            *prove_replacement(installation, archive, new, expected, options.limits),
+            *prove_replacement(installation, archive, new, expected.census, options.limits),
             *(difference for proof in proofs for difference in proof(installation, new)),
         ]
         kept, downtime, quarantined = None, 0.0, 0
@@ -168,8 +170,8 @@ def restore_dump(
         downtime_seconds=round(downtime, 3),
         seconds=round(time.monotonic() - begun, 3),
         quarantined=quarantined,
-        rows=sum(table.rows for table in expected.tables.values()),
-        tables=len(expected.tables),
+        rows=sum(table.rows for table in expected.census.tables.values()),
+        tables=len(expected.census.tables),
     )
 
 

@@ -49,7 +49,7 @@ class Operator:
     def must(self, *words: str) -> Any:
         """Run a command that has to succeed; return its value."""
         answer = self.run(*words)
-        assert answer.code == 0, answer.stderr
+        assert answer.code == 0, f"{answer.value} {answer.stderr}"
         return answer.value
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:

@@ -38,3 +38,25 @@ def is_session_setting(statement: bytes) -> bool:
 def may_run_in_parallel(statement: bytes) -> bool:
     """Tell whether the statement builds an index (or a constraint by way of one) and waits for nothing but the rows."""
     return bool(_PARALLEL.match(statement))
+
+
+_ROLE = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)'
+_NAMED_ROLE = re.compile(
+    rb"(?:\sOWNER\s+TO|\sFOR\s+ROLE|^GRANT\s.*\sTO|^REVOKE\s.*\sFROM|\sGRANT\s.*\sTO|\sREVOKE\s.*\sFROM)\s+(?P<role>"
+    + _ROLE
+    + rb")(?=[\s;])",
+    re.DOTALL,
+)
+
+
+def roles_named(statement: bytes) -> set[str]:
+    """Find the roles that a statement needs: owners, grantees, those of default privileges. PUBLIC is none.
+
+    >>> sorted(roles_named(b'ALTER TABLE public.a OWNER TO "Mail User";'))
+    ['Mail User']
+    """
+    found = set()
+    for match in _NAMED_ROLE.finditer(statement):
+        name = match["role"].decode("utf-8", "surrogateescape")
+        found.add(name[1:-1].replace('""', '"') if name.startswith('"') else name)
+    return found - {"PUBLIC"}

@@ -56,7 +56,8 @@ class Copy:
 @step(name="check target")
 def check_physical_target(installation: Installation, archive: CheckedArchive) -> None:
     """Raise Refused where this data directory must not run under the installation's image, or cannot be swapped in; touch nothing."""
-    if not any(member.name.startswith(f"{KEYS_DIRECTORY}/") for member in archive.members):
+    if archive.manifest is None and not any(member.name.startswith(f"{KEYS_DIRECTORY}/") for member in archive.members):
+        # With a manifest, no keys means that there were none.
         raise Refused(
             f"{archive.name} holds no data-protection keys",
             hint="restore another backup, or its database alone from a hot backup",

@@ -1,0 +1,58 @@
+"""P9: staging touches nothing, and a quarantined restore leaves the mailboxes alone; with the guard off, the mail server hears of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli import Operator
+from tests.stack import engine
+from tests.stack.imap import imap_server
+from tests.stack.stack import Stack
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+GATEWAY = "172.17.0.1"
+
+
+def test_no_mailbox_is_touched_before_it_is_allowed(make_stack: Callable[..., Stack]) -> None:
+    """The stand-in logs in to every enabled account soon after it starts, as the real application does."""
+    with imap_server() as mailbox:
+        stack = make_stack(imap=(GATEWAY, mailbox.port), sync_delay_seconds=1, start_application=False)
+        operator = Operator(stack.directory, stack.directory / "backups")
+        assert stack.psql('SELECT count(*) FROM mail_archiver."MailAccounts" WHERE "IsEnabled"')[0][0] > 0
+        operator.must("backup", "hot")
+        operator.must("backup", "online")
+        states = stack.states()
+        before = leftovers()
+        for backup in operator.must("list"):
+            assert operator.must("verify", backup["name"])["verdict"] == "verified"
+        assert stack.states() == states
+        assert leftovers() == before
+        assert mailbox.connections() == []
+
+        for backup in operator.must("list"):
+            assert operator.must("restore", backup["name"], "--yes", "--quarantine")["quarantined"] is True
+            stack.compose("start")
+            stack.wait_app()
+            time.sleep(4)  # several times the delay after which the application synchronises
+            assert mailbox.connections() == []
+            stack.compose("stop", "mailarchive-app")
+
+        operator.must("restore", "latest", "--yes", "--no-quarantine")
+        stack.compose("start")
+        stack.wait_app()
+        deadline = time.monotonic() + 20
+        while not mailbox.connections() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert mailbox.connections(), "the guard was off, and yet nobody came: this test proves nothing"
+
+
+def leftovers() -> list[str]:
+    """Name what a verification might leave behind on the engine."""
+    client = engine.engine()
+    found = [container.name for container in client.containers.list(all=True) if "staging" in container.name]
+    found += [network.name for network in client.networks.list() if "staging" in network.name]
+    return found + [volume.name for volume in client.volumes.list() if "staging" in volume.name]

@@ -1,0 +1,133 @@
+"""P5: verified means equal. Whatever differs is named, and the exit code is 1."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli import Operator
+from tests.rebuild import rebuilt
+from tests.stack.stack import Stack, create_stack
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+FLIPS = int(os.environ.get("MAILARCHIVER_FLIPS", "20"))
+CUTS = int(os.environ.get("MAILARCHIVER_CUTS", "3"))
+
+
+@pytest.fixture(scope="module")
+def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = create_stack(tmp_path_factory.mktemp("lies") / "stack", megabytes=2)
+    yield made
+    made.destroy()
+
+
+@pytest.fixture(scope="module")
+def archive(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lend one good backup; tests change copies of it."""
+    os.environ["MAILARCHIVER_BACKUP_STATE"] = str(tmp_path_factory.mktemp("state"))
+    return Path(Operator(stack.directory, tmp_path_factory.mktemp("good") / "backups").must("backup", "hot")["archive"])
+
+
+def without(content: bytes, begins: bytes, ends: bytes = b";\n") -> bytes:
+    """Take one statement out of a dump."""
+    start = content.index(begins)
+    return content[:start] + content[content.index(ends, start) + len(ends) :]
+
+
+def in_rows_of(content: bytes, table: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    start = content.index(b"\n", content.index(b"COPY " + table)) + 1
+    end = content.index(b"\\.\n", start)
+    return content[:start] + change(content[start:end]) + content[end:]
+
+
+LIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "a changed row": (lambda dump: in_rows_of(dump, b'mail_archiver."MailAccounts"', lambda rows: rows.replace(b"a", b"b", 1)), "MailAccounts"),
+    "a missing row": (
+        lambda dump: in_rows_of(dump, b'mail_archiver."ArchivedEmails"', lambda rows: rows[rows.index(b"\n") + 1 :] if rows.count(b"\n") > 1 else b""),
+        "ArchivedEmails",
+    ),
+    "a dropped index": (lambda dump: without(dump, b"CREATE INDEX"), "INDEX"),
+    "a dropped constraint": (lambda dump: without(dump, b"ALTER TABLE ONLY mail_archiver.\"Users\"\n    ADD CONSTRAINT"), "Users"),
+    "a moved sequence": (lambda dump: dump.replace(b", true);", b", false);", 1), "sequence"),
+    "an attachment's byte": (
+        lambda dump: in_rows_of(dump, b'mail_archiver."AttachmentContents"', lambda rows: rows.replace(b"\\\\x", b"\\\\x00", 1)), "AttachmentContents",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_other_content_is_found_and_named(stack: Stack, archive: Path, tmp_path: Path, lie: str) -> None:
+    change, named = LIES[lie]
+    changed = rebuilt(
+        archive, tmp_path / "backups", lambda name, content: change(content) if name == "database.sql" else content
+    )
+
+    answer = Operator(stack.directory, changed.parent).run("verify", "latest")
+
+    assert answer.code == 1
+    assert answer.value["verdict"] in ("different", "failed")
+    assert named in " ".join(answer.value["differences"]), answer.value
+
+
+def test_an_empty_database_does_not_verify(stack: Stack, archive: Path, tmp_path: Path) -> None:
+    """A dump of nothing is whole, has its trailer, and 693 bytes: it must not pass for a backup."""
+    empty = b"--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\n--\n-- PostgreSQL database dump complete\n--\n"
+    changed = rebuilt(archive, tmp_path / "backups", lambda name, content: empty if name == "database.sql" else content)
+
+    answer = Operator(stack.directory, changed.parent).run("verify", "latest")
+
+    assert (answer.code, answer.value["verdict"]) == (1, "different")
+    assert any("is missing" in line for line in answer.value["differences"])
+
+
+def test_a_dump_cut_anywhere_does_not_verify(stack: Stack, archive: Path, tmp_path: Path) -> None:
+    """psql takes most of these with exit code 0."""
+    for number in range(CUTS):
+        share = (number + 1) / (CUTS + 1)
+        place = tmp_path / str(number) / "backups"
+        place.parent.mkdir()
+        cut = rebuilt(
+            archive,
+            place,
+            lambda name, content, at=share: content[: int(len(content) * at)] if name == "database.sql" else content,
+        )
+
+        answer = Operator(stack.directory, cut.parent).run("verify", "latest")
+
+        assert (answer.code, answer.value["verdict"]) == (1, "failed")
+
+
+def test_flipped_bytes_are_found(stack: Stack, archive: Path, tmp_path: Path) -> None:
+    """One byte anywhere in the file; most are found by reading, none gets as far as a restore."""
+    good = archive.read_bytes()
+    place = tmp_path / "backups"
+    shutil.copytree(archive.parent, place)
+    operator = Operator(stack.directory, place)
+    for _ in range(FLIPS):
+        at = random.randrange(len(good))
+        (place / archive.name).write_bytes(good[:at] + bytes([good[at] ^ (1 << random.randrange(8))]) + good[at + 1 :])
+
+        assert operator.run("check", "latest").code == 1, f"byte {at} was flipped and nobody noticed"
+    answer = operator.run("verify", "latest")
+    assert (answer.code, answer.value["verdict"]) == (1, "failed")
+    assert operator.must("list")[0]["verified"] is False
+
+
+def test_a_changed_key_file_is_found(stack: Stack, archive: Path, tmp_path: Path) -> None:
+    place = tmp_path / "backups"
+    changed = rebuilt(
+        archive, place, lambda name, content: content + b" " if name.startswith("data-protection-keys/") else content
+    )
+    # Under the original's record: the file is not what was sealed.
+    shutil.copy(archive.with_name(archive.name.replace(".tar.gz", ".manifest.json")), place)
+
+    answer = Operator(stack.directory, changed.parent).run("verify", "latest")
+
+    assert (answer.code, answer.value["verdict"]) == (1, "failed")
+    assert "SHA-256" in answer.value["differences"][0]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli_options import Call, catch_signals, command, confirmed
+from deployments.cli_options import Call, answering, catch_signals, command, confirmed
 from tasks.core.copy_plan import CopyWay
 from tasks.core.errors import UsageError
 from tasks.core.manifest import Format, Record
@@ -211,6 +211,48 @@ def doctor(call: Call) -> None:
     call.answer(value, text)
     if not healthy:
         raise typer.Exit(1)
+
+
+@app.command("serve")
+def serve(
+    settings: Annotated[Path | None, typer.Option(help="The settings file (or MAILARCHIVER_BACKUP_SETTINGS).")] = None,
+    host: Annotated[
+        str, typer.Option(help="The address of server and UI; only this machine by default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port of server and UI.")] = 4200,
+) -> None:
+    """Run Prefect's server, all deployments and a worker, for a small host; ends when it is told to."""
+    from deployments.serve import serve as run
+    from tasks.adapters.settings_file import load_settings, settings_path
+
+    with answering(as_json=False):
+        place = settings_path(settings)
+        if place is None:
+            raise UsageError(
+                "there is no settings file", hint="see deployments/settings.example.yaml; give --settings FILE"
+            )
+        run(load_settings(place), place.resolve(), host=host, port=port)
+
+
+@app.command("deploy")
+def deploy(
+    settings: Annotated[Path | None, typer.Option(help="The settings file (or MAILARCHIVER_BACKUP_SETTINGS).")] = None,
+) -> None:
+    """Bring the deployments, one schedule for each installation, to the Prefect server at PREFECT_API_URL."""
+    from deployments.serve import HOME
+    from deployments.serve import deploy as run
+    from tasks.adapters.settings_file import load_settings, settings_path
+
+    with answering(as_json=False):
+        place = settings_path(settings)
+        if place is None:
+            raise UsageError(
+                "there is no settings file", hint="see deployments/settings.example.yaml; give --settings FILE"
+            )
+        run(
+            load_settings(place),
+            {"MAILARCHIVER_BACKUP_HOME": str(HOME), "MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve())},
+        )
 
 
 def _answer_backup(call: Call, record: Record) -> None:

@@ -85,7 +85,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         asked = {name: options.pop(name) for name in COMMON}
         _set_up_logging(asked["verbose"])
-        with _answering(asked["as_json"]):
+        with answering(asked["as_json"]):
             if asked["settings"]:
                 os.environ["MAILARCHIVER_BACKUP_SETTINGS"] = str(asked["settings"])
             work = _work(asked)
@@ -117,16 +117,17 @@ def _has_settings() -> bool:
     return settings_path() is not None
 
 
-class Interrupted(BackupError):
-    """A signal asked us to end; every `with` and `finally` runs on the way out."""
+class Interrupted(BaseException):
+    """A signal asked us to end; every `with` and `finally` runs on the way out.
+
+    No `Exception`, as KeyboardInterrupt is none: a library that catches what it does not know must not swallow it.
+    """
 
 
 def catch_signals() -> None:
-    """Turn SIGTERM, SIGINT and SIGHUP into an exception, so that what is borrowed is given back."""
+    """Turn SIGTERM, SIGINT and SIGHUP into `Interrupted`, so that what is borrowed is given back."""
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)  # a second one must not cut the giving back short
         raise Interrupted(f"interrupted by {signal.Signals(number).name}")
 
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -134,7 +135,7 @@ def catch_signals() -> None:
 
 
 @contextmanager
-def _answering(as_json: bool) -> Iterator[None]:
+def answering(as_json: bool) -> Iterator[None]:
     """Turn errors into one sentence, a hint and an exit code; a traceback is for --verbose alone."""
     try:
         yield
@@ -147,6 +148,12 @@ def _answering(as_json: bool) -> Iterator[None]:
             told = {"error": error.message, "hint": error.hint, "notes": notes, "exit_code": error.exit_code}
             sys.stdout.write(json.dumps(told) + "\n")
         raise typer.Exit(error.exit_code) from None
+    except Interrupted as interrupted:
+        notes = [str(note) for note in getattr(interrupted, "__notes__", [])]
+        sys.stderr.write("\n".join([f"error: {interrupted}", *notes]) + "\n")
+        if as_json:
+            sys.stdout.write(json.dumps({"error": str(interrupted), "notes": notes, "exit_code": 1}) + "\n")
+        raise typer.Exit(1) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:

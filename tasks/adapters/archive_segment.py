@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tasks.adapters.archive_tree import walk
 from tasks.adapters.compression import CHUNK_BYTES, THREADS, Compressor, Sink, open_compressor
+from tasks.adapters.deferred_signals import signals_deferred
 from tasks.adapters.files import BytesLike
 from tasks.core.errors import BackupError, Refused
 from tasks.core.manifest import Format, Member
@@ -236,7 +237,9 @@ class Segment:
     def _write(self, data: BytesLike) -> None:
         if self._compressor is None:
             self._compressor = open_compressor(self._sink, self._format, level=self._level, threads=self._threads)
-        self._compressor.write(data)
+        # An exception out of a signal handler, in the middle of the compressor's queues, would leave its threads waiting for ever.
+        with signals_deferred():
+            self._compressor.write(data)
         self.raw_bytes += len(data)
         self._tell()
 
@@ -248,7 +251,8 @@ class Segment:
     def _end_compressor(self) -> None:
         compressor, self._compressor = self._compressor, None
         if compressor is not None:
-            compressor.close()
+            with signals_deferred():
+                compressor.close()
 
     def _tell(self, *, final: bool = False) -> None:
         if self._on_bytes is not None and (final or self.raw_bytes - self._told_bytes >= _PROGRESS_EVERY_BYTES):

@@ -10,8 +10,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,48 @@ def start_detached(command: Sequence[str], *, pass_fds: Sequence[int] = (), dire
         pass_fds=tuple(pass_fds),
     )
     return process.pid
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A program that runs beside us, in a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def is_running(self) -> bool:
+        """Tell whether it has not ended yet."""
+        return self.process.poll() is None
+
+
+@contextmanager
+def start_background(
+    command: Sequence[str], *, environment: Mapping[str, str], log: Path, stop_seconds: float = 40.0
+) -> Iterator[Background]:
+    """Run a program, its output in a file of mode 0600, until the block ends; then ask it to end, and kill its group if it does not.
+
+    `stop_seconds` is how long it may take to end by itself: a flow that is under way gives back what it borrowed.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
+    try:
+        yield Background(process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(stop_seconds)
+        except subprocess.TimeoutExpired:
+            end_group(process)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

@@ -35,14 +35,14 @@ def test_no_mailbox_is_touched_before_it_is_allowed(make_stack: Callable[..., St
 
         for backup in operator.must("list"):
             assert operator.must("restore", backup["name"], "--yes", "--quarantine")["quarantined"] is True
-            stack.compose("start")
+            stack.compose("up", "-d")
             stack.wait_app()
             time.sleep(4)  # several times the delay after which the application synchronises
             assert mailbox.connections() == []
             stack.compose("stop", "mailarchive-app")
 
         operator.must("restore", "latest", "--yes", "--no-quarantine")
-        stack.compose("start")
+        stack.compose("up", "-d")
         stack.wait_app()
         deadline = time.monotonic() + 20
         while not mailbox.connections() and time.monotonic() < deadline:

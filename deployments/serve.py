@@ -1,0 +1,140 @@
+"""`mailarchiver-backup serve`: Prefect's server, all deployments and a worker in one command, for a small host."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.adapters.files import make_directory, write_atomically
+from tasks.adapters.processes import Background, run, start_background
+from tasks.adapters.state import state_subdirectory
+from tasks.core.errors import BackupError
+from tasks.core.settings import InstallationSettings, Settings
+
+HOME = Path(__file__).resolve().parents[1]
+POOL = "mailarchiver"
+START_SECONDS = 120.0
+DEPLOY_SECONDS = 300.0
+SCHEDULED = {"hot": "hot-backup", "online": "online-backup", "complete": "complete-backup"}
+
+
+def rendered(prefect_file: Path, settings: Settings) -> dict[str, Any]:
+    """Give prefect.yaml with one schedule for each installation of the settings, and none for what they do not have."""
+    content: dict[str, Any] = yaml.safe_load(prefect_file.read_text())
+    first = next(iter(settings.installations))
+    for deployment in content["deployments"]:
+        deployment["parameters"] = {**deployment.get("parameters", {}), "installation": first}
+        templates = deployment.pop("schedules", [])
+        # An empty list takes away what a former settings file had put there.
+        deployment["schedules"] = [
+            _schedule(template, name, installation, deployment["name"])
+            for name, installation in settings.installations.items()
+            for template in templates
+        ]
+    return content
+
+
+def _schedule(
+    template: Mapping[str, Any], name: str, installation: InstallationSettings, deployment: str
+) -> dict[str, Any]:
+    chosen = installation.schedule
+    cron, active = template["cron"], template["active"]
+    if deployment == SCHEDULED["hot"]:
+        cron, active = chosen.backup or cron, chosen.backup is not None
+    elif deployment == "restore-verification":
+        cron, active = chosen.verification or cron, chosen.verification is not None
+    return {
+        "slug": template["slug"].replace("main", name),
+        "cron": cron,
+        "timezone": chosen.timezone,
+        "active": active,
+        "parameters": {**template.get("parameters", {}), "installation": name},
+    }
+
+
+def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Create the work pool where it is missing, and bring every deployment to the server."""
+    place = state_subdirectory("prefect")
+    file = place / "prefect.yaml"
+    write_atomically(file, yaml.safe_dump(rendered(HOME / "prefect.yaml", settings), sort_keys=False).encode())
+    with suppress(BackupError):  # it is there already; if it is not, the next command says so
+        run(
+            [_prefect(), "work-pool", "create", POOL, "--type", "process"],
+            timeout_seconds=60,
+            environment=environment,
+            directory=HOME,
+        )
+    run(
+        [_prefect(), "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
+        timeout_seconds=DEPLOY_SECONDS,
+        environment=environment,
+        directory=HOME,
+    )
+
+
+def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str, str]:
+    """Give the environment of server, deployments and worker: what prefect's defaults leave out for a self-hosted server."""
+    home = state_subdirectory("prefect") / "home"
+    make_directory(home)
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://{host}:{port}/api",
+        "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # In memory, leases of concurrency limits are lost at a restart, and every later run is cancelled.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "MAILARCHIVER_BACKUP_HOME": str(HOME),
+        "MAILARCHIVER_BACKUP_SETTINGS": str(settings_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+    }
+
+
+def serve(settings: Settings, settings_path: Path, *, host: str, port: int) -> None:
+    """Run server, deployments and worker until a signal comes; print the UI's address once all is ready.
+
+    Raise BackupError where the server or the worker ends by itself.
+    """
+    environment = server_environment(settings_path, host=host, port=port)
+    logs = state_subdirectory("prefect")
+    with start_background(
+        [_prefect(), "server", "start", "--host", host, "--port", str(port)],
+        environment=environment,
+        log=logs / "server.log",
+    ) as server:
+        _wait_for_health(f"http://{host}:{port}/api/health", server)
+        deploy(settings, environment)
+        with start_background(
+            [_prefect(), "worker", "start", "--pool", POOL], environment=environment, log=logs / "worker.log"
+        ) as worker:
+            print(f"ready: http://{host}:{port} (logs in {logs})", flush=True)
+            while server.is_running() and worker.is_running():
+                time.sleep(0.5)
+            name = "server" if not server.is_running() else "worker"
+            raise BackupError(f"Prefect's {name} ended by itself", hint=f"see {logs / name}.log")
+
+
+def _wait_for_health(url: str, server: Background) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        if not server.is_running():
+            raise BackupError("Prefect's server did not start", hint=f"see {server.log}; is the port taken?")
+        time.sleep(0.2)
+    raise BackupError(f"Prefect's server does not answer at {url} after {START_SECONDS:g} s", hint=f"see {server.log}")
+
+
+def _prefect() -> str:
+    return str(Path(sys.executable).with_name("prefect"))

@@ -1,0 +1,208 @@
+"""Killed, starved and stopped: nothing incomplete under a final name, nothing left down, and the next run is green."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cli import Operator
+from tests.content import content
+from tests.stack.stack import Stack, create_stack
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+
+KILLS = int(os.environ.get("MAILARCHIVER_KILLS", "4"))
+
+
+@pytest.fixture(scope="module")
+def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = create_stack(tmp_path_factory.mktemp("bad days") / "stack", megabytes=30)
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def operator(stack: Stack, tmp_path: Path) -> Operator:
+    return Operator(stack.directory, tmp_path / "backups")
+
+
+def final_names(repository: Path) -> list[str]:
+    return (
+        sorted(path.name for path in repository.glob("*.tar.*") if path.suffix in (".gz", ".zst"))
+        if repository.exists()
+        else []
+    )
+
+
+def dumps_running(stack: Stack) -> str:
+    """List the backends of our dumps, and pg_dump processes, that are still there."""
+    backends = stack.psql(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'mailarchiver-backup%%' AND state = 'active'"
+    )[0][0]
+    processes = subprocess.run(
+        ["docker", "top", stack.container("postgres").id], capture_output=True, text=True, check=True
+    ).stdout
+    return f"{backends} backends" if backends else ("pg_dump" if "pg_dump" in processes else "")
+
+
+def wait_until_no_dump(stack: Stack) -> None:
+    deadline = time.monotonic() + 20
+    while (left := dumps_running(stack)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+def how_long(operator: Operator, *words: str) -> float:
+    begun = time.monotonic()
+    operator.must(*words)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("method", ["hot", "complete", "online"])
+def test_a_killed_backup_leaves_nothing_but_a_running_stack(
+    stack: Stack, operator: Operator, method: str, how: signal.Signals
+) -> None:
+    """P1, P2, P15: what ran runs again within a minute; a final name means complete; the next run clears up."""
+    usual = how_long(operator, "backup", method)
+    running = {service: state for service, (_, state, _) in stack.states().items()}
+    for _ in range(KILLS):
+        known = final_names(operator.repository)
+        process = operator.start("backup", method)
+        time.sleep(random.uniform(0.2, usual))
+        process.send_signal(how)
+        process.wait(60)
+
+        deadline = time.monotonic() + 60
+        while {
+            service: state for service, (_, state, _) in stack.states().items()
+        } != running and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert {service: state for service, (_, state, _) in stack.states().items()} == running
+        stack.wait_app()
+        wait_until_no_dump(stack)
+        for name in set(final_names(operator.repository)) - set(known):
+            assert operator.run("check", str(operator.repository / name)).code == 0
+
+    operator.must("backup", method)
+    assert [
+        path.name for path in operator.repository.iterdir() if ".partial" in path.name or path.name.startswith(".")
+    ] == []
+
+
+@pytest.mark.parametrize("method", ["hot", "complete"])
+def test_a_killed_restore_leaves_the_old_or_the_new(stack: Stack, operator: Operator, method: str) -> None:
+    """P3: killed anywhere, the data is the old or the new, never a mixture, and one command brings the application up."""
+    operator.must("backup", method)
+    new = content(stack)
+    stack.psql('UPDATE mail_archiver."ArchivedEmails" SET "Subject" = \'edited\' WHERE "Id" % 3 = 0')
+    old = content(stack)
+    usual = how_long(operator, "restore", "latest", "--yes", "--no-quarantine")
+    operator.must("rollback", "--yes")
+    operator.must("commit", "--yes")
+    assert content(stack) == old
+    outcomes = set()
+    for _ in range(KILLS):
+        process = operator.start("restore", "latest", "--yes", "--no-quarantine")
+        time.sleep(random.uniform(0.4, usual * 1.1))
+        process.kill()
+        process.wait(60)
+
+        assert operator.run("recover").code == 0
+        stack.wait_postgres()
+        stack.wait_app()
+        found = content(stack)
+        assert found in (old, new)
+        outcomes.add(found == new)
+        if found == new:
+            operator.must("rollback", "--yes")
+        operator.must("commit", "--yes")
+        assert content(stack) == old
+        assert [
+            name for (name,) in stack.psql("SELECT datname FROM pg_database WHERE datname LIKE '%%restored%%'")
+        ] == []
+        assert [path.name for path in stack.directory.iterdir() if ".restored-" in path.name] == []
+    assert outcomes
+
+
+def test_pg_dump_killed_and_postgres_stopped_midway(stack: Stack, operator: Operator) -> None:
+    """P6: a dump that does not prove its success is none."""
+    for break_it in (
+        "pkill -KILL -x pg_dump || for p in /proc/[0-9]*; do grep -q pg_dump $p/comm 2>/dev/null && kill -9 ${p#/proc/}; done; true",
+    ):
+        process = subprocess.Popen(
+            operator.command("backup", "hot"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 20
+        while (
+            "pg_dump"
+            not in subprocess.run(
+                ["docker", "top", stack.container("postgres").id], capture_output=True, text=True, check=True
+            ).stdout
+        ):
+            assert time.monotonic() < deadline
+        subprocess.run(["docker", "exec", stack.container("postgres").id, "bash", "-c", break_it], check=True)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 1, out
+        assert "pg_dump" in err
+    process = operator.start("backup", "hot")
+    time.sleep(0.8)
+    stack.compose("kill", "postgres")
+    assert process.wait(120) == 1
+    stack.compose("start")
+    stack.wait_app()
+
+    assert final_names(operator.repository) == []
+    operator.must("backup", "hot")
+    wait_until_no_dump(stack)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts small file systems: needs root")
+def test_a_full_disk_hurts_nobody(stack: Stack, tmp_path: Path) -> None:
+    """P14: a repository without room is refused before anything starts; one that fills up midway leaves nothing behind."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)], check=True)
+    try:
+        operator = Operator(stack.directory, place / "backups")
+        operator.must("backup", "hot")
+        needed = sum(path.stat().st_size for path in operator.repository.iterdir())
+        states = stack.states()
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            ballast = place / "ballast"
+            free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+            # First as much as makes the estimate refuse; then behind its back, while the dump runs.
+            ballast.write_bytes(bytes(max(0, free - int(needed * share))))
+            answer = operator.run("backup", "hot")
+            assert answer.code == 1
+            assert "free" in answer.stderr
+            ballast.unlink()
+            process = operator.start("backup", "complete")
+            time.sleep(0.5)
+            free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+            with suppress(OSError):  # the backup was quicker: then the disk is full all the same
+                ballast.write_bytes(bytes(max(0, free - int(needed * share) - 4096)))
+            process.wait(60)
+            ballast.unlink(missing_ok=True)
+            stack.wait_app()
+            for name in final_names(operator.repository):
+                assert operator.run("check", str(operator.repository / name)).code == 0
+            for path in operator.repository.glob("*"):
+                if len(final_names(operator.repository)) > 1 and path.name.startswith(
+                    final_names(operator.repository)[-1].split(".")[0]
+                ):
+                    path.unlink()
+        assert {service: state for service, (_, state, _) in stack.states().items()} == {
+            service: state for service, (_, state, _) in states.items()
+        }
+        operator.must("backup", "hot")
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)

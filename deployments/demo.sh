@@ -33,7 +33,23 @@ say() { printf '\n== %s\n' "$*"; }
 tests/stack/machine.sh
 python=.venv/bin/python program=.venv/bin/mailarchiver-backup
 
+serve_pid=$directory/.serve.pid serve_log=$directory/.serve.log settings=$directory/.settings.yaml
+# The demo keeps its journals and Prefect's database to itself.
+export MAILARCHIVER_BACKUP_STATE=$directory/.state
+
+end_serve() {
+  local pid
+  pid=$(cat "$serve_pid" 2>/dev/null) || return 0
+  # The number may belong to another program by now.
+  if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "mailarchiver-backup serve"; then
+    kill "$pid"
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
+  fi
+  rm -f "$serve_pid"
+}
+
 if [ "$action" = down ]; then
+  end_serve
   exec "$python" -m tests.stack.stack down "$directory"
 fi
 
@@ -46,7 +62,23 @@ say "A hot backup: the application keeps running"
 say "The same backup, restored on an isolated staging stack and compared with what it was taken from"
 "$program" verify latest --directory "$directory" --repository "$directory/backups"
 
-# The Prefect server with the deployments comes here once it is served from one command.
+say "Prefect: server, deployments and a worker"
+end_serve
+port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+(umask 077 && cat >"$settings" <<END
+installations:
+  demo:
+    directory: "$directory"
+    repository: "$directory/backups"
+END
+)
+setsid --fork "$program" serve --settings "$settings" --port "$port" </dev/null >"$serve_log" 2>&1
+for _ in $(seq 240); do
+  pid=$(pgrep -f "mailarchiver-backup serve --settings $settings --port $port" | head -n 1) && echo "$pid" >"$serve_pid"
+  if grep -q '^ready: ' "$serve_log"; then break; fi
+  sleep 0.5
+done
+grep '^ready: ' "$serve_log" || { cat "$serve_log" >&2; exit 1; }
 
 say "Done"
 ls -l "$directory/backups"
@@ -57,5 +89,6 @@ from pathlib import Path
 from tests.stack.stack import open_stack
 print(open_stack(Path(sys.argv[1])).app_url)" "$directory")
 Its backups: $directory/backups
+Prefect's UI, with every flow as a deployment: http://127.0.0.1:$port
 Take it all away again: deployments/demo.sh --down $directory
 END

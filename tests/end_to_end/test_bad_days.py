@@ -123,7 +123,8 @@ def test_a_killed_restore_leaves_the_old_or_the_new(stack: Stack, operator: Oper
         assert found in (old, new)
         outcomes.add(found == new)
         if found == new:
-            operator.must("rollback", "--yes")
+            answer = operator.run("rollback", "--yes")
+            assert answer.code == 0, f"{answer.value} {sorted(path.name for path in stack.directory.iterdir())}"
         operator.must("commit", "--yes")
         assert content(stack) == old
         assert [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.adapters.diagnosis import Problem, problems
-
 from tasks.adapters.files import free_space
 from tasks.adapters.locks import lock_holder
 from tasks.core.installation import Installation

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -59,17 +59,19 @@ def check_archive(path: Path, *, limits: Limits | None = None) -> CheckedArchive
     Raise ArchiveDamaged where a byte is not what was sealed or the end is missing, Refused for what no archive of ours or the guide's
     holds (links, devices, paths that lead out, several tops), UsageError where there is no such file.
     """
-    with _opened(path) as (descriptor, archive_format, identity):
+    with _opened(path) as (descriptor, archive_format, identity), ExitStack() as stack:
         source = HashingReader(descriptor)
+        chunks = stack.enter_context(closing(_bounded(source, archive_format, limits or Limits())))
         members: list[Member] = []
         names: set[str] = set()
         tops: set[str] = set()
+        parents: set[str] = set()
         manifest_text: bytes | None = None
-        stream = TarStream(_bounded(source, archive_format, limits or Limits()), limits or Limits())
+        stream = TarStream(chunks, limits or Limits())
         for entry in stream.entries():
             top, _, name = entry.name.partition("/")
             tops.add(top)
-            _refuse_odd_structure(entry, tops, names)
+            _refuse_odd_structure(entry, tops, names, parents)
             if entry.is_directory:
                 continue
             names.add(entry.name)
@@ -221,20 +223,23 @@ def _entries(archive: CheckedArchive) -> Iterator[TarStream]:
             raise ArchiveDamaged(
                 f"{archive.path.name} was replaced or changed since it was checked", hint="check it again"
             )
-        yield TarStream(read_ahead(decompressed(HashingReader(descriptor), archive_format)), Limits())
+        # Closed before the descriptor is: the thread that reads ahead must not meet another file under its number.
+        with closing(read_ahead(decompressed(HashingReader(descriptor), archive_format))) as chunks:
+            yield TarStream(chunks, Limits())
 
 
-def _bounded(source: HashingReader, archive_format: Format, limits: Limits) -> Iterator[bytes]:
+def _bounded(source: HashingReader, archive_format: Format, limits: Limits) -> Generator[bytes, None, None]:
     """Give the decompressed stream, unless it grows beyond all proportion: then it is a bomb."""
     total = 0
-    for chunk in read_ahead(decompressed(source, archive_format)):
-        total += len(chunk)
-        if total > limits.total_bytes or total > (source.count + (1 << 20)) * limits.ratio:
-            raise Refused(f"the archive unpacks to more than {total:,} bytes from {source.count:,}")
-        yield chunk
+    with closing(read_ahead(decompressed(source, archive_format))) as chunks:
+        for chunk in chunks:
+            total += len(chunk)
+            if total > limits.total_bytes or total > (source.count + (1 << 20)) * limits.ratio:
+                raise Refused(f"the archive unpacks to more than {total:,} bytes from {source.count:,}")
+            yield chunk
 
 
-def _refuse_odd_structure(entry: TarEntry, tops: set[str], names: set[str]) -> None:
+def _refuse_odd_structure(entry: TarEntry, tops: set[str], names: set[str], parents: set[str]) -> None:
     if len(tops) > 1:
         raise Refused(f"the archive has more than one top directory: {', '.join(sorted(tops))}")
     if "/" not in entry.name and not entry.is_directory:
@@ -242,9 +247,11 @@ def _refuse_odd_structure(entry: TarEntry, tops: set[str], names: set[str]) -> N
     if entry.name in names:
         raise Refused(f"the archive holds {entry.name!r} twice")
     parts = entry.name.split("/")
-    for length in range(1, len(parts)):
-        if "/".join(parts[:length]) in names:
-            raise Refused(f"the archive holds {'/'.join(parts[:length])!r} both as a file and as a directory")
+    above = {"/".join(parts[:length]) for length in range(1, len(parts))}
+    parents |= above | ({entry.name} if entry.is_directory else set())
+    both = sorted(above & names) or ([entry.name] if not entry.is_directory and entry.name in parents else [])
+    if both:
+        raise Refused(f"the archive holds {both[0]!r} both as a file and as a directory")
 
 
 def _compare(

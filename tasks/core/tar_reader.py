@@ -83,7 +83,7 @@ class TarStream:
                 self._text(size, _PAX_LIMIT_BYTES)
                 continue
             raw_name = pax.get("path") or long_name or _name(block)
-            size = int(pax["size"]) if pax.get("size", "").isdecimal() else size
+            size = _pax_size(pax["size"]) if "size" in pax else size
             long_name, pax = None, {}
             if flag not in (b"0", b"\0", b"5", b"7"):
                 raise Refused(
@@ -191,13 +191,9 @@ def _number(field: bytes) -> int:
     text = field.split(b"\0")[0].strip()
     if not text:
         return 0
-    try:
-        value = int(text, 8)
-    except ValueError as error:
-        raise ArchiveDamaged(f"a header in the archive is damaged: {field!r} is no number") from error
-    if value < 0:
-        raise ArchiveDamaged("a header in the archive is damaged: a number is negative")
-    return value
+    if text.strip(b"01234567"):  # int() would also take signs and underscores
+        raise ArchiveDamaged(f"a header in the archive is damaged: {field!r} is no number")
+    return int(text, 8)
 
 
 def _pax_records(text: str) -> dict[str, str]:
@@ -205,7 +201,7 @@ def _pax_records(text: str) -> dict[str, str]:
     raw = text.encode()
     while raw:
         length, _, _ = raw.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(raw):
+        if not length.isdigit() or len(length) > 9 or not 0 < int(length) <= len(raw):
             raise ArchiveDamaged("an extended header in the archive is damaged")
         record = raw[len(length) + 1 : int(length) - 1]
         key, _, value = record.partition(b"=")
@@ -214,9 +210,18 @@ def _pax_records(text: str) -> dict[str, str]:
                 "the archive holds a sparse file: only files and directories are taken",
                 hint="make it without tar's --sparse",
             )
-        records[key.decode()] = value.decode()
+        try:
+            records[key.decode()] = value.decode()
+        except UnicodeDecodeError as error:
+            raise ArchiveDamaged("an extended header in the archive is damaged: it is not UTF-8") from error
         raw = raw[int(length) :]
     return records
+
+
+def _pax_size(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise ArchiveDamaged(f"an extended header in the archive is damaged: {_shown(text)} is no size")
+    return int(text)
 
 
 def _shown(name: str) -> str:

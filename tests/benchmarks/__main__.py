@@ -1,0 +1,143 @@
+"""Run the guide's commands and ours side by side on one seeded stack, and print how they compare.
+
+    python -m tests.benchmarks --megabytes 1500 [--output FILE]
+
+Its own command: the test suite does not run it. Needs root (the guide's `cp` of the data directory does) and an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.measure import Measured, measure
+from tests.cli import PROGRAM
+from tests.end_to_end.test_guide_archives import DUMP_RESTORE, FULL_RESTORE, METHOD_1, METHOD_2
+from tests.stack.images import ensure_images
+from tests.stack.stack import Stack, create_stack
+
+# What is compared with what: (ours, the guide's, figure, the most it may be of the guide's).
+TARGETS = [
+    ("hot, guide format", "Method 2", "seconds", 0.25),
+    ("hot, fast format", "Method 2", "seconds", 0.15),
+    ("restore from dump", "guide: restore from SQL dump", "seconds", 0.35),
+    ("restore from dump", "guide: restore from SQL dump", "downtime_seconds", 0.15),
+    ("complete", "Method 1", "downtime_seconds", 0.1),
+    ("complete", "Method 1", "seconds", 0.3),
+    ("online", "Method 1", "seconds", 0.12),
+    ("full restore", "guide: full restore", "seconds", 0.3),
+    ("full restore", "guide: full restore", "downtime_seconds", 0.2),
+]
+MEMORY_LIMIT_MB = 300
+EXTRA_DISK_MB = 100
+
+
+def main() -> None:
+    """Seed, measure, print."""
+    parser = argparse.ArgumentParser(description="Compare our flows with the guide's commands on one stack.")
+    parser.add_argument("--megabytes", type=float, default=1500)
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    ensure_images()
+    place = Path(tempfile.mkdtemp(prefix="mailarchiver-backup-benchmark-"))
+    stack = create_stack(place / "stack", megabytes=options.megabytes, health_interval="10s")
+    try:
+        found = {each.name: each for each in _measure_all(stack)}
+    finally:
+        stack.destroy()
+        shutil.rmtree(place, ignore_errors=True)
+    _print(found)
+    if options.output:
+        options.output.write_text(json.dumps([asdict(each) for each in found.values()], indent=1))
+
+
+def _measure_all(stack: Stack) -> list[Measured]:
+    ours, theirs = stack.directory / "ours", stack.directory / "backups"
+
+    def run_ours(name: str, *words: str) -> Measured:
+        command = [PROGRAM, *words, "--directory", str(stack.directory), "--repository", str(ours), "--json"]
+        measured = measure(name, command, directory=stack.directory, url=stack.app_url, result=lambda: _newest(ours))
+        stack.wait_app()
+        return measured
+
+    def run_theirs(name: str, script: str, backup: Path | None = None) -> Measured:
+        command = ["bash", "-e", "-c", script]
+        measured = measure(
+            name,
+            command,
+            directory=stack.directory,
+            url=stack.app_url,
+            environment={"BACKUP_FILE": str(backup or "")},
+            result=lambda: _newest(theirs),
+        )
+        stack.wait_app()
+        return measured
+
+    found = [run_theirs("Method 2", METHOD_2)]
+    dump = _newest(theirs)
+    found += [run_ours("hot, guide format", "backup", "hot", "--format", "guide")]
+    found += [run_theirs("guide: restore from SQL dump", DUMP_RESTORE, dump)]
+    found += [run_ours("restore from dump", "restore", "latest", "--yes")]
+    _run_quietly(run_ours, "commit")
+    found += [run_ours("hot, fast format", "backup", "hot", "--format", "fast")]
+    shutil.rmtree(theirs)
+    shutil.rmtree(ours)
+    found += [run_theirs("Method 1", METHOD_1)]
+    complete = _newest(theirs)
+    found += [run_ours("complete", "backup", "complete"), run_ours("online", "backup", "online")]
+    found += [run_theirs("guide: full restore", FULL_RESTORE, complete)]
+    found += [run_ours("full restore", "restore", "latest", "--yes")]
+    return found
+
+
+def _run_quietly(run: object, word: str) -> None:
+    assert callable(run)
+    run(word, word, "--yes")
+
+
+def _newest(directory: Path) -> Path | None:
+    archives = sorted(path for path in directory.glob("*.tar.*")) if directory.exists() else []
+    return archives[-1] if archives else None
+
+
+def _print(found: dict[str, Measured]) -> None:
+    console = Console()
+    table = Table("command", "wall s", "down s", "extra disk MB", "result MB", "memory MB", title="Figures")
+    for each in found.values():
+        table.add_row(
+            each.name,
+            f"{each.seconds:.1f}",
+            f"{each.downtime_seconds:.2f}",
+            f"{each.extra_disk_mb:.0f}",
+            f"{each.result_mb:.0f}",
+            f"{each.memory_mb:.0f}",
+        )
+    console.print(table)
+    ratios = Table("ours", "the guide's", "figure", "ratio", "at most", "", title="Ratios")
+    for ours, theirs, figure, most in TARGETS:
+        base = getattr(found[theirs], figure)
+        ratio = getattr(found[ours], figure) / base if base else float("inf")
+        ratios.add_row(
+            ours,
+            theirs,
+            figure.replace("_seconds", "").replace("seconds", "wall"),
+            f"{ratio:.3f}",
+            f"{most:g}",
+            "met" if ratio <= most else "NOT MET",
+        )
+    console.print(ratios)
+    for name in ("hot, guide format", "hot, fast format", "complete", "online"):
+        each = found[name]
+        disk, memory = each.extra_disk_mb <= each.result_mb + EXTRA_DISK_MB, each.memory_mb < MEMORY_LIMIT_MB
+        console.print(f"{name}: extra disk {'met' if disk else 'NOT MET'}, memory {'met' if memory else 'NOT MET'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -184,6 +184,7 @@ def _fifo(installation: Installation) -> Iterator[_Fifo | None]:
     if directory is None:
         yield None
         return
+    _release_left_fifos(directory)
     name = f"mailarchiver-backup-{uuid.uuid4().hex}.fifo"
     try:
         try:
@@ -210,6 +211,19 @@ def _fifo(installation: Installation) -> Iterator[_Fifo | None]:
                 os.unlink(name, dir_fd=directory)
     finally:
         os.close(directory)
+
+
+def _release_left_fifos(directory: int) -> None:
+    """Remove the FIFOs of killed runs; a pg_dump that waits for its reader to this day finds one that is gone, and ends.
+
+    The installation's lock sees to it that no living run dumps in this container.
+    """
+    for name in os.listdir(directory):
+        if name.startswith("mailarchiver-backup-") and name.endswith(".fifo"):
+            with suppress(OSError):
+                descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory)
+                os.unlink(name, dir_fd=directory)
+                os.close(descriptor)
 
 
 def _shared_memory(installation: Installation) -> int | None:

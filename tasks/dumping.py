@@ -108,6 +108,11 @@ def refuse_what_no_dump_can_carry(opened: Session, installation: Installation) -
 @contextmanager
 def _snapshot_session(server: Server, database: str) -> Iterator[Session]:
     """Open a session inside a read-only transaction that sees one moment, and may be idle while pg_dump works in its snapshot."""
-    with session(server, database, purpose="snapshot", settings={"idle_in_transaction_session_timeout": "0"}) as opened:
+    with session(
+        server,
+        database,
+        purpose="snapshot",
+        settings={"idle_in_transaction_session_timeout": "0", "lock_timeout": "60s"},
+    ) as opened:
         opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield opened

@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.adapters.files import free_space
 from tasks.adapters.postgres import server_of, session
 from tasks.core.copy_plan import CopyPlan, CopyWay, plan_copy
+from tasks.core.errors import BackupError
 from tasks.core.installation import Installation
 from tasks.core.space import MARGIN_BYTES, Need, dump_archive_bytes, require_room
 from tasks.step import step
@@ -20,12 +21,20 @@ WAL_BYTES = 64 << 20
 @step(name="require room")
 def require_room_for_dump(installation: Installation, repository: Path, minimum_free_bytes: int) -> int:
     """Raise Refused unless the repository has room for a dump of the database as it is now; return the bytes it may need."""
-    with server_of(installation) as server, session(server, installation.database.name, purpose="look") as opened:
-        table_bytes = int(
-            opened.value(
-                "SELECT coalesce(sum(pg_table_size(oid)), 0) FROM pg_class WHERE relkind IN ('r', 'm') AND relpersistence <> 't'"
+    with (
+        server_of(installation) as server,
+        session(server, installation.database.name, purpose="look", settings={"lock_timeout": "2s"}) as opened,
+    ):
+        try:
+            table_bytes = int(
+                opened.value(
+                    "SELECT coalesce(sum(pg_table_size(oid)), 0) FROM pg_class WHERE relkind IN ('r', 'm') AND relpersistence <> 't'"
+                )
             )
-        )
+        except (
+            BackupError
+        ):  # a table is locked: the whole database with its indexes is an upper bound that asks for no lock
+            table_bytes = int(opened.value("SELECT pg_database_size(current_database())"))
     files = sum(file.path.stat().st_size for file in installation.config_files if file.path.exists())
     need = Need("the archive", str(repository), dump_archive_bytes(table_bytes, files))
     free_bytes, free_inodes = free_space(repository)

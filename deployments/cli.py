@@ -10,8 +10,9 @@ import typer
 from deployments.cli_options import Call, answering, catch_signals, command, confirmed
 from tasks.core.copy_plan import CopyWay
 from tasks.core.errors import UsageError
-from tasks.core.manifest import Format, Record
-from tasks.core.report_texts import backup_report, duration_text, size_text, verification_report
+from tasks.core.manifest import Format, Method, Record
+from tasks.core.report_texts import backup_report, retention_report, verification_report
+from tasks.core.units import duration_text, size_text
 
 app = typer.Typer(
     name="mailarchiver-backup", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -56,6 +57,33 @@ def backup_online(call: Call) -> None:
     from flows.online_backup import online_backup
 
     _answer_backup(call, online_backup.fn(call.the_work.id))
+
+
+@backup_app.command("auto")
+@command
+def backup_auto(
+    call: Call,
+    method: Annotated[Method | None, typer.Option(help="hot, online or complete; the setting if left out.")] = None,
+) -> None:
+    """Back up, verify when that is due, apply retention, report and raise alarms (the guide's Method 3)."""
+    from flows.automated_backup import automated_backup
+
+    night = automated_backup.fn(call.the_work.id, method)
+    verified, pruned = night.verified, night.pruned
+    told = {
+        **_backup_told(call, night.record),
+        "verdict": verified.verification.verdict if verified else None,
+        "removed": list(pruned.plan.removed) if pruned else [],
+        "paused": list(pruned.plan.paused) if pruned else [],
+        "report": str(night.standing.page) if night.standing.page else None,
+        "troubles": [{"kind": each.kind, "text": each.text} for each in night.standing.status.troubles],
+    }
+    parts = [backup_report(night.record)]
+    if verified:
+        parts.append(verification_report(verified.archive, verified.verification))
+    if pruned:
+        parts.append(retention_report(call.the_work.id, pruned.plan))
+    call.answer(told, "\n".join([*parts, str(night.standing.status)]))
 
 
 @app.command("restore")
@@ -182,6 +210,52 @@ def list_backups(call: Call) -> None:
     call.answer(told, "\n".join(lines) or f"no backups in {call.the_work.repository}")
 
 
+@app.command("prune")
+@command
+def prune(
+    call: Call,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would stay and go, and why.")] = False,
+    accept_shrink: Annotated[
+        bool,
+        typer.Option("--accept-shrink", help="What the newest backup lost was meant to go: measure by it from now on."),
+    ] = False,
+) -> None:
+    """Remove the backups that no rule of the retention keeps; never the last good ones, and nothing while something is odd."""
+    from flows.prune import prune as flow
+
+    done = flow.fn(call.the_work.id, dry_run, accept_shrink)
+    decisions = [{"name": each.name, "keep": each.keep, "reasons": list(each.reasons)} for each in done.plan.decisions]
+    told = {
+        "removed": [] if dry_run else list(done.plan.removed), "would_remove": list(done.plan.removed) if dry_run else [],
+        "freed_bytes": done.freed_bytes, "paused": list(done.plan.paused), "accepted": done.accepted, "backups": decisions,
+    }  # fmt: skip
+    call.answer(told, retention_report(call.the_work.id, done.plan))
+
+
+@app.command("status")
+@command
+def status(
+    call: Call,
+    alarm: Annotated[
+        bool, typer.Option("--alarm", help="Tell what is wrong to whom the settings name; for timers.")
+    ] = False,
+) -> None:
+    """Say how the backups stand: the newest, the newest proven, what a bad day would cost, and what is wrong. Writes the report and metrics."""
+    from flows.watch import watch
+
+    standing = watch.fn(call.the_work.id, alarm)
+    found = standing.status
+    told = {
+        "installation": found.installation, "backups": found.backups, "newest": found.newest.file if found.newest else None,
+        "newest_verified": found.newest_verified.file if found.newest_verified else None, "rto_seconds": found.rto_seconds,
+        "rpo_seconds": found.rpo_seconds, "free_bytes": found.free_bytes, "report": str(standing.page) if standing.page else None,
+        "troubles": [{"kind": each.kind, "text": each.text} for each in found.troubles],
+    }  # fmt: skip
+    call.answer(told, str(found))
+    if found.troubles:
+        raise typer.Exit(1)
+
+
 @app.command("recover")
 @command
 def recover(call: Call) -> None:
@@ -256,12 +330,15 @@ def deploy(
 
 
 def _answer_backup(call: Call, record: Record) -> None:
+    call.answer(_backup_told(call, record), backup_report(record))
+
+
+def _backup_told(call: Call, record: Record) -> dict[str, Any]:
     manifest = record.manifest
-    told = {
+    return {
         "archive": str(call.the_work.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,
         "bytes": record.bytes, "sha256": record.sha256, "seconds": record.seconds, "downtime_seconds": manifest.downtime_seconds,
     }  # fmt: skip
-    call.answer(told, backup_report(record))
 
 
 def _answer_restore(call: Call, restored: Any) -> None:

@@ -50,5 +50,5 @@ def complete_backup(installation: str = "main", way: CopyWay | None = None) -> R
             )  # fmt: skip
         require_answer(stack)
 
-    report_backup(record)
+    report_backup(work, record)
     return record

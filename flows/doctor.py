@@ -8,7 +8,7 @@ from tasks.adapters.diagnosis import Problem, problems
 from tasks.adapters.files import free_space
 from tasks.adapters.locks import lock_holder
 from tasks.core.installation import Installation
-from tasks.core.report_texts import size_text
+from tasks.core.units import size_text
 from tasks.installations import discover
 from tasks.work import Work
 

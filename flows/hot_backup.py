@@ -40,5 +40,5 @@ def hot_backup(installation: str = "main", format: Format | None = None) -> Reco
                 stack, archive, method="hot", at=dumped.at, facts=dumped.facts, census=dumped.census, begun=begun
             )
 
-    report_backup(record)
+    report_backup(work, record)
     return record

@@ -37,5 +37,5 @@ def online_backup(installation: str = "main") -> Record:
             copy_configuration(stack, archive)
             record = seal_backup(stack, archive, method="online", at=at, facts=plan.facts, census=None, begun=begun)
 
-    report_backup(record)
+    report_backup(work, record)
     return record

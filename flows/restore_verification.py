@@ -11,9 +11,10 @@ from tasks.checking import check_backup
 from tasks.configuration import work_of
 from tasks.core.errors import BackupError
 from tasks.installations import read_installation
+from tasks.remembering import remembered
 from tasks.reports import report_verification
 from tasks.staging import staging_installation
-from tasks.verifying import Verified, conclude, conclude_failure, drill_restore, record_verdict
+from tasks.verifying import Verified, choose_backup, conclude, conclude_failure, drill_restore, record_verdict
 
 
 @flow(name="restore-verification", flow_run_name="verification of {backup} of {installation}")
@@ -24,20 +25,21 @@ def restore_verification(installation: str = "main", backup: str = "latest") -> 
 
     Args:
         installation: Which installation, by its id in the settings file.
-        backup: A backup's name, or "latest".
+        backup: A backup's name, "latest", or "stalest" (the one verified longest ago).
     """
     begun, now = time.monotonic(), datetime.now(UTC)
     work = work_of(installation)
-    production = read_installation(work)
+    with remembered(work, "verification"):
+        production = read_installation(work)
+        chosen = choose_backup(work, backup)
+        try:
+            archive = check_backup(work.repository, chosen)
+            with staging_installation(production, archive, work.staging_limits) as staging:
+                drill = drill_restore(staging, archive, work.dump_limits, now=now)
+            verified = conclude(archive, drill, now=now, begun=begun)
+        except BackupError as error:
+            verified = conclude_failure(work.repository, chosen, error, now=now, begun=begun)
+        record_verdict(verified)
 
-    try:
-        archive = check_backup(work.repository, backup)
-        with staging_installation(production, archive, work.staging_limits) as staging:
-            drill = drill_restore(staging, archive, work.dump_limits, now=now)
-        verified = conclude(archive, drill, now=now, begun=begun)
-    except BackupError as error:
-        verified = conclude_failure(work.repository, backup, error, now=now, begun=begun)
-
-    record_verdict(verified)
-    report_verification(installation, verified)
+    report_verification(work, verified)
     return verified

@@ -13,6 +13,7 @@ from tasks.core.errors import UsageError
 from tasks.core.limits import DumpLimits, StagingLimits
 from tasks.core.settings import InstallationSettings
 from tasks.recovery import recover
+from tasks.remembering import remembered, tell_recoveries
 from tasks.work import Work
 
 _given: ContextVar[Mapping[str, Work] | None] = ContextVar("works", default=None)
@@ -54,6 +55,14 @@ def work_from(installation_id: str, settings: InstallationSettings) -> Work:
             lock_wait_seconds=settings.timeouts.lock_wait_seconds, total_seconds=settings.timeouts.dump_seconds
         ),
         staging_limits=StagingLimits(memory_bytes=settings.staging.memory_bytes),
+        method=settings.method,
+        defer_seconds=settings.timeouts.defer_seconds,
+        retention=settings.retention,
+        verification=settings.verification,
+        alarms=settings.alarms,
+        notifications=settings.notifications,
+        log_file=settings.log_file,
+        metrics_directory=settings.metrics_directory,
     )
 
 
@@ -61,7 +70,7 @@ def work_from(installation_id: str, settings: InstallationSettings) -> Work:
 def exclusive_work(installation_id: str, purpose: str, *, confirmed: str | None = None) -> Iterator[Work]:
     """Give the work with its installation locked, and everything settled that dead runs had left.
 
-    Where `confirmed` is given it must be the installation's id, typed by whoever wants its data replaced. Raise Busy, touching nothing, where another
+    How the run ends is remembered, and told to whom the settings name when it fails. Where `confirmed` is given it must be the installation's id, typed by whoever wants its data replaced. Raise Busy, touching nothing, where another
     run holds the lock.
     """
     work = work_of(installation_id)
@@ -70,7 +79,7 @@ def exclusive_work(installation_id: str, purpose: str, *, confirmed: str | None 
             f"this {purpose} replaces the data of {installation_id!r} and was not confirmed (confirm={confirmed!r})",
             hint=f"give confirm={installation_id!r}",
         )
-    with installation_lock(work.directory, purpose):
-        recover(work.directory)
+    with remembered(work, purpose), installation_lock(work.directory, purpose):
+        tell_recoveries(work, recover(work.directory))
         reclaim_partials(work.repository)
         yield work

@@ -9,7 +9,7 @@ from typing import Literal
 from tasks.adapters.repository import find_backup, read_record
 from tasks.checking import check_backup
 from tasks.core.names import time_in_name
-from tasks.core.report_texts import duration_text, size_text
+from tasks.core.units import duration_text, size_text
 from tasks.step import step
 from tasks.work import Work
 

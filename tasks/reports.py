@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
+from tasks.adapters.repository import list_backups
+from tasks.core.due import verification_due
 from tasks.core.errors import BackupError
 from tasks.core.manifest import Record
-from tasks.core.report_texts import backup_report, duration_text, table, verification_report
+from tasks.core.report_texts import backup_report, retention_report, standing_report, table, verification_report
+from tasks.core.retention import RetentionPlan
+from tasks.core.units import duration_text
+from tasks.pruning import own_records
 from tasks.restoring import Restored
+from tasks.standing import Standing, lines_of, raise_alarms, write_standing
 from tasks.step import in_flow_run
 from tasks.verifying import Verified
+from tasks.work import Work
 
 logger = logging.getLogger(__name__)
 
 
-def report_backup(record: Record) -> None:
-    """Show a finished backup on the run's page and announce it to automations (`mailarchiver.backup.completed`)."""
+def report_backup(work: Work, record: Record) -> None:
+    """Show a finished backup on the run's page and announce it to automations (`mailarchiver.backup.completed`).
+
+    Where the policy has it verified now, that is announced too (`mailarchiver.verification.due`), and a deployment's trigger runs it.
+    """
     manifest = record.manifest
     logger.info("Backup %s: %d bytes in %s", record.file, record.bytes, duration_text(record.seconds))
     _artifact(f"backup-{manifest.installation}", backup_report(record))
     payload = {"installation": manifest.installation, "archive": manifest.name, "bytes": record.bytes}
     _announce("mailarchiver.backup.completed", manifest.installation, payload)
+    if in_flow_run() and verification_due(own_records(work, list_backups(work.repository)), work.verification):
+        _announce("mailarchiver.verification.due", manifest.installation, payload)
 
 
-def report_verification(installation: str, verified: Verified) -> None:
-    """Show a verdict on the run's page and announce it (`mailarchiver.verification.completed`).
+def report_verification(work: Work, verified: Verified) -> None:
+    """Show a verdict on the run's page and announce it (`mailarchiver.verification.completed`); bring the standing up to date.
 
     Within a flow run, raise BackupError for a verdict that proves nothing: the run must not look green.
     """
-    archive, verification = verified.archive, verified.verification
+    installation, archive, verification = work.id, verified.archive, verified.verification
     _artifact(f"verification-{installation}", verification_report(archive, verification))
     _announce(
         "mailarchiver.verification.completed", installation, {"archive": archive, "verdict": verification.verdict}
     )
+    show_standing(work)
     if in_flow_run() and verification.verdict not in ("verified", "legacy"):
         raise BackupError(f"{archive} is {verification.verdict}: {'; '.join(verification.differences)}")
 
@@ -59,11 +75,46 @@ def report_restore(installation: str, restored: Restored) -> None:
     _announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
 
 
+def report_retention(work: Work, plan: RetentionPlan) -> None:
+    """Show on the run's page which backups stay and which go, and why."""
+    _artifact(f"retention-{work.id}", retention_report(work.id, plan))
+
+
+def show_standing(work: Work) -> Standing:
+    """Bring everything up to date that shows how the backups stand (catalogue, charts, report, metrics), and raise alarms."""
+    standing = write_standing(work, now=datetime.now(UTC))
+    if in_flow_run():
+        _artifact(f"standing-{work.id}", standing_report(standing.status))
+        _stored(
+            create_table_artifact,
+            table=list(lines_of(standing)),
+            key=_key(f"catalogue-{work.id}"),
+            description=f"Backups of {work.id}",
+        )
+        for name, drawing in zip(("sizes", "durations"), standing.charts, strict=True):
+            address = "data:image/svg+xml;base64," + base64.b64encode(drawing.encode()).decode()
+            _stored(
+                create_image_artifact,
+                image_url=address,
+                key=_key(f"{name}-{work.id}"),
+                description=f"{name.title()} of {work.id}",
+            )
+    raise_alarms(work, standing.status)
+    return standing
+
+
 def _artifact(key: str, markdown: str) -> None:
-    if not in_flow_run():
-        return
+    if in_flow_run():
+        _stored(create_markdown_artifact, markdown=markdown, key=_key(key))
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9-]", "-", name.lower())
+
+
+def _stored(create: Callable[..., object], **artifact: object) -> None:
     try:
-        create_markdown_artifact(markdown=markdown, key=re.sub(r"[^a-z0-9-]", "-", key.lower()))
+        create(**artifact)
     except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises: the work is done and must not count as failed
         logger.warning("the report could not be stored in Prefect: %s", error)
 

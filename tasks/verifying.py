@@ -14,9 +14,10 @@ from tasks.adapters import application, databases
 from tasks.adapters.archive_reader import CheckedArchive
 from tasks.adapters.databases import set_password
 from tasks.adapters.postgres import Session, server_of, session
-from tasks.adapters.repository import find_backup, write_verification
+from tasks.adapters.repository import find_backup, list_backups, write_verification
 from tasks.archives import KEYS_DIRECTORY
-from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed
+from tasks.core.due import stalest
+from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, UsageError
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Verdict, Verification
@@ -30,10 +31,12 @@ from tasks.physical import (
     prove_copy,
     verify_base_backup,
 )
+from tasks.pruning import own_records
 from tasks.replacement import Replacement
 from tasks.restoring import Restored, RestoreOptions, restore_dump, start_and_probe
 from tasks.staging import start_postgres
 from tasks.step import step
+from tasks.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,16 @@ class Verified:
     def archive(self) -> str:
         """Name of the archive's file."""
         return self.path.name
+
+
+def choose_backup(work: Work, backup: str) -> str:
+    """Turn "stalest" into the name of the backup whose verification lies longest ago; any other word stands for itself."""
+    if backup != "stalest":
+        return backup
+    found = stalest(own_records(work, list_backups(work.repository)))
+    if found is None:
+        raise UsageError(f"there is no backup of {work.id} in {work.repository}", hint="mailarchiver-backup backup hot")
+    return found.manifest.name
 
 
 def drill_restore(staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime) -> Drill:

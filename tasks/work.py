@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.core.limits import DumpLimits, StagingLimits
-from tasks.core.manifest import Format
+from tasks.core.manifest import Format, Method
+from tasks.core.settings import Alarms, Notification, Retention, Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,4 +25,12 @@ class Work:
     minimum_free_bytes: int = 0
     dump_limits: DumpLimits = field(default_factory=DumpLimits)
     staging_limits: StagingLimits = field(default_factory=StagingLimits)
+    method: Method = "hot"
+    defer_seconds: float = 3600
+    retention: Retention = field(default_factory=lambda: Retention(keep_days=30))
+    verification: Verification = field(default_factory=Verification)
+    alarms: Alarms = field(default_factory=Alarms)
+    notifications: tuple[Notification, ...] = ()
+    log_file: Path | None = None
+    metrics_directory: Path | None = None
     fresh: bool = False

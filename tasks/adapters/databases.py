@@ -270,3 +270,23 @@ def set_password(session: Session, role: str, password: str) -> None:
     session.execute("SET log_statement = 'none'")
     session.execute("SET log_min_error_statement = 'panic'")
     session.execute(f"ALTER ROLE {quoted(role)} PASSWORD {quoted_literal(password)}")
+
+
+def exclusive_work_in_progress(session: Session) -> list[str]:
+    """Name, in words, what keeps a dump from reading: held exclusive locks of whole tables, VACUUM FULL, CLUSTER, migrations.
+
+    Looks at the current database alone, and needs no lock itself.
+    """
+    rows = session.execute(
+        "SELECT a.pid, coalesce(nullif(a.application_name, ''), 'unnamed'), extract(epoch FROM now() - a.xact_start)::int,"
+        " left(regexp_replace(a.query, '\\s+', ' ', 'g'), 60), count(*)"
+        " FROM pg_locks l JOIN pg_stat_activity a USING (pid) JOIN pg_class c ON c.oid = l.relation"
+        " WHERE l.mode = 'AccessExclusiveLock' AND l.granted AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm')"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND c.relnamespace <> 'pg_toast'::regnamespace AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'"
+        " GROUP BY 1, 2, 3, 4 ORDER BY 3 DESC"
+    )
+    return [
+        f"{name} (process {pid}) holds {count} tables exclusively for {seconds or 0} s: {statement}"
+        for pid, name, seconds, statement, count in rows
+    ]

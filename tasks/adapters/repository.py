@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters.archive_reader import read_record_beside, record_path_of
-from tasks.adapters.files import write_atomically
+from tasks.adapters.files import fsync_directory, write_atomically
 from tasks.core.errors import BackupError, Refused, UsageError
 from tasks.core.manifest import Record, Verification
-from tasks.core.names import split_archive_name, time_in_name
+from tasks.core.names import REMOVING_EXTENSION, split_archive_name, time_in_name
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,54 @@ def write_verification(path: Path, verification: Verification) -> None:
         raise Refused(f"{record_path_of(path)} is the record of {record.file}, not of {path.name}")
     changed = record.model_copy(update={"verification": verification})
     write_atomically(record_path_of(path), changed.model_dump_json(indent=1).encode() + b"\n")
+
+
+def accept_content(path: Path) -> None:
+    """Note in an archive's record that its content, however little, is right. Raise Refused where it has no record of its own."""
+    record = read_record(path)
+    if record is None:
+        raise Refused(f"{path.name} has no record")
+    changed = record.model_copy(update={"content_accepted": True})
+    write_atomically(record_path_of(path), changed.model_dump_json(indent=1).encode() + b"\n")
+
+
+def remove_backup(backup: Backup) -> int:
+    """Remove an archive, then its record; return the freed bytes. A crash in between leaves what `finish_removals` takes away.
+
+    The archive loses its final name first: what has that name is complete. Raise BackupError where the file system refuses.
+    """
+    going = backup.path.with_name(backup.path.name + REMOVING_EXTENSION)
+    try:
+        backup.path.rename(going)
+        fsync_directory(going.parent)
+        going.unlink()
+        record_path_of(backup.path).unlink(missing_ok=True)
+        fsync_directory(going.parent)
+    except OSError as error:
+        raise BackupError(f"{backup.path} cannot be removed: {error.strerror}") from error
+    return backup.bytes
+
+
+def finish_removals(repository: Path, installation_id: str) -> int:
+    """Finish an installation's removals that a crash cut short; return the freed bytes. The caller holds the installation's lock.
+
+    Only a file whose own record, still beside it, says that it is this installation's goes.
+    """
+    freed = 0
+    for going in sorted(repository.glob(f"*{REMOVING_EXTENSION}")) if repository.is_dir() else []:
+        archive = going.with_name(going.name.removesuffix(REMOVING_EXTENSION))
+        if split_archive_name(archive.name) is None or going.is_symlink() or not going.is_file() or archive.exists():
+            continue
+        record = read_record(archive)
+        if (
+            record is not None
+            and record.manifest.installation == installation_id
+            and record.bytes == going.stat().st_size
+        ):
+            freed += record.bytes
+            going.unlink()
+            record_path_of(archive).unlink(missing_ok=True)
+    return freed
 
 
 def _moment_of_legacy(path: Path, name: str) -> datetime | None:

@@ -136,7 +136,8 @@ class Verification(Value):
 class Record(Value):
     """The sidecar beside an archive: the cheap way to list, and the place of the verdict.
 
-    `seconds` is how long the backup took. A verification counts only while its `archive_sha256` equals `sha256`.
+    `seconds` is how long the backup took. A verification counts only while its `archive_sha256` equals `sha256`. `content_accepted`: it holds
+    much less than the backup before it, and somebody has said that this is right.
     """
 
     file: str
@@ -145,6 +146,7 @@ class Record(Value):
     seconds: float
     manifest: Manifest
     verification: Verification | None = None
+    content_accepted: bool = False
 
     @property
     def verified(self) -> bool:

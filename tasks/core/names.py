@@ -12,6 +12,7 @@ PREFIX = "mailarchiver-backup-"
 EXTENSIONS: dict[Format, str] = {"guide": ".tar.gz", "fast": ".tar.zst"}
 RECORD_EXTENSION = ".manifest.json"
 PARTIAL_EXTENSION = ".partial"
+REMOVING_EXTENSION = ".removing"
 
 _NAME = re.compile(r"mailarchiver-backup-(\d{8}-\d{6})(?:-\d+)?")
 

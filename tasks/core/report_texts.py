@@ -5,36 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tasks.core.manifest import Record, Verification
-
-
-def size_text(count: float) -> str:
-    """Write a number of bytes as people say it.
-
-    >>> size_text(1_500_000)
-    '1.5 MB'
-    """
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration as people say it.
-
-    >>> duration_text(3700)
-    '1 h 1 min'
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = int(seconds // 60)
-    if minutes < 60:
-        return f"{minutes} min {int(seconds % 60)} s"
-    hours = minutes // 60
-    if hours < 48:
-        return f"{hours} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"
+from tasks.core.retention import RetentionPlan
+from tasks.core.status import Status
+from tasks.core.units import duration_text, size_text
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
@@ -81,6 +54,27 @@ def verification_report(name: str, verification: Verification) -> str:
         text += "\nLegacy archive, no census: it restored, and everything that can be checked without one is right.\n"
     if verification.differences:
         text += "\n## Differences\n\n" + "\n".join(f"- {line}" for line in verification.differences) + "\n"
+    return text
+
+
+def retention_report(installation: str, plan: RetentionPlan) -> str:
+    """List which backups stay and which go, each with its reasons."""
+    rows = [
+        f"| {decision.name} | {'stays' if decision.keep else '**goes**'} | {_cell('; '.join(decision.reasons))} |"
+        for decision in plan.decisions
+    ]
+    text = "\n".join([f"# Retention of {installation}\n", "| backup | | because |", "|---|---|---|", *rows, ""])
+    if plan.paused:
+        text += "\nNothing is removed now:\n\n" + "\n".join(f"- {reason}" for reason in plan.paused) + "\n"
+    return text
+
+
+def standing_report(status: Status) -> str:
+    """Describe how an installation's backups stand; the line of RTO and RPO first, then what is wrong."""
+    first, second, *troubles = str(status).splitlines()
+    text = f"# Backups of {status.installation}\n\n{first}\n\n{second}\n"
+    if troubles:
+        text += "\n## What is wrong\n\n" + "\n".join(f"- {line}" for line in troubles) + "\n"
     return text
 
 

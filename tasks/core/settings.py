@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from tasks.core.manifest import Format
+from tasks.core.manifest import Format, Method
 from tasks.core.settings_problems import places_problems, problems_in, refuse
 
 INSTALLATION_ID = r"[a-z0-9][a-z0-9_-]{0,31}"
@@ -76,6 +76,7 @@ class Retention(_Section):
     keep_weekly: Count = 0
     keep_monthly: Count = 0
     minimum_verified: Annotated[int, Field(ge=1, strict=True)] = 3
+    shrink_limit_percent: Annotated[float, Field(gt=0, lt=100)] = 20
 
     @model_validator(mode="after")
     def _keeps_something(self) -> Retention:
@@ -87,13 +88,17 @@ class Retention(_Section):
 
 
 class Schedule(_Section):
-    """When things run, as five cron fields in `timezone`; None: not by themselves."""
+    """When things run, as five cron fields in `timezone`; None: not by themselves.
 
-    backup: str | None = "0 2 * * *"
-    verification: str | None = "0 5 * * 0"
+    The defaults keep clear of Mail Archiver's own jobs at 02:00 and 02:30.
+    """
+
+    backup: str | None = "30 3 * * *"
+    complete: str | None = None
+    verification: str | None = "0 5 1 * *"
     timezone: str = "UTC"
 
-    @field_validator("backup", "verification")
+    @field_validator("backup", "complete", "verification")
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[\d*/,\-A-Za-z]+( +[\d*/,\-A-Za-z#]+){4}", value.strip()):
@@ -111,9 +116,19 @@ class Schedule(_Section):
 
 
 class Verification(_Section):
-    """When a backup is restored on staging to prove it."""
+    """When a backup is restored on staging to prove it: after every backup, after each `every`-th, or on the schedule alone."""
 
     when: Literal["after_backup", "on_schedule", "never"] = "after_backup"
+    every: Annotated[int, Field(ge=1, strict=True)] = 1
+
+
+class Alarms(_Section):
+    """When silence is an alarm: no backup, or no verified one, within so many hours; and how little free space is too little."""
+
+    backup_within_hours: Annotated[float, Field(gt=0)] = 30
+    verified_within_hours: Annotated[float, Field(gt=0)] = 200
+    free_below_bytes: Bytes = 0
+    repeat_hours: Annotated[float, Field(gt=0)] = 24
 
 
 class Staging(_Section):
@@ -123,22 +138,34 @@ class Staging(_Section):
 
 
 class Timeouts(_Section):
-    """How long things may take. `lock_wait_seconds` is for a table's lock during a dump."""
+    """How long things may take.
+
+    `lock_wait_seconds` is for a table's lock during a dump; `defer_seconds` is how long an automated backup waits for a `VACUUM FULL`
+    or a migration to end before it begins.
+    """
 
     dump_seconds: Seconds = 24 * 3600
     lock_wait_seconds: Seconds = 120
     restore_seconds: Seconds = 48 * 3600
     postgres_stop_seconds: Annotated[int, Field(gt=0, strict=True)] = 120
     application_start_seconds: Seconds = 300
+    defer_seconds: Annotated[float, Field(ge=0)] = 3600
+
+
+AlarmKind = Literal["success", "failure", "verification", "shrink", "overdue", "space", "recovery"]
+PROBLEMS: tuple[AlarmKind, ...] = ("failure", "verification", "shrink", "overdue", "space", "recovery")
 
 
 class Notification(_Section):
-    """Whom to tell: a health check that expects a ping, or any address that Apprise knows. The address is a secret."""
+    """Whom to tell: a health check that expects a ping, or any address that Apprise knows. The address is a secret.
+
+    A ping is sent at the start, the success and the failure of each automated backup, whatever `events` says.
+    """
 
     kind: Literal["ping", "apprise"]
     url: SecretStr
     # Not called `on`: YAML reads that word as true.
-    events: tuple[Literal["success", "failure"], ...] = ("failure",)
+    events: tuple[AlarmKind, ...] = PROBLEMS
 
 
 class InstallationSettings(_Section):
@@ -147,6 +174,7 @@ class InstallationSettings(_Section):
     directory: AbsolutePath
     repository: AbsolutePath
     project: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = None
+    method: Method = "hot"
     format: Format = "guide"
     schedule: Schedule = Schedule()
     retention: Retention = Retention(keep_days=30)
@@ -155,8 +183,10 @@ class InstallationSettings(_Section):
     staging: Staging = Staging()
     encryption_recipients: tuple[str, ...] = ()
     timeouts: Timeouts = Timeouts()
+    alarms: Alarms = Alarms()
     notifications: tuple[Notification, ...] = ()
     log_file: AbsolutePath | None = None
+    metrics_directory: AbsolutePath | None = None
 
     @field_validator("encryption_recipients")
     @classmethod

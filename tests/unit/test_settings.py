@@ -234,7 +234,7 @@ def test_the_example_is_valid_and_names_every_key(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path / "s.yaml", EXAMPLE.read_text()))
     main = settings.installations["main"]
     keys = set(type(main).model_fields)
-    for section in (main.schedule, main.retention, main.verification, main.staging, main.timeouts):
+    for section in (main.schedule, main.retention, main.verification, main.staging, main.timeouts, main.alarms):
         keys |= set(type(section).model_fields)
 
     assert {key for key in keys if f"{key}:" not in EXAMPLE.read_text()} == set()

@@ -1,0 +1,79 @@
+"""Method 3 of the guide: the backup of every night, from the look at the database to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from flows.complete_backup import complete_backup
+from flows.hot_backup import hot_backup
+from flows.online_backup import online_backup
+from flows.prune import Pruned, prune
+from flows.restore_verification import restore_verification
+from tasks.automation import needless_since, pinged, scheduled_time, tell_missed_nights, verification_is_ours
+from tasks.configuration import work_of
+from tasks.core.errors import BackupError
+from tasks.core.manifest import Method, Record
+from tasks.installations import read_installation
+from tasks.quiet_database import wait_for_quiet_database
+from tasks.remembering import remembered
+from tasks.reports import show_standing
+from tasks.standing import Standing
+from tasks.step import in_flow_run
+from tasks.verifying import Verified
+
+FLOWS: dict[Method, Any] = {"hot": hot_backup, "online": online_backup, "complete": complete_backup}
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What a run did: the backup (or the later one that made it needless), its verification where that was due, and retention."""
+
+    record: Record
+    verified: Verified | None
+    pruned: Pruned | None
+    standing: Standing
+
+
+@flow(name="automated-backup", flow_run_name="automated backup of {installation}")
+def automated_backup(installation: str = "main", method: Method | None = None) -> Night:
+    """Wait for a quiet database, back up by the chosen method, verify when that is due, apply retention, and report.
+
+    The verification of a run in Prefect is a run of its own, begun by this run's event. A scheduled run that a later backup has made needless
+    (the host was off for three nights, and all three runs come at once) makes none.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+        method: "hot", "online" or "complete"; empty takes the setting.
+    """
+    work = work_of(installation)
+    chosen = method or work.method
+    verified, pruned = None, None
+    with pinged(work):
+        with remembered(work, "automated backup"):
+            tell_missed_nights(work)
+            record = needless_since(work, chosen, scheduled_time())
+            if record is None:
+                wait_for_quiet_database(read_installation(work), work.defer_seconds)
+                record = _run(FLOWS[chosen])(installation)
+                if verification_is_ours(work):
+                    verified = _run(restore_verification)(installation, record.manifest.name)
+                pruned = _run(prune)(installation)
+        standing = show_standing(work)
+        _require_verdict(verified)
+    return Night(record, verified, pruned, standing)
+
+
+def _run(wanted: Any) -> Callable[..., Any]:
+    """Run a flow as a subflow within Prefect, and as a function elsewhere."""
+    found: Callable[..., Any] = wanted if in_flow_run() else wanted.fn
+    return found
+
+
+def _require_verdict(verified: Verified | None) -> None:
+    if verified is not None and verified.verification.verdict != "verified":
+        found = verified.verification
+        raise BackupError(f"{verified.archive} is {found.verdict}: {'; '.join(found.differences)}")

@@ -1,0 +1,23 @@
+"""Look after the backups between the nights: silence is an alarm too."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from tasks.configuration import work_of
+from tasks.reports import show_standing
+from tasks.standing import Standing, write_standing
+
+
+@flow(name="watch", flow_run_name="watch over {installation}")
+def watch(installation: str = "main", alarm: bool = True) -> Standing:
+    """Bring catalogue, charts, report and metrics up to date, and tell people what is wrong: overdue, shrunk, refuted, little room.
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+        alarm: Tell people too; each kind of trouble again only after a while.
+    """
+    work = work_of(installation)
+    return show_standing(work) if alarm else write_standing(work, now=datetime.now(UTC))

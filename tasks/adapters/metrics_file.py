@@ -1,0 +1,60 @@
+"""Metrics as a text file for Prometheus' node exporter: nothing of ours needs to run for them to be scraped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from tasks.adapters.files import make_directory, write_atomically
+from tasks.core.status import Status
+
+PREFIX = "mailarchiver_backup"
+VERDICTS = ("verified", "different", "failed", "legacy", "none")
+
+
+def write_metrics(directory: Path, status: Status) -> Path:
+    """Write an installation's metrics, replacing the former ones at once; return the file.
+
+    Ages are given as moments (seconds since 1970), as Prometheus likes them: a metric that is no longer written then ages by itself.
+    """
+    make_directory(directory, 0o755)
+    path = directory / f"{PREFIX}_{status.installation}.prom"
+    write_atomically(path, metrics_text(status), 0o644)
+    return path
+
+
+def metrics_text(status: Status) -> bytes:
+    """Write the metrics in Prometheus' text format."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, help_text: str, value: float | None) -> None:
+        if value is not None:
+            Gauge(f"{PREFIX}_{name}", help_text, ["installation"], registry=registry).labels(status.installation).set(
+                value
+            )
+
+    newest, verified = status.newest, status.newest_verified
+    gauge("checked_timestamp_seconds", "When these metrics were written", status.at.timestamp())
+    gauge("backups", "Number of backups in the repository", status.backups)
+    gauge("free_bytes", "Free space where the backups are", status.free_bytes)
+    gauge("troubles", "Number of things that are wrong", len(status.troubles))
+    gauge("rto_seconds", "Measured time of a restore", status.rto_seconds)
+    if newest is not None:
+        gauge("last_timestamp_seconds", "Moment of the newest backup's data", newest.manifest.created_at.timestamp())
+        gauge("last_bytes", "Size of the newest backup", newest.bytes)
+        gauge("last_duration_seconds", "How long the newest backup took", newest.seconds)
+        gauge("last_downtime_seconds", "Downtime of the newest backup", newest.manifest.downtime_seconds)
+    if verified is not None:
+        moment = verified.manifest.created_at.timestamp()
+        gauge("last_verified_timestamp_seconds", "Moment of the newest verified backup's data", moment)
+    verdict = newest.verification.verdict if newest and newest.verification else "none"
+    verdicts = Gauge(
+        f"{PREFIX}_last_verdict", "Verdict on the newest backup", ["installation", "verdict"], registry=registry
+    )
+    for each in VERDICTS:
+        verdicts.labels(status.installation, each).set(each == verdict)
+    kinds = Gauge(f"{PREFIX}_trouble", "Things that are wrong, by kind", ["installation", "kind"], registry=registry)
+    for trouble in status.troubles:
+        kinds.labels(status.installation, trouble.kind).set(1)
+    return generate_latest(registry)

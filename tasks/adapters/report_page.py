@@ -1,0 +1,64 @@
+"""The report beside the backups: one HTML file that needs nothing from elsewhere, for whoever has the disk and no server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from tasks.adapters.files import write_atomically
+from tasks.core.catalogue import CatalogueLine
+from tasks.core.history import Entry
+from tasks.core.status import Status
+from tasks.core.units import duration_text, size_text
+
+SHOWN_RUNS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    at: datetime
+    run: str
+    outcome: str
+    took: str
+    message: str
+
+
+def write_report_page(
+    repository: Path, status: Status, lines: Sequence[CatalogueLine], charts: Sequence[str], entries: Sequence[Entry]
+) -> Path:
+    """Write `report-ID.html` into the repository, readable by its owner alone; return the file."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tasks.adapters"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        status=status,
+        rto=_duration(status.rto_seconds),
+        rpo=f"{duration_text(status.rpo_seconds)} ago" if status.rpo_seconds is not None else "not known",
+        newest=_ago(status.age_seconds(status.newest)),
+        free=size_text(status.free_bytes),
+        lines=lines,
+        charts=[Markup(chart) for chart in charts],
+        entries=[
+            _Run(each.at, each.run, each.outcome, duration_text(each.seconds), each.message)
+            for each in reversed(entries[-SHOWN_RUNS:])
+        ],
+    )
+    path = repository / f"report-{status.installation}.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def _duration(seconds: float | None) -> str:
+    return duration_text(seconds) if seconds is not None else "not known"
+
+
+def _ago(seconds: float | None) -> str:
+    return f"{duration_text(seconds)} ago" if seconds is not None else "none"

@@ -1,0 +1,64 @@
+"""What the automated backup asks and tells around its work: is it still wanted, who verifies, and the health check's pings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from prefect.context import FlowRunContext
+
+from tasks.adapters.alarms import send_ping
+from tasks.adapters.repository import list_backups
+from tasks.core.due import already_done, verification_due
+from tasks.core.errors import Busy
+from tasks.core.manifest import Record
+from tasks.pruning import own_records
+from tasks.standing import raise_alarms, read_status
+from tasks.step import in_flow_run, step
+from tasks.work import Work
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def pinged(work: Work) -> Iterator[None]:
+    """Ping the health checks at the start and at the end of the block, with what went wrong; a taken lock is no failure of ours."""
+    send_ping(work.notifications, "start")
+    try:
+        yield
+    except Busy:
+        raise
+    except BaseException as error:
+        send_ping(work.notifications, "fail", f"{type(error).__name__}: {error}")
+        raise
+    send_ping(work.notifications, "success")
+
+
+def scheduled_time() -> datetime | None:
+    """Give the moment the scheduler meant this run for; None for a run by hand."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return run.expected_start_time if run is not None and run.auto_scheduled else None
+
+
+@step(name="ask whether backup is wanted")
+def needless_since(work: Work, method: str, scheduled_at: datetime | None) -> Record | None:
+    """Find the later backup that makes this scheduled run needless; None where it is wanted."""
+    found = already_done(own_records(work, list_backups(work.repository)), method, scheduled_at)
+    if found is not None:
+        logger.info("No backup: %s is newer than %s, for which this run was scheduled", found.file, scheduled_at)
+    return found
+
+
+def verification_is_ours(work: Work) -> bool:
+    """Tell whether the caller is to verify the new backup itself; in Prefect its event has asked for a run of its own."""
+    return not in_flow_run() and verification_due(own_records(work, list_backups(work.repository)), work.verification)
+
+
+def tell_missed_nights(work: Work) -> None:
+    """Raise the alarms that stand before this run begins: after a pause this is the first that can tell of it."""
+    status = read_status(work, now=datetime.now(UTC))
+    if status.newest is not None:
+        raise_alarms(work, status)

@@ -1,0 +1,69 @@
+"""The catalogue: one line for each backup, as people want to look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasks.core.manifest import Record
+from tasks.core.retention import RetentionPlan
+from tasks.core.units import duration_text, size_text
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueLine:
+    """One backup: everything is text, ready for a table."""
+
+    backup: str
+    method: str
+    age: str
+    size: str
+    verdict: str
+    took: str
+    downtime: str
+    location: str
+    kept: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What is known of an archive in the repository; `record` is None for a legacy one."""
+
+    name: str
+    location: str
+    bytes: int
+    created: datetime | None
+    record: Record | None
+
+
+def catalogue(listed: Sequence[Listed], plan: RetentionPlan, *, now: datetime) -> list[CatalogueLine]:
+    """Write the lines, newest first; `kept` says why retention keeps a backup, or that it goes."""
+    decisions = {decision.name: decision for decision in plan.decisions}
+    lines = []
+    for each in listed:
+        decision, record = decisions.get(each.name), each.record
+        why = "; ".join(decision.reasons) if decision else "not considered"
+        lines.append(
+            CatalogueLine(
+                backup=each.name,
+                method=f"{record.manifest.method}, {record.manifest.format}" if record else "legacy",
+                age=duration_text((now - each.created).total_seconds()) if each.created else "unknown",
+                size=size_text(each.bytes),
+                verdict=_verdict(record),
+                took=duration_text(record.seconds) if record else "",
+                downtime=duration_text(record.manifest.downtime_seconds)
+                if record and record.manifest.downtime_seconds
+                else "none",
+                location=each.location,
+                kept=why if decision is None or decision.keep else f"goes: {why}",
+            )
+        )
+    return lines
+
+
+def _verdict(record: Record | None) -> str:
+    found = record.verification if record else None
+    if record is None or found is None:
+        return "not verified"
+    return found.verdict if found.verdict != "verified" or record.verified else "not verified"

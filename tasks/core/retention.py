@@ -1,0 +1,213 @@
+"""Which backups are kept, which may go, and why: a pure plan, made before anything is removed.
+
+A rule can only keep. A backup is removed when no rule keeps it, and nothing is removed at all while something is odd: no proven
+backup, content that shrank, a clock that jumped. Ages are counted from the newest backup, not from the clock: a clock that runs
+ahead, or a host that was off for a month, ages nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from tasks.core.settings import Retention
+
+Standing = Literal["verified", "unverified", "refuted"]
+
+CLOCK_TOLERANCE = timedelta(hours=1)
+JUMP = timedelta(days=45)
+_WORTH: dict[Standing, int] = {"verified": 2, "unverified": 1, "refuted": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A backup as retention sees it. `created` is of the manifest; `refuted` is one whose verification failed.
+
+    `foreign` says why it must never be removed ("" where it is ours); such a backup fills no rule's place either. `rows` and
+    `database_bytes` are what it holds, where that is known; `accepted` marks one whose loss of content somebody has accepted.
+    """
+
+    name: str
+    created: datetime
+    standing: Standing = "unverified"
+    foreign: str = ""
+    rows: int | None = None
+    database_bytes: int | None = None
+    accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens to one backup, with every reason."""
+
+    name: str
+    keep: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPlan:
+    """Decisions, newest backup first; `paused` holds the reasons why nothing is removed although rules would."""
+
+    decisions: tuple[Decision, ...]
+    paused: tuple[str, ...] = ()
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Names of the backups that go, newest first."""
+        return tuple(decision.name for decision in self.decisions if not decision.keep)
+
+
+@dataclass(frozen=True, slots=True)
+class Shrink:
+    """A loss of content: `name` holds much less than the verified `reference` before it."""
+
+    name: str
+    reference: str
+    what: str
+    before: int
+    after: int
+
+    def __str__(self) -> str:
+        """Tell the loss in a sentence."""
+        lost = 100 * (self.before - self.after) / self.before
+        return f"{self.name} holds {self.after:,} {self.what} where {self.reference} held {self.before:,} ({lost:.0f} % less)"
+
+
+def find_shrinks(candidates: Collection[Candidate], limit_percent: float) -> tuple[Shrink, ...]:
+    """Find every backup that holds much less than the last verified one that had not shrunk itself, oldest first.
+
+    So a database that was emptied stays noticed, however many nights its empty backups are verified, until its content is back or
+    the loss is accepted.
+    """
+    found: list[Shrink] = []
+    reference: Candidate | None = None
+    for candidate in sorted(candidates, key=_age):
+        if candidate.foreign or candidate.standing == "refuted":
+            continue
+        shrink = _shrink_between(reference, candidate, limit_percent) if reference and not candidate.accepted else None
+        if shrink is not None:
+            found.append(shrink)
+        elif candidate.accepted or candidate.standing == "verified":
+            reference = candidate
+    return tuple(found)
+
+
+def current_shrinks(candidates: Collection[Candidate], limit_percent: float) -> tuple[Shrink, ...]:
+    """Give the shrinks that still hold: those after the newest sound backup; none once the content is back."""
+    shrinks = find_shrinks(candidates, limit_percent)
+    shrunk = {shrink.name for shrink in shrinks}
+    sound = [
+        each
+        for each in candidates
+        if not each.foreign and each.name not in shrunk and (each.accepted or each.standing == "verified")
+    ]
+    last_sound = max(sound, key=_age, default=None)
+    created = {each.name: each for each in candidates}
+    return tuple(shrink for shrink in shrinks if last_sound is None or _age(created[shrink.name]) > _age(last_sound))
+
+
+def plan_retention(
+    candidates: Collection[Candidate], policy: Retention, *, now: datetime, paused: Sequence[str] = ()
+) -> RetentionPlan:
+    """Decide what is kept, with reasons.
+
+    `paused` are the caller's own reasons to remove nothing (the last run failed). Whatever the policy says: foreign files are kept; the newest backup
+    and the newest `minimum_verified` verified ones are kept, of which those that shrank do not count; nothing goes where no
+    backup is verified, where content shrank, or where dates say that a clock jumped.
+    """
+    ours = sorted((each for each in candidates if not each.foreign), key=_age, reverse=True)
+    shrunk = {shrink.name for shrink in find_shrinks(candidates, policy.shrink_limit_percent)}
+    sound = [each for each in ours if each.standing == "verified" and each.name not in shrunk]
+    reasons: dict[str, list[str]] = {each.name: [] for each in ours}
+
+    if ours:
+        reasons[ours[0].name].append("the newest")
+    for place, each in enumerate(sound[: policy.minimum_verified], 1):
+        reasons[each.name].append(
+            "the newest verified" if place == 1 else f"verified, {place} of at least {policy.minimum_verified}"
+        )
+    for each, reason in _kept_by_rules(ours, shrunk, policy):
+        reasons[each.name].append(reason)
+
+    odd = [*paused, *_oddities(ours, sound, policy, now)]
+    odd += [f"content shrank: {shrink}" for shrink in current_shrinks(candidates, policy.shrink_limit_percent)]
+    decisions = []
+    for each in sorted(candidates, key=_age, reverse=True):
+        if each.foreign:
+            decisions.append(Decision(each.name, True, (each.foreign,)))
+        elif reasons[each.name]:
+            decisions.append(Decision(each.name, True, tuple(reasons[each.name])))
+        elif odd:
+            decisions.append(Decision(each.name, True, ("no rule keeps it, but pruning is paused",)))
+        else:
+            decisions.append(Decision(each.name, False, ("no rule keeps it",)))
+    return RetentionPlan(tuple(decisions), tuple(odd))
+
+
+def _kept_by_rules(
+    ours: Sequence[Candidate], shrunk: Collection[str], policy: Retention
+) -> list[tuple[Candidate, str]]:
+    kept: list[tuple[Candidate, str]] = []
+    if not ours:
+        return kept
+    if policy.keep_days:
+        oldest = ours[0].created - timedelta(days=policy.keep_days)
+        kept += [(each, f"of the last {policy.keep_days} days") for each in ours if each.created >= oldest]
+    kept += [(each, f"one of the newest {policy.keep_last}") for each in ours[: policy.keep_last]]
+    periods: tuple[tuple[str, int, Callable[[datetime], tuple[int, ...]]], ...] = (
+        ("day", policy.keep_daily, lambda at: (at.year, at.month, at.day)),
+        ("week", policy.keep_weekly, lambda at: at.isocalendar()[:2]),
+        ("month", policy.keep_monthly, lambda at: (at.year, at.month)),
+    )
+    for word, count, period in periods:
+        best: dict[tuple[int, ...], Candidate] = {}
+        for each in ours:  # newest first, so an equal one never takes the place
+            known = best.get(period(each.created))
+            if known is None or _worth(each, shrunk) > _worth(known, shrunk):
+                best[period(each.created)] = each
+        chosen = sorted(best, reverse=True)[:count]
+        kept += [(best[key], f"the best of its {word}, {len(chosen)} of {count} kept") for key in chosen]
+    return kept
+
+
+def _oddities(ours: Sequence[Candidate], sound: Sequence[Candidate], policy: Retention, now: datetime) -> list[str]:
+    if not ours:
+        return []
+    odd = []
+    if not sound:
+        odd.append("no backup is verified: which of them is good is not known")
+    ahead = [each.name for each in ours if each.created > now + CLOCK_TOLERANCE]
+    if ahead:
+        odd.append(f"{', '.join(ahead)} is dated after now, {now:%Y-%m-%d %H:%M} UTC: a clock is or was wrong")
+    for place, (newer, older) in enumerate(itertools.pairwise(ours), 1):
+        proven = sum(each in sound for each in ours[:place])
+        if newer.created - older.created > JUMP and proven < policy.minimum_verified:
+            days = (newer.created - older.created).days
+            odd.append(
+                f"{days} days lie between {older.name} and {newer.name}, and only {proven} backups are verified since: the host"
+                " was off, or a clock jumped"
+            )
+    return odd
+
+
+def _shrink_between(before: Candidate, after: Candidate, limit_percent: float) -> Shrink | None:
+    amounts = (
+        ("rows", before.rows, after.rows),
+        ("bytes of database", before.database_bytes, after.database_bytes),
+    )
+    for what, old, new in amounts:
+        if old and new is not None and new < old * (1 - limit_percent / 100):
+            return Shrink(after.name, before.name, what, old, new)
+    return None
+
+
+def _worth(candidate: Candidate, shrunk: Collection[str]) -> int:
+    return -1 if candidate.name in shrunk else _WORTH[candidate.standing]
+
+
+def _age(candidate: Candidate) -> tuple[datetime, str]:
+    return candidate.created, candidate.name

@@ -1,0 +1,132 @@
+"""How an installation's backups stand: the newest, the newest proven, what a bad day would cost (RTO, RPO), and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tasks.core.manifest import Record
+from tasks.core.retention import Candidate, current_shrinks
+from tasks.core.settings import AlarmKind, Alarms
+from tasks.core.units import duration_text, size_text
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is wrong, and of which kind of alarm it is."""
+
+    kind: AlarmKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """An installation's backups at a moment.
+
+    `rto_seconds` is the restore time that the newest verification measured; `rpo_seconds` the age of the newest verified backup's data.
+    """
+
+    installation: str
+    at: datetime
+    backups: int
+    newest: Record | None
+    newest_verified: Record | None
+    free_bytes: int
+    troubles: tuple[Trouble, ...]
+
+    @property
+    def rto_seconds(self) -> float | None:
+        """Give the last measured time of a restore."""
+        found = self.newest_verified.verification if self.newest_verified else None
+        return found.restore_seconds if found else None
+
+    @property
+    def rpo_seconds(self) -> float | None:
+        """Give how much time's mail would be lost if the machine died now."""
+        return self.age_seconds(self.newest_verified)
+
+    def age_seconds(self, record: Record | None) -> float | None:
+        """Give the age of a backup's data."""
+        return (self.at - record.manifest.created_at).total_seconds() if record else None
+
+    def __str__(self) -> str:
+        """Tell it in a few lines, the one of RTO and RPO first."""
+        if self.rto_seconds is None or self.rpo_seconds is None:
+            first = f"{self.installation}: no verified backup: how long a restore takes (RTO) and what it brings back is not known"
+        else:
+            first = (
+                f"{self.installation}: a restore takes {duration_text(self.rto_seconds)} (RTO, measured) and brings back everything"
+                f" up to {duration_text(self.rpo_seconds)} ago (RPO)"
+            )
+        newest, verified = self.age_seconds(self.newest), self.age_seconds(self.newest_verified)
+        lines = [
+            first,
+            f"{_count(self.backups)}; newest {_ago(newest)}, newest verified {_ago(verified)}; {size_text(self.free_bytes)} free",
+            *(f"{trouble.kind.upper()}: {trouble.text}" for trouble in self.troubles),
+        ]
+        return "\n".join(lines)
+
+
+def judge(
+    installation: str,
+    records: Sequence[Record],
+    candidates: Collection[Candidate],
+    alarms: Alarms,
+    *,
+    now: datetime,
+    free_bytes: int,
+    minimum_free_bytes: int,
+    shrink_limit_percent: float,
+    last_failure: str = "",
+) -> Status:
+    """Judge an installation's own records (newest first). What is wrong is told worst first."""
+    newest = records[0] if records else None
+    newest_verified = next((record for record in records if record.verified), None)
+    troubles = [
+        *_overdue("backup", newest, None, now, alarms.backup_within_hours),
+        *_overdue(
+            "verified backup", newest_verified, records[-1] if records else None, now, alarms.verified_within_hours
+        ),
+    ]
+    if last_failure:
+        troubles.append(Trouble("failure", last_failure))
+    refuted = newest.verification if newest else None
+    if newest is not None and refuted is not None and not newest.verified:
+        troubles.append(
+            Trouble(
+                "verification",
+                f"{newest.file} is {refuted.verdict}: {'; '.join(refuted.differences[:5]) or 'its bytes changed'}",
+            )
+        )
+    troubles += [Trouble("shrink", str(shrink)) for shrink in current_shrinks(candidates, shrink_limit_percent)[-1:]]
+    needed = max(alarms.free_below_bytes, minimum_free_bytes + (newest.bytes if newest else 0))
+    if free_bytes < needed:
+        troubles.append(
+            Trouble(
+                "space", f"{size_text(free_bytes)} are free where {size_text(needed)} are wanted for the next backup"
+            )
+        )
+    return Status(installation, now, len(records), newest, newest_verified, free_bytes, tuple(troubles))
+
+
+def _overdue(
+    what: str, record: Record | None, since: Record | None, now: datetime, within_hours: float
+) -> list[Trouble]:
+    """Tell what is overdue; where there is none at all, only once so long has passed `since` the first that could have been."""
+    measured = record or since
+    age = now - measured.manifest.created_at if measured else None
+    if age is not None and age <= timedelta(hours=within_hours):
+        return []
+    if record is None or age is None:
+        return [Trouble("overdue", f"there is no {what} at all")]
+    limit = f"at most {within_hours:g} hours were asked for"
+    return [Trouble("overdue", f"the newest {what} is {duration_text(age.total_seconds())} old; {limit}")]
+
+
+def _ago(seconds: float | None) -> str:
+    return f"{duration_text(seconds)} ago" if seconds is not None else "never"
+
+
+def _count(backups: int) -> str:
+    return "1 backup" if backups == 1 else f"{backups} backups"

@@ -1,0 +1,113 @@
+"""Runs are remembered: how each ended goes to the history, the log file, and to whom the settings name."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from tasks.adapters.alarms import send_alarm
+from tasks.adapters.history_file import append_history
+from tasks.core.errors import BackupError, Busy
+from tasks.core.history import Entry, Outcome
+from tasks.core.settings import AlarmKind
+from tasks.recovery import Recovered
+from tasks.work import Work
+
+logger = logging.getLogger(__name__)
+
+LOG_BYTES, LOG_FILES = 10_000_000, 5
+_outermost: ContextVar[bool] = ContextVar("outermost", default=True)
+
+
+@contextmanager
+def remembered(work: Work, run: str) -> Iterator[None]:
+    """Remember how the block ends; a failure is told to people by the outermost such block alone.
+
+    Neither a history that cannot be written nor people who cannot be reached change how the run ends.
+    """
+    at, begun = datetime.now(UTC), time.monotonic()
+    outermost = _outermost.get()
+    token = _outermost.set(False)
+
+    def end(outcome: Outcome, message: str = "") -> None:
+        remember(
+            work, Entry(run=run, at=at, seconds=round(time.monotonic() - begun, 3), outcome=outcome, message=message)
+        )
+        if outcome in ("failed", "interrupted") and outermost:
+            tell(work, "failure", f"{run} of {work.id} {outcome}", message)
+
+    try:
+        with _log_file(work, run):
+            yield
+    except Busy as error:
+        end("busy", error.message)
+        raise
+    except BackupError as error:
+        end("failed", str(error))
+        raise
+    except Exception as error:
+        end("failed", f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as error:
+        end("interrupted", str(error) or type(error).__name__)
+        raise
+    else:
+        end("succeeded")
+    finally:
+        _outermost.reset(token)
+
+
+def remember(work: Work, entry: Entry) -> None:
+    """Add an entry to the installation's history; where that fails it is logged and nothing else happens."""
+    try:
+        append_history(work.id, entry)
+    except BackupError as error:
+        logger.warning("%s", error.message)
+
+
+def tell(work: Work, kind: AlarmKind, title: str, body: str, *, good: bool = False) -> None:
+    """Tell people something of an installation, `good` when it is good news; nothing happens where nobody is named."""
+    if work.notifications:
+        place = f"{work.directory} on {socket.gethostname()}"
+        send_alarm(work.notifications, kind, f"mailarchiver-backup: {title}", f"{body}\n\n{place}", good=good)
+
+
+def tell_recoveries(work: Work, recovered: Sequence[Recovered]) -> None:
+    """Tell what dead runs had left and what was done about it: whoever was there did not see them die."""
+    if recovered:
+        lines = [f"{'settled' if each.settled else 'NOT settled'}: {each.message}" for each in recovered]
+        tell(work, "recovery", f"a run of {work.id} had died", "\n".join(lines))
+
+
+@contextmanager
+def _log_file(work: Work, run: str) -> Iterator[None]:
+    """Also write the log to the file that the settings name; one that cannot be opened is said and fails nothing."""
+    if work.log_file is None:
+        yield
+        return
+    try:
+        work.log_file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(work.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    except OSError as error:
+        logger.warning("the log file %s cannot be written: %s", work.log_file, error.strerror)
+        yield
+        return
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {work.id} {run}: %(message)s"))
+    ours = [logging.getLogger(name) for name in ("tasks", "flows", "deployments")]
+    levels = [each.level for each in ours]
+    for each in ours:
+        each.addHandler(handler)
+        each.setLevel(min(each.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    finally:
+        for each, level in zip(ours, levels, strict=True):
+            each.removeHandler(handler)
+            each.setLevel(level)
+        handler.close()

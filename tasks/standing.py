@@ -1,0 +1,125 @@
+"""How an installation's backups stand, written where people and machines look: status, catalogue, charts, report, metrics, alarms."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tasks.adapters.files import free_space
+from tasks.adapters.history_file import read_history
+from tasks.adapters.metrics_file import write_metrics
+from tasks.adapters.report_page import write_report_page
+from tasks.adapters.repository import list_backups
+from tasks.adapters.state import read_json, state_subdirectory, write_json
+from tasks.core.catalogue import CatalogueLine, Listed, catalogue
+from tasks.core.charts import duration_chart, size_chart
+from tasks.core.errors import BackupError
+from tasks.core.history import last_backup_failed
+from tasks.core.settings import PROBLEMS
+from tasks.core.status import Status, Trouble, judge
+from tasks.pruning import candidates_of, own_records, plan_prune
+from tasks.remembering import tell
+from tasks.step import step
+from tasks.work import Work
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An installation's status with everything that shows it."""
+
+    status: Status
+    lines: tuple[CatalogueLine, ...]
+    charts: tuple[str, ...]
+    page: Path | None
+
+
+@step(name="look at backups")
+def read_status(work: Work, *, now: datetime) -> Status:
+    """Judge how an installation's backups stand; touch nothing."""
+    backups = list_backups(work.repository)
+    failed = last_backup_failed(read_history(work.id))
+    return judge(
+        work.id,
+        own_records(work, backups),
+        candidates_of(work, backups),
+        work.alarms,
+        now=now,
+        free_bytes=free_space(work.repository)[0],
+        minimum_free_bytes=work.minimum_free_bytes,
+        shrink_limit_percent=work.retention.shrink_limit_percent,
+        last_failure=f"the last {failed.run} {failed.outcome} ({failed.at:%Y-%m-%d %H:%M} UTC): {failed.message}"
+        if failed
+        else "",
+    )
+
+
+@step(name="write report")
+def write_standing(work: Work, *, now: datetime) -> Standing:
+    """Bring status, catalogue, charts, the report beside the backups and the metrics up to date.
+
+    Neither the page nor the metrics fail a run: what cannot be written is said.
+    """
+    status = read_status(work, now=now)
+    backups = list_backups(work.repository)
+    listed = [Listed(each.name, str(each.path), each.bytes, each.created, each.record) for each in backups]
+    lines = catalogue(listed, plan_prune(work, now=now), now=now)
+    entries = read_history(work.id)
+    records = own_records(work, backups)
+    charts = (size_chart(work.id, records, entries), duration_chart(work.id, records))
+    page = None
+    try:
+        if work.repository.is_dir():
+            page = write_report_page(work.repository, status, lines, charts, entries)
+        if work.metrics_directory is not None:
+            write_metrics(work.metrics_directory, status)
+    except (BackupError, OSError) as error:
+        logger.warning("the report cannot be written: %s", error)
+    return Standing(status, tuple(lines), charts, page)
+
+
+@step(name="raise alarms")
+def raise_alarms(work: Work, status: Status) -> list[str]:
+    """Tell what is wrong, each kind again only after a while, and once that it is over; return the kinds that were told."""
+    place = state_subdirectory("alarms") / f"{work.id}.json"
+    try:
+        told: dict[str, str] = {str(kind): str(at) for kind, at in (read_json(place) or {}).items()}
+    except BackupError as error:
+        logger.warning("%s; every alarm is told again", error.message)
+        told = {}
+    news = [trouble for trouble in status.troubles if _is_due(trouble, told, status.at, work.alarms.repeat_hours)]
+    for kind in dict.fromkeys(trouble.kind for trouble in news):
+        texts = [trouble.text for trouble in news if trouble.kind == kind]
+        tell(work, kind, f"{kind} of {work.id}", "\n".join(texts))
+    wrong = {trouble.kind for trouble in status.troubles}
+    for kind in PROBLEMS:
+        if kind in told and kind not in wrong:
+            tell(work, kind, f"{kind} of {work.id} is over", str(status), good=True)
+    left = {str(kind): at for kind, at in told.items() if kind in wrong}
+    # The run that failed has told so itself: here it is only noted, to be repeated while it lasts.
+    news_or_noted = [trouble for trouble in status.troubles if trouble in news or trouble.kind not in left]
+    write_json(place, {**left, **{str(trouble.kind): status.at.isoformat() for trouble in news_or_noted}})
+    return [trouble.kind for trouble in news]
+
+
+def _is_due(trouble: Trouble, told: dict[str, str], now: datetime, repeat_hours: float) -> bool:
+    at = told.get(trouble.kind)
+    if at is None:
+        return trouble.kind != "failure"
+    age_seconds = (now - datetime.fromisoformat(at)).total_seconds()
+    return age_seconds < 0 or age_seconds >= repeat_hours * 3600
+
+
+def lines_of(standing: Standing) -> Sequence[dict[str, str]]:
+    """Give the catalogue as rows of a table."""
+    return [
+        {
+            "backup": line.backup, "method": line.method, "age": line.age, "size": line.size, "verdict": line.verdict,
+            "took": line.took, "downtime": line.downtime, "location": line.location, "kept because": line.kept,
+        }
+        for line in standing.lines
+    ]  # fmt: skip

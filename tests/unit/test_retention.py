@@ -1,0 +1,188 @@
+"""Retention (P4): for any history the plan keeps what must be kept, and says why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.core.errors import UsageError
+from tasks.core.retention import Candidate, RetentionPlan, Standing, current_shrinks, find_shrinks, plan_retention
+from tasks.core.settings import Retention, parse_settings
+
+NOW = datetime(2026, 6, 30, 4, 0, tzinfo=UTC)
+GUIDE_GFS = Retention(keep_daily=7, keep_weekly=4, keep_monthly=12)
+
+
+def night(number: int, *, standing: Standing = "verified", rows: int | None = 1000, foreign: str = "") -> Candidate:
+    """Make the backup of so many nights ago."""
+    at = NOW - timedelta(days=number)
+    return Candidate(f"{at:%Y%m%d}", at, standing, foreign=foreign, rows=rows)
+
+
+def kept(plan: RetentionPlan) -> set[str]:
+    return {decision.name for decision in plan.decisions if decision.keep}
+
+
+def test_the_guides_grandfather_father_son_scheme() -> None:
+    """Of a year of nights: 7 days, 4 weeks, 12 months; a backup that serves two of them is one file."""
+    plan = plan_retention([night(number) for number in range(365)], GUIDE_GFS, now=NOW)
+
+    names = sorted(kept(plan), reverse=True)
+    assert names[:7] == [f"202606{day}" for day in range(30, 23, -1)]
+    assert {"20260621", "20260614"} <= set(names)  # Sundays: the newest of their weeks
+    assert {"20260531", "20260228", "20250731"} <= set(names)
+    assert len(names) == 7 + 2 + 11
+    assert plan.removed
+    assert not plan.paused
+
+
+def test_every_decision_has_its_reasons() -> None:
+    plan = plan_retention(
+        [night(0), night(1), night(9), night(40)], Retention(keep_days=7, minimum_verified=1), now=NOW
+    )
+
+    reasons = {decision.name: decision.reasons for decision in plan.decisions}
+    assert reasons["20260630"] == ("the newest", "the newest verified", "of the last 7 days")
+    assert reasons["20260621"] == ("no rule keeps it",)
+    assert plan.removed == ("20260621", "20260521")
+
+
+def test_forty_nights_of_an_emptied_database_do_not_push_out_the_last_good_backup() -> None:
+    """Each of them is verified, for it equals what was backed up; each would satisfy the floor."""
+    good = [night(number) for number in range(40, 45)]
+    empty = [night(number, rows=3) for number in range(40)]
+
+    plan = plan_retention([*good, *empty], Retention(keep_last=3, minimum_verified=3), now=NOW)
+
+    assert plan.removed == ()
+    assert any("content shrank" in reason for reason in plan.paused)
+    assert len(current_shrinks([*good, *empty], 20)) == 40
+
+
+def test_a_shrink_is_over_once_the_content_is_back() -> None:
+    history = [night(9), night(8), night(7), night(6, rows=3), night(5, rows=3), night(4), night(3), night(2), night(1)]
+
+    assert [shrink.name for shrink in find_shrinks(history, 20)] == ["20260624", "20260625"]
+    assert current_shrinks(history, 20) == ()
+    plan = plan_retention(history, Retention(keep_last=2, minimum_verified=3), now=NOW)
+    assert kept(plan) == {"20260629", "20260628", "20260627"}
+
+
+def test_an_accepted_shrink_is_the_new_measure() -> None:
+    accepted = Candidate("20260625", NOW - timedelta(days=5), "verified", rows=3, accepted=True)
+
+    assert current_shrinks([night(9), accepted, night(1, rows=4)], 20) == ()
+    assert current_shrinks([night(9), accepted, night(1, rows=1)], 20)[0].reference == "20260625"
+
+
+def test_an_unverified_backup_that_shrank_is_told_at_once() -> None:
+    assert current_shrinks([night(1), night(0, rows=700, standing="unverified")], 20)[0].after == 700
+    assert not current_shrinks([night(1), night(0, rows=801, standing="unverified")], 20)
+
+
+def test_nothing_goes_where_nothing_is_verified() -> None:
+    plan = plan_retention([night(n, standing="unverified") for n in range(9)], Retention(keep_last=1), now=NOW)
+
+    assert plan.removed == ()
+    assert "no backup is verified" in plan.paused[0]
+
+
+def test_a_clock_that_jumped_pauses_pruning() -> None:
+    ahead = Candidate("20990101", datetime(2099, 1, 1, tzinfo=UTC), "verified", rows=1000)
+    history = [night(n) for n in range(9)]
+    policy = Retention(keep_days=3)
+
+    assert plan_retention([*history, ahead], policy, now=NOW).removed == ()
+    assert plan_retention([*history, ahead], policy, now=datetime(2099, 1, 1, 1, tzinfo=UTC)).removed == ()
+    # A clock that runs ahead by itself ages nothing: ages count from the newest backup.
+    assert plan_retention(history, policy, now=datetime(2099, 1, 1, tzinfo=UTC)) == plan_retention(
+        history, policy, now=NOW
+    )
+
+
+def test_a_refuted_backup_takes_no_other_ones_place() -> None:
+    refuted = Candidate("refuted", NOW - timedelta(hours=1), "refuted", rows=1000)
+    plan = plan_retention(
+        [night(0, standing="unverified"), refuted, night(1), night(2)],
+        Retention(keep_daily=3, minimum_verified=1),
+        now=NOW,
+    )
+
+    assert plan.removed == ("refuted",)
+
+
+@pytest.mark.parametrize("policy", [{}, {"keep_days": 0}, {"keep_days": 5, "minimum_verified": 0}])
+def test_a_policy_that_keeps_nothing_is_refused(policy: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        parse_settings(
+            {"installations": {"main": {"directory": "/a", "repository": "/b", "retention": policy}}}, source="the test"
+        )
+
+
+candidates = st.lists(
+    st.builds(
+        Candidate,
+        name=st.uuids().map(str),
+        created=st.one_of(
+            st.datetimes(datetime(2026, 3, 1), datetime(2026, 6, 30), timezones=st.just(UTC)),
+            st.datetimes(datetime(1990, 1, 1), datetime(2120, 1, 1), timezones=st.just(UTC)),
+        ),
+        standing=st.sampled_from(["verified", "verified", "unverified", "refuted"]),
+        foreign=st.sampled_from(["", "", "", "not ours"]),
+        rows=st.one_of(st.none(), st.integers(0, 5), st.integers(900, 1100)),
+        database_bytes=st.one_of(st.none(), st.integers(0, 10), st.integers(900, 1100)),
+        accepted=st.sampled_from([False, False, False, True]),
+    ),
+    max_size=40,
+    unique_by=lambda each: each.name,
+)
+policies = st.builds(
+    dict,
+    keep_days=st.integers(0, 60),
+    keep_last=st.integers(0, 9),
+    keep_daily=st.integers(0, 9),
+    keep_weekly=st.integers(0, 9),
+    keep_monthly=st.integers(0, 14),
+    minimum_verified=st.integers(1, 5),
+).filter(lambda found: any(value for key, value in found.items() if key != "minimum_verified"))
+
+
+@settings(max_examples=400, deadline=None)
+@given(history=candidates, policy=policies.map(lambda found: Retention(**found)), data=st.data())
+def test_for_any_history_the_invariants_hold(history: list[Candidate], policy: Retention, data: st.DataObject) -> None:
+    """P4, for histories of good, failed, empty, unverified, future-dated and foreign backups, and any clock."""
+    now = data.draw(st.datetimes(datetime(2000, 1, 1), datetime(2110, 1, 1), timezones=st.just(UTC)))
+    plan = plan_retention(history, policy, now=now)
+    gone = set(plan.removed)
+    by_age = sorted((each for each in history if not each.foreign), key=lambda each: (each.created, each.name))
+    shrunk = {shrink.name for shrink in find_shrinks(history, policy.shrink_limit_percent)}
+    verified = [each.name for each in by_age if each.standing == "verified"]
+    sound = [name for name in verified if name not in shrunk]
+
+    assert {decision.name for decision in plan.decisions} == {each.name for each in history}
+    assert all(decision.reasons for decision in plan.decisions)
+    assert not gone & {each.name for each in history if each.foreign}
+    assert not gone & {each.name for each in by_age[-1:]}
+    assert not gone & set(sound[-policy.minimum_verified :])
+    if gone:
+        assert not plan.paused
+        assert sound
+        assert not current_shrinks(history, policy.shrink_limit_percent)
+        assert all(each.created <= now + timedelta(hours=1) for each in by_age)
+    # The largest of the sound ones' guarantees: what is left still has a sound backup wherever there was one.
+    assert not sound or set(sound) - gone
+    # Planned again with what is left, nothing more goes: pruning converges.
+    left = [each for each in history if each.name not in gone]
+    assert plan_retention(left, policy, now=now).removed == ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(history=candidates, policy=policies.map(lambda found: Retention(**found)))
+def test_a_caller_who_pauses_removes_nothing(history: list[Candidate], policy: Retention) -> None:
+    plan = plan_retention(history, policy, now=NOW, paused=["the last run failed"])
+
+    assert plan.removed == ()
+    assert "the last run failed" in plan.paused

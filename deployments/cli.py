@@ -67,23 +67,25 @@ def backup_auto(
 ) -> None:
     """Back up, verify when that is due, apply retention, report and raise alarms (the guide's Method 3)."""
     from flows.automated_backup import automated_backup
+    from flows.watch import watch
 
     night = automated_backup.fn(call.the_work.id, method)
     verified, pruned = night.verified, night.pruned
+    standing = watch.fn(call.the_work.id, alarm=False)
     told = {
         **_backup_told(call, night.record),
         "verdict": verified.verification.verdict if verified else None,
         "removed": list(pruned.plan.removed) if pruned else [],
         "paused": list(pruned.plan.paused) if pruned else [],
-        "report": str(night.standing.page) if night.standing.page else None,
-        "troubles": [{"kind": each.kind, "text": each.text} for each in night.standing.status.troubles],
+        "report": str(standing.page) if standing.page else None,
+        "troubles": [{"kind": each.kind, "text": each.text} for each in standing.status.troubles],
     }
     parts = [backup_report(night.record)]
     if verified:
         parts.append(verification_report(verified.archive, verified.verification))
     if pruned:
         parts.append(retention_report(call.the_work.id, pruned.plan))
-    call.answer(told, "\n".join([*parts, str(night.standing.status)]))
+    call.answer(told, "\n".join([*parts, str(standing.status)]))
 
 
 @app.command("restore")

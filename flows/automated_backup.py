@@ -13,15 +13,14 @@ from flows.hot_backup import hot_backup
 from flows.online_backup import online_backup
 from flows.prune import Pruned, prune
 from flows.restore_verification import restore_verification
-from tasks.automation import needless_since, pinged, scheduled_time, tell_missed_nights, verification_is_ours
+from tasks.automation import needless_since, pinged, scheduled_time, tell_overdue, verification_is_ours
 from tasks.configuration import work_of
 from tasks.core.errors import BackupError
 from tasks.core.manifest import Method, Record
 from tasks.installations import read_installation
 from tasks.quiet_database import wait_for_quiet_database
 from tasks.remembering import remembered
-from tasks.reports import show_standing
-from tasks.standing import Standing
+from tasks.reports import standing_shown
 from tasks.step import in_flow_run
 from tasks.verifying import Verified
 
@@ -35,7 +34,6 @@ class Night:
     record: Record
     verified: Verified | None
     pruned: Pruned | None
-    standing: Standing
 
 
 @flow(name="automated-backup", flow_run_name="automated backup of {installation}")
@@ -52,9 +50,9 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
     work = work_of(installation)
     chosen = method or work.method
     verified, pruned = None, None
-    with pinged(work):
+    with pinged(work), standing_shown(work):
         with remembered(work, "automated backup"):
-            tell_missed_nights(work)
+            tell_overdue(work)
             record = needless_since(work, chosen, scheduled_time())
             if record is None:
                 wait_for_quiet_database(read_installation(work), work.defer_seconds)
@@ -62,9 +60,8 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
                 if verification_is_ours(work):
                     verified = _run(restore_verification)(installation, record.manifest.name)
                 pruned = _run(prune)(installation)
-        standing = show_standing(work)
         _require_verdict(verified)
-    return Night(record, verified, pruned, standing)
+    return Night(record, verified, pruned)
 
 
 def _run(wanted: Any) -> Callable[..., Any]:

@@ -57,8 +57,8 @@ def verification_is_ours(work: Work) -> bool:
     return not in_flow_run() and verification_due(own_records(work, list_backups(work.repository)), work.verification)
 
 
-def tell_missed_nights(work: Work) -> None:
-    """Raise the alarms that stand before this run begins: after a pause this is the first that can tell of it."""
+def tell_overdue(work: Work) -> None:
+    """Raise the alarm where backups are overdue before this run begins: after a pause it is the first that can tell of it."""
     status = read_status(work, now=datetime.now(UTC))
     if status.newest is not None:
-        raise_alarms(work, status)
+        raise_alarms(work, status, only="overdue")

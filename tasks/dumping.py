@@ -44,8 +44,9 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
     without tables and for a value that no dump can carry.
     """
     with server_of(installation) as server, _snapshot_session(server, installation.database.name) as opened:
+        # Our clock, as everywhere: containers have no other, and ages must not be differences between two.
+        at = datetime.now(UTC)
         snapshot = opened.value("SELECT pg_export_snapshot()")
-        at = opened.value("SELECT transaction_timestamp()").astimezone(UTC)
         facts = database_facts(opened)
         refuse_what_no_dump_can_carry(opened, installation)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
@@ -101,6 +102,20 @@ def show_standing(work: Work) -> Standing:
             )
     raise_alarms(work, standing.status)
     return standing
+
+
+@contextmanager
+def standing_shown(work: Work) -> Iterator[None]:
+    """Show how the backups stand at the end of the block, however that comes; after a failure it changes nothing of it."""
+    try:
+        yield
+    except Exception:
+        try:
+            show_standing(work)
+        except (BackupError, OSError) as error:
+            logger.warning("how the backups stand cannot be shown: %s", error)
+        raise
+    show_standing(work)
 
 
 def _artifact(key: str, markdown: str) -> None:

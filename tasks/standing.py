@@ -18,7 +18,7 @@ from tasks.core.catalogue import CatalogueLine, Listed, catalogue
 from tasks.core.charts import duration_chart, size_chart
 from tasks.core.errors import BackupError
 from tasks.core.history import last_backup_failed
-from tasks.core.settings import PROBLEMS
+from tasks.core.settings import PROBLEMS, AlarmKind
 from tasks.core.status import Status, Trouble, judge
 from tasks.pruning import candidates_of, own_records, plan_prune
 from tasks.remembering import tell
@@ -83,25 +83,29 @@ def write_standing(work: Work, *, now: datetime) -> Standing:
 
 
 @step(name="raise alarms")
-def raise_alarms(work: Work, status: Status) -> list[str]:
-    """Tell what is wrong, each kind again only after a while, and once that it is over; return the kinds that were told."""
+def raise_alarms(work: Work, status: Status, *, only: AlarmKind | None = None) -> list[str]:
+    """Tell what is wrong, each kind again only after a while, and once that it is over; return the kinds that were told.
+
+    With `only`, the other kinds are left for later.
+    """
     place = state_subdirectory("alarms") / f"{work.id}.json"
     try:
         told: dict[str, str] = {str(kind): str(at) for kind, at in (read_json(place) or {}).items()}
     except BackupError as error:
         logger.warning("%s; every alarm is told again", error.message)
         told = {}
-    news = [trouble for trouble in status.troubles if _is_due(trouble, told, status.at, work.alarms.repeat_hours)]
+    troubles = [trouble for trouble in status.troubles if only in (None, trouble.kind)]
+    news = [trouble for trouble in troubles if _is_due(trouble, told, status.at, work.alarms.repeat_hours)]
     for kind in dict.fromkeys(trouble.kind for trouble in news):
         texts = [trouble.text for trouble in news if trouble.kind == kind]
         tell(work, kind, f"{kind} of {work.id}", "\n".join(texts))
-    wrong = {trouble.kind for trouble in status.troubles}
+    wrong = {trouble.kind for trouble in troubles} | {kind for kind in PROBLEMS if only not in (None, kind)}
     for kind in PROBLEMS:
         if kind in told and kind not in wrong:
             tell(work, kind, f"{kind} of {work.id} is over", str(status), good=True)
     left = {str(kind): at for kind, at in told.items() if kind in wrong}
     # The run that failed has told so itself: here it is only noted, to be repeated while it lasts.
-    news_or_noted = [trouble for trouble in status.troubles if trouble in news or trouble.kind not in left]
+    news_or_noted = [trouble for trouble in troubles if trouble in news or trouble.kind not in left]
     write_json(place, {**left, **{str(trouble.kind): status.at.isoformat() for trouble in news_or_noted}})
     return [trouble.kind for trouble in news]
 

@@ -71,8 +71,8 @@ def duration_chart(installation: str, records: Sequence[Record]) -> str:
 def _chart(title: str, nights: Sequence[tuple[str, Record | Entry]], formatter: Any) -> Any:
     chart = pygal.StackedBar if "size" in title else pygal.Bar
     made = chart(
-        title=title, js=[], style=_STYLE, width=960, height=340, legend_at_bottom=True, legend_at_bottom_columns=4,
-        x_label_rotation=30, show_minor_x_labels=False, truncate_label=-1, margin=12, spacing=8, rounded_bars=2,
+        title=title, js=[], style=_STYLE, width=960, height=360, legend_at_bottom=True, legend_at_bottom_columns=4,
+        x_label_rotation=30, show_minor_x_labels=False, truncate_label=-1, margin=12, margin_bottom=44, spacing=8, rounded_bars=2,
         disable_xml_declaration=True, no_data_text="no backups yet", explicit_size=True, value_formatter=formatter,
     )  # fmt: skip
     labels = [label for label, _ in nights]

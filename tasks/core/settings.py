@@ -128,7 +128,7 @@ class Alarms(_Section):
     backup_within_hours: Annotated[float, Field(gt=0)] = 30
     verified_within_hours: Annotated[float, Field(gt=0)] = 200
     free_below_bytes: Bytes = 0
-    repeat_hours: Annotated[float, Field(gt=0)] = 24
+    repeat_hours: Annotated[float, Field(gt=0)] = 20
 
 
 class Staging(_Section):

@@ -112,7 +112,7 @@ def restore(
         _answer_restore(call, restore_fresh_host(call.work, backup, into.resolve(), quarantine=quarantine))
         return
     work = call.the_work
-    plan = show_plan(work.id, backup) if not yes else ""
+    plan = show_plan(work.id, backup, quarantine) if not yes else ""
     confirm = confirmed(f"{plan}\nThe data of {work.directory} will be replaced.", work.id, yes=yes)
     _answer_restore(call, guided_restore.fn(work.id, backup, confirm, quarantine, restore_config))
 

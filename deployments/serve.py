@@ -17,14 +17,15 @@ import yaml
 from tasks.adapters.files import make_directory, write_atomically
 from tasks.adapters.processes import Background, run, start_background
 from tasks.adapters.state import state_subdirectory
-from tasks.core.errors import BackupError
+from tasks.core.errors import BackupError, UsageError
 from tasks.core.settings import InstallationSettings, Settings
 
 HOME = Path(__file__).resolve().parents[1]
 POOL = "mailarchiver"
 START_SECONDS = 120.0
 DEPLOY_SECONDS = 300.0
-SCHEDULED = {"hot": "hot-backup", "online": "online-backup", "complete": "complete-backup"}
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
 
 
 def rendered(prefect_file: Path, settings: Settings) -> dict[str, Any]:
@@ -33,12 +34,10 @@ def rendered(prefect_file: Path, settings: Settings) -> dict[str, Any]:
     first = next(iter(settings.installations))
     for deployment in content["deployments"]:
         deployment["parameters"] = {**deployment.get("parameters", {}), "installation": first}
-        templates = deployment.pop("schedules", [])
-        # An empty list takes away what a former settings file had put there.
         deployment["schedules"] = [
             _schedule(template, name, installation, deployment["name"])
+            for template in deployment.pop("schedules", [])
             for name, installation in settings.installations.items()
-            for template in templates
         ]
     return content
 
@@ -47,22 +46,25 @@ def _schedule(
     template: Mapping[str, Any], name: str, installation: InstallationSettings, deployment: str
 ) -> dict[str, Any]:
     chosen = installation.schedule
-    cron, active = template["cron"], template["active"]
-    if deployment == SCHEDULED["hot"]:
-        cron, active = chosen.backup or cron, chosen.backup is not None
-    elif deployment == "restore-verification":
-        cron, active = chosen.verification or cron, chosen.verification is not None
+    wanted = {
+        "automated-backup": chosen.backup,
+        "complete-backup": chosen.complete,
+        "restore-verification": chosen.verification,
+    }
+    cron = wanted.get(deployment, template["cron"])
+    if deployment == "restore-verification" and installation.verification.when == "never":
+        cron = None
     return {
         "slug": template["slug"].replace("main", name),
-        "cron": cron,
+        "cron": cron or template["cron"],
         "timezone": chosen.timezone,
-        "active": active,
+        "active": cron is not None,
         "parameters": {**template.get("parameters", {}), "installation": name},
     }
 
 
 def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Create the work pool where it is missing, and bring every deployment to the server."""
+    """Create the work pool where it is missing, bring every deployment and automation to the server, and take away what is no longer wanted."""
     place = state_subdirectory("prefect")
     file = place / "prefect.yaml"
     write_atomically(file, yaml.safe_dump(rendered(HOME / "prefect.yaml", settings), sort_keys=False).encode())
@@ -79,13 +81,27 @@ def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
         environment=environment,
         directory=HOME,
     )
+    # A process of its own: its 100 MB are gone when it ends, and it reads this environment, not ours.
+    run(
+        [sys.executable, "-m", "deployments.reconcile", str(file)],
+        timeout_seconds=DEPLOY_SECONDS,
+        environment=environment,
+        directory=HOME,
+    )
 
 
 def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str, str]:
     """Give the environment of server, deployments and worker: what prefect's defaults leave out for a self-hosted server."""
     home = state_subdirectory("prefect") / "home"
     make_directory(home)
+    secret = os.environ.get(AUTH_VARIABLE, "")
+    if host not in LOOPBACK and not secret:
+        raise UsageError(
+            f"{host} can be reached from elsewhere, and whoever reaches the server may restore and remove backups",
+            hint=f"set {AUTH_VARIABLE}=USER:PASSWORD in the environment, or stay on 127.0.0.1",
+        )
     return {
+        **({"PREFECT_API_AUTH_STRING": secret, AUTH_VARIABLE: secret} if secret else {}),
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://{host}:{port}/api",
         "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
@@ -94,6 +110,7 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
         # In memory, leases of concurrency limits are lost at a restart, and every later run is cancelled.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        # Heartbeats, by which the server sees a run die, at their shortest.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "MAILARCHIVER_BACKUP_HOME": str(HOME),
         "MAILARCHIVER_BACKUP_SETTINGS": str(settings_path),

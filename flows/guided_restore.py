@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.full_restore import full_restore
 from flows.sql_dump_restore import sql_dump_restore
+from tasks.approval import ask_for_approval
 from tasks.checking import check_backup
 from tasks.configuration import given_works, work_of
 from tasks.fresh_host import set_up_fresh_host
@@ -30,19 +31,25 @@ def guided_restore(
     Args:
         installation: Which installation, by its id in the settings file.
         backup: A backup's name, or "latest".
-        confirm: The installation's id, typed again: a restore replaces its data.
+        confirm: The installation's id, typed again: a restore replaces its data. Empty pauses the run, shows the plan and asks.
         quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
     """
-    fitting = fitting_restore(work_of(installation), backup)
+    work = work_of(installation)
+    if in_flow_run() and not confirm:
+        plan = plan_restore(work, backup, quarantine)
+        approval = ask_for_approval(work, plan)
+        backup, confirm = plan.name, approval.confirm
+        quarantine, restore_config = approval.wants_quarantine, approval.restore_config
+    fitting = fitting_restore(work, backup)
     flow_that_fits = full_restore if fitting == "data directory" else sql_dump_restore
     run = flow_that_fits if in_flow_run() else flow_that_fits.fn
     return run(installation, backup, confirm, quarantine, restore_config)
 
 
-def show_plan(installation: str, backup: str) -> RestorePlan:
-    """Tell what a restore would do, having looked at the archive; touch nothing."""
-    return plan_restore(work_of(installation), backup)
+def show_plan(installation: str, backup: str, quarantine: bool | None) -> RestorePlan:
+    """Tell what a restore would do, having looked at the archive and at what it would replace; touch nothing."""
+    return plan_restore(work_of(installation), backup, quarantine)
 
 
 def restore_fresh_host(work: Work | None, backup: str, directory: Path, *, quarantine: bool | None) -> Restored:

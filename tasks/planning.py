@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from tasks.adapters.postgres import server_of, session
 from tasks.adapters.repository import find_backup, read_record
 from tasks.checking import check_backup
+from tasks.configuration_files import compare_configuration
+from tasks.core.installation import Installation
 from tasks.core.names import time_in_name
+from tasks.core.report_texts import table
 from tasks.core.units import duration_text, size_text
+from tasks.installations import read_installation
+from tasks.replacement import MAINTENANCE_DATABASE
+from tasks.restoring import wants_quarantine
 from tasks.step import step
 from tasks.work import Work
 
@@ -28,23 +35,42 @@ class RestorePlan:
     data_bytes: int
     age_seconds: float | None
     verified: bool
+    replaces: str
+    quarantine: bool
+    configuration: dict[str, str]
 
     def __str__(self) -> str:
-        """Tell the plan in a few lines."""
+        """Tell the plan as a short Markdown page, which a terminal shows as well."""
         age = duration_text(self.age_seconds) if self.age_seconds is not None else "unknown"
-        proven = "verified on staging" if self.verified else "never verified on staging"
-        return (
-            f"{self.path}: {KINDS[self.kind]} ({self.method}), {size_text(self.archive_bytes)} holding {size_text(self.data_bytes)};"
-            f" age of the data: {age}; {proven}.\n"
-            "It is loaded and proven beside the current data; the application is down only while the two are swapped (about a second"
-            " and its own start). The current data is kept until `commit`."
-        )
+        rows = [
+            ("Backup", f"{self.path}: {KINDS[self.kind]} ({self.method})"),
+            ("Size", f"{size_text(self.archive_bytes)}, holding {size_text(self.data_bytes)}"),
+            ("Age of the data", age),
+            ("Proven", "verified on staging" if self.verified else "never verified on staging"),
+            ("Replaces", self.replaces),
+            (
+                "Downtime",
+                "about a second and the application's own start: the swap of what was loaded and proven beside",
+            ),
+            ("Way back", "the current data is kept until `commit`; `rollback` brings it back"),
+            (
+                "Mail accounts",
+                "in quarantine until `lift-quarantine`" if self.quarantine else "synchronise and delete at once",
+            ),
+            ("Configuration", "not touched unless asked for; see below" if self.configuration else "the same as now"),
+        ]
+        differences = [
+            f"\n`{name}` in the archive differs from the current one:\n\n```diff\n{difference}\n```"
+            for name, difference in self.configuration.items()
+        ]
+        return "\n".join([table(rows), *differences])
 
 
 @step(name="plan restore", run_name="plan restore of {backup}")
-def plan_restore(work: Work, backup: str) -> RestorePlan:
-    """Check the archive and say what it is."""
+def plan_restore(work: Work, backup: str, quarantine: bool | None = None) -> RestorePlan:
+    """Check the archive, look at what it would replace, and say both; touch nothing."""
     archive = check_backup(work.repository, backup)
+    stack = read_installation(work)
     manifest = archive.manifest
     moment = manifest.created_at if manifest else time_in_name(archive.name)
     return RestorePlan(
@@ -56,7 +82,24 @@ def plan_restore(work: Work, backup: str) -> RestorePlan:
         data_bytes=sum(member.bytes for member in archive.members),
         age_seconds=(datetime.now(UTC) - moment).total_seconds() if moment else None,
         verified=bool(archive.record and archive.record.verified),
+        replaces=_replaced(stack, archive.kind),
+        quarantine=wants_quarantine(archive, quarantine, datetime.now(UTC)),
+        configuration=compare_configuration(stack, archive),
     )
+
+
+def _replaced(stack: Installation, kind: str) -> str:
+    keys = " and the data-protection keys" if stack.keys_mount else ""
+    if kind == "physical":
+        return f"the data directory {stack.data_mount.source}{keys} of {stack.directory}"
+    size = ""
+    if stack.postgres.state == "running":
+        with server_of(stack) as server, session(server, MAINTENANCE_DATABASE, purpose="look") as opened:
+            found = opened.value(
+                "SELECT pg_database_size(oid) FROM pg_database WHERE datname = %s", (stack.database.name,)
+            )
+            size = f" ({size_text(int(found))})" if found is not None else " (which is not there)"
+    return f"the database {stack.database.name}{size}{keys} of {stack.directory}"
 
 
 @step(name="look at archive", run_name="look at {backup}")

@@ -76,6 +76,14 @@ def report_restore(installation: str, restored: Restored) -> None:
     _announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
 
 
+def report_approval(work: Work, backup: str, outcome: str, by: str, at: datetime, problem: str) -> None:
+    """Show on the run's page who decided, what, and when."""
+    rows = [("Backup", backup), ("Decision", f"**{outcome}**"), ("By", by), ("At", f"{at:%Y-%m-%d %H:%M:%S} UTC")]
+    if problem:
+        rows.append(("Because", problem))
+    _artifact(f"approval-{work.id}", f"# Restore of {work.id}: {outcome}\n\n{table(rows)}\n")
+
+
 def report_retention(work: Work, plan: RetentionPlan) -> None:
     """Show on the run's page which backups stay and which go, and why."""
     _artifact(f"retention-{work.id}", retention_report(work.id, plan))

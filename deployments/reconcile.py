@@ -1,0 +1,124 @@
+"""Bring a Prefect server to what prefect.yaml and the settings say, beyond what `prefect deploy` does.
+
+`python -m deployments.reconcile RENDERED-PREFECT-YAML`: removes schedules and deployments of ours that are no longer wanted, and sees to
+the automations that only a server can run: dead runs are marked as crashed, and runs that are late or crashed are told to people.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from prefect.blocks.fields import SecretDict
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from deployments.webhooks import Webhook, webhooks
+from tasks.adapters.settings_file import load_settings
+
+TAG = "mailarchiver"
+RUNS_OF_OURS: dict[str, str | list[str]] = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+HEARTBEAT = "prefect.flow-run.heartbeat"
+SILENCE = timedelta(seconds=90)
+BLOCK = "mailarchiver-alarm"
+
+
+class _Scheduled(Protocol):
+    id: Any
+    slug: str | None
+
+
+def remove_unwanted(client: SyncPrefectClient, wanted: Mapping[str, set[str]]) -> list[str]:
+    """Remove our deployments that are not `wanted`, and schedules of theirs whose slug is not; return what went, in words."""
+    gone = []
+    found = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
+    for deployment in found:
+        slugs = wanted.get(deployment.name)
+        if slugs is None:
+            client.delete_deployment(deployment.id)
+            gone.append(f"deployment {deployment.name}")
+            continue
+        schedules: list[_Scheduled] = list(client.read_deployment_schedules(deployment.id))
+        for schedule in schedules:
+            if schedule.slug not in slugs:
+                client.delete_deployment_schedule(deployment.id, schedule.id)
+                gone.append(f"schedule {schedule.slug} of {deployment.name}")
+    return gone
+
+
+def crash_zombies() -> AutomationCore:
+    """Mark a run as crashed whose heartbeats stopped without an end: killed with its worker, it would show as running for ever."""
+    return AutomationCore(
+        name="mailarchiver: mark dead runs as crashed",
+        description="A run of mailarchiver-backup whose heartbeat stopped has died; its watchdog has given back what it had stopped.",
+        trigger=EventTrigger(
+            after={HEARTBEAT}, expect={HEARTBEAT, *ENDED}, match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=RUNS_OF_OURS, for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=SILENCE,
+        ),
+        actions=[ChangeFlowRunState(name=None, force=False, state=StateType.CRASHED, message=f"no heartbeat for {SILENCE.seconds} s: the run has died")],
+    )  # fmt: skip
+
+
+def tell_what_only_the_server_sees(blocks: list[Any]) -> AutomationCore:
+    """Tell people of runs that are late (no worker took them) or crashed (nobody was left to tell)."""
+    return AutomationCore(
+        name="mailarchiver: tell late and crashed runs",
+        description="What no run can tell itself: that it never began, or died.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Late", "prefect.flow-run.Crashed"}, match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=RUNS_OF_OURS, for_each={"prefect.resource.id"}, posture=Posture.Reactive, threshold=1,
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block,
+                subject="mailarchiver-backup: {{ flow_run.name }} is {{ flow_run.state.name }}",
+                body="{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}",
+            )
+            for block in blocks
+        ],
+    )  # fmt: skip
+
+
+def save_blocks(targets: list[Webhook]) -> list[Any]:
+    """Keep the addresses as Prefect's blocks, where they are encrypted and shown to nobody; return the blocks' ids."""
+    ids = []
+    for number, target in enumerate(targets, 1):
+        block = CustomWebhookNotificationBlock(
+            name="mailarchiver-backup", url="{{address}}", method="POST", json_data=target.body, secrets=SecretDict({"address": target.url}), headers=None, cookies=None
+        )  # fmt: skip
+        ids.append(block.save(f"{BLOCK}-{number}", overwrite=True))
+    return ids
+
+
+def replace_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    """Create an automation in place of the one of its name; one that would do nothing is only removed."""
+    for found in client.read_automations_by_name(wanted.name):
+        client.delete_automation(found.id)
+    if wanted.actions:
+        client.create_automation(wanted)
+
+
+def main() -> None:
+    """Read the rendered prefect.yaml and reconcile the server at PREFECT_API_URL with it."""
+    content = yaml.safe_load(Path(sys.argv[1]).read_text())
+    wanted = {
+        each["name"]: {schedule["slug"] for schedule in each.get("schedules", [])} for each in content["deployments"]
+    }
+    with get_client(sync_client=True) as client:
+        for line in remove_unwanted(client, wanted):
+            sys.stdout.write(f"removed {line}\n")
+        replace_automation(client, crash_zombies())
+        replace_automation(client, tell_what_only_the_server_sees(save_blocks(webhooks(load_settings()))))
+
+
+if __name__ == "__main__":
+    main()

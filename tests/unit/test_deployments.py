@@ -1,0 +1,83 @@
+"""What the settings make of prefect.yaml, and of the addresses of notifications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.serve import AUTH_VARIABLE, HOME, rendered, server_environment
+from deployments.webhooks import Webhook, webhooks
+from tasks.core.errors import UsageError
+from tasks.core.settings import Settings, parse_settings
+
+
+def settings_of(**installations: dict[str, Any]) -> Settings:
+    """Make settings from what each installation has besides its places."""
+    full = {
+        name: {"directory": f"/srv/{name}", "repository": f"/backups/{name}", **own}
+        for name, own in installations.items()
+    }
+    return parse_settings({"installations": full}, source="the test")
+
+
+def test_each_installation_has_its_own_schedules() -> None:
+    """One entry for each installation, with its own hour, zone and parameters; what is switched off is inactive."""
+    settings = settings_of(
+        main={"schedule": {"backup": "10 4 * * *", "timezone": "Europe/Vienna"}},
+        office={"schedule": {"complete": "15 5 * * 0", "verification": None}, "verification": {"when": "on_schedule"}},
+    )
+    deployments = {each["name"]: each for each in rendered(HOME / "prefect.yaml", settings)["deployments"]}
+
+    nightly = {each["slug"]: each for each in deployments["automated-backup"]["schedules"]}
+    assert set(nightly) == {"nightly-main", "nightly-office"}
+    assert (nightly["nightly-main"]["cron"], nightly["nightly-main"]["timezone"]) == ("10 4 * * *", "Europe/Vienna")
+    assert nightly["nightly-office"]["parameters"]["installation"] == "office"
+    assert [each["active"] for each in deployments["complete-backup"]["schedules"]] == [False, True]
+    assert [each["active"] for each in deployments["restore-verification"]["schedules"]] == [True, False]
+    assert [each["parameters"]["installation"] for each in deployments["watch"]["schedules"]] == ["main", "office"]
+    assert deployments["guided-restore"]["schedules"] == []
+
+
+def test_two_installations_at_the_same_hour_wait_for_each_other() -> None:
+    """A limit that cancels would silently lose the second one's night."""
+    for deployment in rendered(HOME / "prefect.yaml", settings_of(main={}, office={}))["deployments"]:
+        if deployment["schedules"]:
+            assert deployment["concurrency_limit"]["collision_strategy"] == "ENQUEUE", deployment["name"]
+
+
+def test_a_server_that_others_can_reach_needs_a_password(
+    monkeypatch: pytest.MonkeyPatch, state_directory: Path, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(AUTH_VARIABLE, raising=False)
+    assert "PREFECT_API_AUTH_STRING" not in server_environment(tmp_path, host="127.0.0.1", port=4200)
+    with pytest.raises(UsageError, match="can be reached from elsewhere"):
+        server_environment(tmp_path, host="0.0.0.0", port=4200)
+    monkeypatch.setenv(AUTH_VARIABLE, "operator:secret")
+    assert server_environment(tmp_path, host="0.0.0.0", port=4200)["PREFECT_API_AUTH_STRING"] == "operator:secret"
+
+
+def test_addresses_become_webhooks_where_they_can() -> None:
+    """What only the server sees is told by the server, which has plain webhooks alone."""
+    settings = settings_of(
+        main={
+            "notifications": [
+                {"kind": "ping", "url": "https://health.example/abc/"},
+                {"kind": "apprise", "url": "ntfys://ntfy.example/topic"},
+                {"kind": "apprise", "url": "ntfy://topic"},
+                {"kind": "apprise", "url": "mailtos://user:pass@mail.example"},
+                {"kind": "apprise", "url": "json://127.0.0.1:8000/x", "events": ["shrink"]},
+            ]
+        },
+        office={"notifications": [{"kind": "ping", "url": "https://health.example/abc"}]},
+    )
+    found = webhooks(settings)
+
+    assert [each.url for each in found] == [
+        "https://health.example/abc/fail",
+        "https://ntfy.example",
+        "https://ntfy.sh",
+    ]
+    assert found[1].body["topic"] == "topic"
+    assert "ntfy" not in repr(Webhook("https://ntfy.sh/secret", {}))

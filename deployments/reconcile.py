@@ -6,8 +6,9 @@ the automations that only a server can run: dead runs are marked as crashed, and
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ import yaml
 from prefect.blocks.fields import SecretDict
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, SendNotification
@@ -23,8 +25,10 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from deployments.webhooks import Webhook, webhooks
 from tasks.adapters.settings_file import load_settings
+from tasks.core.names import BACKUP_PARAMETER
 
 TAG = "mailarchiver"
+OURS = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
 RUNS_OF_OURS: dict[str, str | list[str]] = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
 ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 HEARTBEAT = "prefect.flow-run.heartbeat"
@@ -40,8 +44,7 @@ class _Scheduled(Protocol):
 def remove_unwanted(client: SyncPrefectClient, wanted: Mapping[str, set[str]]) -> list[str]:
     """Remove our deployments that are not `wanted`, and schedules of theirs whose slug is not; return what went, in words."""
     gone = []
-    found = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
-    for deployment in found:
+    for deployment in client.read_deployments(deployment_filter=OURS):
         slugs = wanted.get(deployment.name)
         if slugs is None:
             client.delete_deployment(deployment.id)
@@ -53,6 +56,22 @@ def remove_unwanted(client: SyncPrefectClient, wanted: Mapping[str, set[str]]) -
                 client.delete_deployment_schedule(deployment.id, schedule.id)
                 gone.append(f"schedule {schedule.slug} of {deployment.name}")
     return gone
+
+
+def tighten_parameters(client: SyncPrefectClient, installations: Sequence[str]) -> None:
+    """Have the server refuse, with a reason and before any run begins, what a run would refuse: unknown keys and installations, and paths.
+
+    The known installations become a list to choose from in the UI.
+    """
+    for deployment in client.read_deployments(deployment_filter=OURS):
+        schema = copy.deepcopy(dict(deployment.parameter_openapi_schema or {}))
+        schema["additionalProperties"] = False
+        properties = schema.get("properties", {})
+        if "installation" in properties:
+            properties["installation"]["enum"] = list(installations)
+        if "backup" in properties:
+            properties["backup"]["pattern"] = BACKUP_PARAMETER
+        client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))
 
 
 def crash_zombies() -> AutomationCore:
@@ -116,8 +135,10 @@ def main() -> None:
     with get_client(sync_client=True) as client:
         for line in remove_unwanted(client, wanted):
             sys.stdout.write(f"removed {line}\n")
+        settings = load_settings()
+        tighten_parameters(client, list(settings.installations))
         replace_automation(client, crash_zombies())
-        replace_automation(client, tell_what_only_the_server_sees(save_blocks(webhooks(load_settings()))))
+        replace_automation(client, tell_what_only_the_server_sees(save_blocks(webhooks(settings))))
 
 
 if __name__ == "__main__":

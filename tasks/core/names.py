@@ -14,6 +14,9 @@ RECORD_EXTENSION = ".manifest.json"
 PARTIAL_EXTENSION = ".partial"
 REMOVING_EXTENSION = ".removing"
 
+# How a flow's parameter may name a backup, as a regular expression of JSON Schema: never by a path.
+BACKUP_PARAMETER = r"^(latest|stalest|mailarchiver-backup-[0-9]{8}-[0-9]{6}(-[0-9]+)?)$"
+
 _NAME = re.compile(r"mailarchiver-backup-(\d{8}-\d{6})(?:-\d+)?")
 
 

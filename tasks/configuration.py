@@ -10,7 +10,7 @@ from tasks.adapters.archive_writer import reclaim_partials
 from tasks.adapters.locks import installation_lock
 from tasks.adapters.settings_file import load_settings
 from tasks.core.errors import UsageError
-from tasks.core.limits import DumpLimits, StagingLimits
+from tasks.core.limits import DumpLimits, ServiceLimits, StagingLimits
 from tasks.core.settings import InstallationSettings
 from tasks.recovery import recover
 from tasks.remembering import remembered, tell_recoveries
@@ -55,6 +55,10 @@ def work_from(installation_id: str, settings: InstallationSettings) -> Work:
             lock_wait_seconds=settings.timeouts.lock_wait_seconds, total_seconds=settings.timeouts.dump_seconds
         ),
         staging_limits=StagingLimits(memory_bytes=settings.staging.memory_bytes),
+        service_limits=ServiceLimits(
+            postgres_stop_seconds=settings.timeouts.postgres_stop_seconds,
+            application_start_seconds=settings.timeouts.application_start_seconds,
+        ),
         method=settings.method,
         defer_seconds=settings.timeouts.defer_seconds,
         retention=settings.retention,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tasks.adapters.discovery import discover
 from tasks.adapters.journals import Journal
 from tasks.core.installation import Installation
@@ -14,12 +16,13 @@ __all__ = ["discover", "installation_of", "read_installation", "reread"]
 @step(name="read installation", run_name="read {work.id}")
 def read_installation(work: Work) -> Installation:
     """Read what Docker and the compose files say of an installation."""
-    return discover(work.directory, installation_id=work.id, project=work.project)
+    return replace(discover(work.directory, installation_id=work.id, project=work.project), limits=work.service_limits)
 
 
 def reread(installation: Installation) -> Installation:
     """Read an installation again: states and addresses may have changed."""
-    return discover(installation.directory, installation_id=installation.id, project=installation.project)
+    found = discover(installation.directory, installation_id=installation.id, project=installation.project)
+    return replace(found, limits=installation.limits)
 
 
 def installation_of(journal: Journal) -> Installation:

@@ -38,7 +38,6 @@ from tasks.swap import POSTGRES_START_SECONDS, Kept, drop_kept, swap_back, swap_
 logger = logging.getLogger(__name__)
 
 QUARANTINE_AFTER_HOURS = 24
-APPLICATION_START_SECONDS = 180.0
 
 Proof = Callable[[Installation, Replacement], Sequence[str]]
 
@@ -223,7 +222,7 @@ def start_and_probe(installation: Installation) -> float:
     """Start the application unless it runs, and return after how many seconds its login page answered."""
     begun = time.monotonic()
     docker_engine.start_container(installation.application.container_id)
-    deadline = time.monotonic() + APPLICATION_START_SECONDS
+    deadline = time.monotonic() + installation.limits.application_start_seconds
     while True:
         found = docker_engine.container(installation.application.container_id)
         if found is not None and found.addresses:

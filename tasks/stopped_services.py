@@ -136,7 +136,6 @@ def stopped(
     services: Sequence[Service],
     *,
     reason: str,
-    postgres_stop_seconds: int = 120,
     other_stop_seconds: int = 30,
 ) -> Iterator[Loan]:
     """Stop services for the length of the block, in reverse start order, and give each its former state back.
@@ -162,7 +161,10 @@ def stopped(
     try:
         for each in reversed(former):
             is_postgres = each.service == installation.postgres.name
-            loan.stop(each.service, timeout_seconds=postgres_stop_seconds if is_postgres else other_stop_seconds)
+            loan.stop(
+                each.service,
+                timeout_seconds=installation.limits.postgres_stop_seconds if is_postgres else other_stop_seconds,
+            )
         yield loan
     except BaseException as error:
         try:

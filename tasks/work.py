@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.core.limits import DumpLimits, StagingLimits
+from tasks.core.limits import DumpLimits, ServiceLimits, StagingLimits
 from tasks.core.manifest import Format, Method
 from tasks.core.settings import Alarms, Notification, Retention, Verification
 
@@ -25,6 +25,7 @@ class Work:
     minimum_free_bytes: int = 0
     dump_limits: DumpLimits = field(default_factory=DumpLimits)
     staging_limits: StagingLimits = field(default_factory=StagingLimits)
+    service_limits: ServiceLimits = field(default_factory=ServiceLimits)
     method: Method = "hot"
     defer_seconds: float = 3600
     retention: Retention = field(default_factory=lambda: Retention(keep_days=30))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tasks.core.limits import ServiceLimits
+
 ServiceState = Literal["running", "paused", "restarting", "exited", "created", "dead", "removing", "absent"]
 
 
@@ -96,3 +98,4 @@ class Installation:
     keys_mount: Mount | None
     config_files: tuple[ConfigFile, ...]
     application_port: int = 5000
+    limits: ServiceLimits = field(default_factory=ServiceLimits)

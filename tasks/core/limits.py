@@ -15,6 +15,14 @@ class DumpLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceLimits:
+    """How long PostgreSQL may take to shut down cleanly before it is killed, and the application to answer after its start."""
+
+    postgres_stop_seconds: int = 120
+    application_start_seconds: float = 300
+
+
+@dataclass(frozen=True, slots=True)
 class StagingLimits:
     """What a staging stack may take: memory of each container (None: no limit)."""
 

@@ -146,7 +146,6 @@ class Timeouts(_Section):
 
     dump_seconds: Seconds = 24 * 3600
     lock_wait_seconds: Seconds = 120
-    restore_seconds: Seconds = 48 * 3600
     postgres_stop_seconds: Annotated[int, Field(gt=0, strict=True)] = 120
     application_start_seconds: Seconds = 300
     defer_seconds: Annotated[float, Field(ge=0)] = 3600
@@ -181,24 +180,11 @@ class InstallationSettings(_Section):
     verification: Verification = Verification()
     minimum_free_bytes: Bytes = 0
     staging: Staging = Staging()
-    encryption_recipients: tuple[str, ...] = ()
     timeouts: Timeouts = Timeouts()
     alarms: Alarms = Alarms()
     notifications: tuple[Notification, ...] = ()
     log_file: AbsolutePath | None = None
     metrics_directory: AbsolutePath | None = None
-
-    @field_validator("encryption_recipients")
-    @classmethod
-    def _public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for recipient in value:
-            if recipient.upper().startswith("AGE-SECRET-KEY"):
-                raise ValueError(
-                    "holds a private key; a recipient is the public one (age1...): keep the private one elsewhere"
-                )
-            if not recipient.startswith(("age1", "ssh-ed25519 ", "ssh-rsa ")):
-                raise ValueError(f'holds {recipient!r}, which is no recipient; it begins with "age1" or "ssh-"')
-        return value
 
 
 class Settings(_Section):

@@ -11,9 +11,8 @@ from pydantic import BaseModel, ValidationError
 from tasks.core.errors import UsageError
 
 _SHOWN_CHARACTERS = 80
-# Addresses of notifications carry tokens, and a private key is easily put where the public one belongs: an error goes to
-# logs and screens.
-_SECRET_KEYS = {"url", "encryption_recipients"}
+# Addresses of notifications carry tokens, and an error goes to logs and screens.
+_SECRET_KEYS = {"url"}
 
 
 def refuse(source: str, problems: Sequence[str]) -> NoReturn:

@@ -97,7 +97,6 @@ def test_sizes(text: str, size: int) -> None:
         ({"minimum_free_bytes": -1}, "should be greater than or equal to 0, but it is -1"),
         ({"schedule": {"backup": "at night"}}, "installations.main.schedule.backup: is not a cron schedule"),
         ({"schedule": {"timezone": "Mars/Olympus"}}, "installations.main.schedule.timezone: is not a time zone"),
-        ({"encryption_recipients": ["nonsense"]}, "'nonsense', which is no recipient"),
         ({"timeouts": {"dump_seconds": 0}}, "installations.main.timeouts.dump_seconds: should be greater than 0"),
         ({"notifications": [{"kind": "ping"}]}, "installations.main.notifications.0.url: is missing"),
         (
@@ -120,14 +119,6 @@ def test_every_problem_at_once() -> None:
     assert "5 problems" in message
     for place in ("formt", "directory", "retention", "defaults.minimum_free_bites", "did you mean installations?"):
         assert place in message
-
-
-def test_a_private_key_is_not_shown() -> None:
-    """Who writes the private key where the public one belongs must not find it in the log."""
-    message = problems_of({"encryption_recipients": ["AGE-SECRET-KEY-1QQQQ"]})
-
-    assert "holds a private key" in message
-    assert "QQQQ" not in message
 
 
 def test_the_address_of_a_notification_is_a_secret() -> None:

@@ -199,11 +199,16 @@ class ReadableStream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._rest) < size:
+        pieces, have = [self._rest], len(self._rest)
+        while size < 0 or have < size:
             chunk = next(self._chunks, None)
             if chunk is None:
                 break
-            self._rest += chunk
-        taken = self._rest if size < 0 else self._rest[:size]
-        self._rest = self._rest[len(taken) :]
-        return taken
+            pieces.append(chunk)
+            have += len(chunk)
+        joined = b"".join(pieces)
+        if size < 0:
+            self._rest = b""
+            return joined
+        self._rest = joined[size:]
+        return joined[:size]

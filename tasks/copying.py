@@ -7,18 +7,17 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from tasks.adapters import docker_engine
+from tasks.adapters import docker_engine, dump
 from tasks.adapters.archive_segment import Segment
 from tasks.adapters.archive_writer import PartialArchive, segment
 from tasks.adapters.databases import database_facts
 from tasks.adapters.directory_copy import FirstPass, copy_changes, copy_directory
-from tasks.adapters.dump import client_environment
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import server_of, session
 from tasks.archives import ReadableStream
@@ -195,36 +194,27 @@ def _require_untouched(installation: Installation, place: Path | None, before: C
 @step(name="base backup", retries=1)
 def copy_running_data(installation: Installation, archive: PartialArchive, limits: DumpLimits) -> datetime:
     """Copy the running server's data directory by pg_basebackup, with the WAL it needs; safe to repeat. Return the moment of its end."""
-    command = [
-        "pg_basebackup", "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password",
-        f"--username={installation.database.superuser}", "--label=mailarchiver-backup",
-    ]  # fmt: skip
     # A temporary slot keeps the WAL from being recycled before pg_basebackup fetches it at its end; it goes with its session.
     with (
         server_of(installation) as server,
         session(server, "postgres", purpose="keep WAL") as keeper,
-        client_environment(installation) as environment,
     ):
         keeper.execute(
             "SELECT pg_create_physical_replication_slot('mailarchiver_backup_' || pg_backend_pid(), true, true)"
         )
         with (
-            docker_engine.start_program(
-                installation.postgres.container_id, command, environment=environment
-            ) as program,
+            closing(dump.base_backup(installation, label="mailarchiver-backup", limits=limits)) as sent,
             segment(archive, "data", on_bytes=lambda raw, _: tell(raw)) as part,
             progress("base backup") as tell,
         ):
-            source = ReadableStream(program.chunks(idle_timeout_seconds=limits.idle_seconds))
             added = 0
-            for entry, chunks in _tar_files(source):
+            for entry, chunks in _tar_files(ReadableStream(sent)):
                 if not added:  # pg_basebackup sends no entry for the data directory itself
                     part.add_directory(DATA_DIRECTORY, mtime=entry.mtime, mode=0o700, uid=entry.uid, gid=entry.gid)
                 _add_entry(part, entry, chunks)
                 added += 1
-            code = program.wait(limits.idle_seconds)
-            if code != 0:
-                raise program.failure(f"failed with exit code {code}", exit_code=code)
+            for _ in sent:  # to its very end, where it says whether it succeeded
+                pass
             names = {member.name for member in part.members}
             if not {BACKUP_MANIFEST, f"{DATA_DIRECTORY}/{PG_CONTROL_NAME}", f"{DATA_DIRECTORY}/backup_label"} <= names:
                 raise ProgramFailed(f"pg_basebackup exited with 0 but sent only {added} files, no whole base backup")

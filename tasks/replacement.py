@@ -161,7 +161,10 @@ def load_replacement(installation: Installation, archive: CheckedArchive, new: R
             loaded = _Counter(tell)
             load.load_dump(server, new.database, _dump_events(installation, archive), on_bytes=loaded.add)
         with session(server, new.database, purpose="analyze") as opened:
-            opened.execute("ANALYZE")
+            # Autovacuum does it within a minute, beside the running application; before the swap it would cost as much as the load of the
+            # rows, for statistics of the full-text index alone.
+            if opened.value("SHOW autovacuum") == "off":
+                opened.execute("ANALYZE")
     if new.keys is not None:
         _remove_keys(new.keys)
         make_directory(new.keys.parent)

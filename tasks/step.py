@@ -98,8 +98,11 @@ def step(
 
 def _run_plainly(function: Callable[P, R], retries: int, delay_seconds: float, *args: P.args, **kwargs: P.kwargs) -> R:
     for attempt in range(retries + 1):
+        begun = time.monotonic()
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            logger.debug("%s took %.2f s", function.__name__.replace("_", " "), time.monotonic() - begun)
+            return result
         except BackupError as error:
             if not error.transient or attempt == retries:
                 raise

@@ -12,8 +12,18 @@ from tasks.adapters.archive_writer import begin_archive, seal_archive, segment, 
 from tasks.core.manifest import Manifest
 
 
-def rebuilt(archive: Path, repository: Path, change: Callable[[str, bytes], bytes]) -> Path:
-    """Write the archive anew under its own name in another repository, each member passed through `change`; the census stays the old one."""
+def rebuilt(
+    archive: Path,
+    repository: Path,
+    change: Callable[[str, bytes], bytes] = lambda _, content: content,
+    *,
+    told: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+    without: str = "//",
+) -> Path:
+    """Write the archive anew under its own name in another repository, each member passed through `change`; the census stays the old one.
+
+    `told` changes what the manifest says; members whose names begin with `without` are left out.
+    """
     checked = check_archive(archive)
     assert checked.manifest is not None
     scratch = repository.with_name(repository.name + "-scratch")
@@ -22,7 +32,8 @@ def rebuilt(archive: Path, repository: Path, change: Callable[[str, bytes], byte
     partial = begin_archive(repository, checked.name, checked.format)
     with segment(partial, "all") as part:
         for member in checked.members:
-            content = (scratch / checked.name / member.name).read_bytes()
-            part.add_bytes(member.name, change(member.name, content), mtime=datetime.now(UTC))
-    manifest: Manifest = checked.manifest.model_copy(update={"members": written_members(partial)})
+            if not member.name.startswith(without):
+                content = (scratch / checked.name / member.name).read_bytes()
+                part.add_bytes(member.name, change(member.name, content), mtime=datetime.now(UTC))
+    manifest: Manifest = told(checked.manifest).model_copy(update={"members": written_members(partial)})
     return seal_archive(partial, manifest).path

@@ -23,7 +23,10 @@ MANIFEST_LIMIT_BYTES = 512 << 20
 RECORD_LIMIT_BYTES = 512 << 20
 _DUMPS: dict[str, Kind] = {"database.sql": "sql", "database.dump": "custom"}
 _PHYSICAL = {"postgres-data/PG_VERSION", "postgres-data/global/pg_control"}
+KeptMembers = tuple[tuple[TarEntry, bytes], ...]
 _TOKEN = object()
+KEPT_LIMIT_BYTES = 16 << 20
+KEPT_OVERHEAD_BYTES = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class CheckedArchive:
     """An archive every byte of which was read and found to be what its manifest (where it has one) says.
 
     `manifest` is None for a legacy archive, made by the guide's own commands. `members` are relative to the `top` directory, the manifest
-    not among them.
+    not among them. `kept` holds all that is neither dump nor data directory, in its order, so that nobody reads gigabytes again for a key; None
+    where that was too much.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class CheckedArchive:
     top: str
     identity: tuple[int, int, int, int]
     token: object = field(repr=False, compare=False)
+    kept: KeptMembers | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse to be made by anybody but `check_archive`."""
@@ -67,25 +72,29 @@ def check_archive(path: Path, *, limits: Limits | None = None) -> CheckedArchive
         tops: set[str] = set()
         parents: set[str] = set()
         manifest_text: bytes | None = None
+        small = _Small()
         stream = TarStream(chunks, limits or Limits())
         for entry in stream.entries():
             top, _, name = entry.name.partition("/")
             tops.add(top)
             _refuse_odd_structure(entry, tops, names, parents)
             if entry.is_directory:
+                small.add(entry, name, b"")
                 continue
             names.add(entry.name)
             digest = hashlib.sha256()
             kept: list[bytes] = []
+            keep = name == MANIFEST_NAME or small.wants(entry, name)
             if name == MANIFEST_NAME and entry.size > MANIFEST_LIMIT_BYTES:
                 raise Refused(f"the manifest in {path.name} has {entry.size:,} bytes")
             for piece in stream.content():
                 digest.update(piece)
-                if name == MANIFEST_NAME:
+                if keep:
                     kept.append(piece)
             if name == MANIFEST_NAME:
                 manifest_text = b"".join(kept)
             else:
+                small.add(entry, name, b"".join(kept))
                 members.append(Member(name=name, bytes=entry.size, sha256=digest.hexdigest()))
         while source.read():  # whatever the decompressor left unread counts to the file's SHA-256
             pass
@@ -110,6 +119,7 @@ def check_archive(path: Path, *, limits: Limits | None = None) -> CheckedArchive
         top,
         identity,
         _TOKEN,
+        small.all(),
     )
 
 
@@ -118,7 +128,7 @@ def open_member(archive: CheckedArchive, name: str) -> Iterator[bytes]:
     expected = next((member for member in archive.members if member.name == name), None)
     if expected is None:
         raise Refused(f"{archive.path.name} holds no {name}")
-    with _entries(archive) as stream:
+    with _entries(archive, name) as stream:
         for entry in stream.entries():
             found = entry.name == f"{archive.top}/{name}"
             digest = hashlib.sha256()
@@ -153,7 +163,7 @@ def extract(archive: CheckedArchive, what: str | Collection[str], target: Path, 
     expected = {member.name: member.sha256 for member in archive.members}
     directories: list[tuple[str, TarEntry]] = []
     try:
-        with _entries(archive) as stream:
+        with _entries(archive, *([f"{what}/"] if isinstance(what, str) else what)) as stream:
             for entry in stream.entries():
                 name = entry.name.partition("/")[2]
                 relative = _relative(name, what)
@@ -216,8 +226,59 @@ def _opened(path: Path) -> Iterator[tuple[int, Format, tuple[int, int, int, int]
         os.close(descriptor)
 
 
+class _Small:
+    """Gathers the members that are neither dump nor data directory, while they are few and small."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[TarEntry, bytes]] | None = []
+        self._bytes = 0
+
+    def wants(self, entry: TarEntry, name: str) -> bool:
+        """Tell whether to keep a file's content; one too many and nothing is kept any more."""
+        if self._entries is None or not _is_small(name):
+            return False
+        self._bytes += entry.size + KEPT_OVERHEAD_BYTES
+        if self._bytes > KEPT_LIMIT_BYTES:
+            self._entries = None
+        return self._entries is not None
+
+    def add(self, entry: TarEntry, name: str, content: bytes) -> None:
+        """Keep a file or directory."""
+        if self._entries is not None and _is_small(name):
+            self._entries.append((entry, content))
+
+    def all(self) -> KeptMembers | None:
+        """Give what was kept; None where it was too much."""
+        return tuple(self._entries) if self._entries is not None else None
+
+
+def _is_small(name: str) -> bool:
+    """Tell whether a name belongs to what is usually small: neither dump, data nor manifest."""
+    return name not in _DUMPS and not f"{name}/".startswith("postgres-data/") and name != MANIFEST_NAME
+
+
+class _KeptStream:
+    """Kept members, read as a `TarStream` is."""
+
+    def __init__(self, kept: KeptMembers) -> None:
+        self._kept = kept
+        self._content = b""
+
+    def entries(self) -> Iterator[TarEntry]:
+        for entry, content in self._kept:
+            self._content = content
+            yield entry
+
+    def content(self) -> Iterator[bytes]:
+        yield self._content
+
+
 @contextmanager
-def _entries(archive: CheckedArchive) -> Iterator[TarStream]:
+def _entries(archive: CheckedArchive, *wanted: str) -> Iterator[TarStream | _KeptStream]:
+    """Give the entries among which everything `wanted` (names, or directories with their slash) is found."""
+    if archive.kept is not None and all(_is_small(each) for each in wanted):
+        yield _KeptStream(archive.kept)
+        return
     with _opened(archive.path) as (descriptor, archive_format, identity):
         if identity != archive.identity:
             raise ArchiveDamaged(
@@ -313,7 +374,7 @@ def _make_directories(root: int, relative: str) -> int:
 
 
 def _extract_file(
-    root: int, relative: str, entry: TarEntry, stream: TarStream, sha256: str | None, keep_owners: bool
+    root: int, relative: str, entry: TarEntry, stream: TarStream | _KeptStream, sha256: str | None, keep_owners: bool
 ) -> None:
     parent, _, name = relative.rpartition("/")
     directory = _make_directories(root, parent)

@@ -71,6 +71,31 @@ def dump_database(
             _prove_success(program, limits)
 
 
+def base_backup(installation: Installation, *, label: str, limits: DumpLimits) -> Generator[bytes, None, None]:
+    """Yield `pg_basebackup`'s tar of the running server's data directory, with the WAL it needs and its manifest.
+
+    The iterator ends normally only when pg_basebackup exited with 0 after its last byte; raise ProgramFailed otherwise. Closing it early ends
+    pg_basebackup in the container too.
+    """
+    command = [
+        "pg_basebackup", "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password",
+        f"--username={installation.database.superuser}", f"--label={label}",
+    ]  # fmt: skip
+    deadline = time.monotonic() + limits.total_seconds
+    container = installation.postgres.container_id
+    with client_environment(installation) as environment, _fifo(installation) as fifo:
+        if fifo is None:
+            with docker_engine.start_program(container, command, environment=environment) as program:
+                yield from _within(program.chunks(idle_timeout_seconds=limits.idle_seconds), deadline, program)
+                _prove_success(program, limits)
+            return
+        # It can write a tar to its standard output alone; the shell's text is fixed, what varies comes as arguments.
+        command = ["sh", "-c", 'exec "$@" > "$0"', fifo.path, *command]
+        with docker_engine.start_program(container, command, user="0", environment=environment) as program:
+            yield from _within(_read_fifo(fifo.descriptor, program, limits.idle_seconds), deadline, program)
+            _prove_success(program, limits)
+
+
 def dump_roles(installation: Installation, *, timeout_seconds: float) -> bytes:
     """Return `pg_dumpall --roles-only`: every role with its password's hash and its memberships, as SQL. Keep it as secret as the dump."""
     with client_environment(installation) as environment:

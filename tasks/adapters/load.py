@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from enum import Enum, auto
@@ -56,6 +57,7 @@ def load_dump(
         later = _load_rows(main, lanes, events, on_bytes)
         for lane in lanes:
             lane.finish_work()
+        logger.debug("All rows are in")
         _build_indexes(lanes, [statement for statement in later if may_run_in_parallel(statement)])
         for statement in later:
             if not may_run_in_parallel(statement):
@@ -223,7 +225,9 @@ class _Lane:
                     statement = statements.get_nowait()
                 except queue.Empty:
                     return
+                begun = time.monotonic()
                 opened.run(statement)
+                logger.debug("%.2f s: %s", time.monotonic() - begun, statement[:100].decode(errors="replace"))
 
         self._tell(work)
 

@@ -12,7 +12,6 @@ from tasks.checking import check_backup
 from tasks.configuration_files import compare_configuration
 from tasks.core.installation import Installation
 from tasks.core.names import time_in_name
-from tasks.core.report_texts import table
 from tasks.core.units import duration_text, size_text
 from tasks.installations import read_installation
 from tasks.replacement import MAINTENANCE_DATABASE
@@ -43,10 +42,11 @@ class RestorePlan:
         """Tell the plan as a short Markdown page, which a terminal shows as well."""
         age = duration_text(self.age_seconds) if self.age_seconds is not None else "unknown"
         rows = [
-            ("Backup", f"{self.path}: {KINDS[self.kind]} ({self.method})"),
-            ("Size", f"{size_text(self.archive_bytes)}, holding {size_text(self.data_bytes)}"),
-            ("Age of the data", age),
-            ("Proven", "verified on staging" if self.verified else "never verified on staging"),
+            ("Backup", f"{self.name}, {age} old, {'verified' if self.verified else 'never verified'} on staging"),
+            (
+                "Kind",
+                f"{KINDS[self.kind]} ({self.method}), {size_text(self.archive_bytes)} holding {size_text(self.data_bytes)}",
+            ),
             ("Replaces", self.replaces),
             (
                 "Downtime",
@@ -63,7 +63,7 @@ class RestorePlan:
             f"\n`{name}` in the archive differs from the current one:\n\n```diff\n{difference}\n```"
             for name, difference in self.configuration.items()
         ]
-        return "\n".join([table(rows), *differences])
+        return "\n".join([*(f"- {name}: **{value}**" for name, value in rows), *differences])
 
 
 @step(name="plan restore", run_name="plan restore of {backup}")

@@ -236,8 +236,12 @@ def _wait_for(view: Installation) -> None:
 
 @step(name="verify base backup", retries=0)
 def verify_base_backup(installation: Installation, archive: CheckedArchive, copy: Copy) -> list[str]:
-    """Check an extracted base backup with PostgreSQL's own `pg_verifybackup` (a copy taken cold has no manifest of that kind)."""
-    if not any(member.name == f"{DATA_DIRECTORY}/backup_manifest" for member in archive.members):
+    """Check an extracted base backup with PostgreSQL's own `pg_verifybackup`.
+
+    A copy taken cold is none: without a `backup_label`, a manifest in it is a leftover of a restore before.
+    """
+    names = {member.name for member in archive.members}
+    if not {f"{DATA_DIRECTORY}/backup_manifest", f"{DATA_DIRECTORY}/backup_label"} <= names:
         return []
     helper = docker_engine.create_helper(
         installation.postgres.image_id,

@@ -70,9 +70,9 @@ def needed_after_shutdown(name: str, control: ControlData, segment_bytes: int) -
     """Tell whether a file below the data directory is needed to start a cluster that was shut down cleanly.
 
     Of the WAL that is the segment with the shutdown checkpoint and the one after it; older and recycled segments can double an archive.
-    `postmaster.pid` and the like belong to a server that is gone.
+    `postmaster.pid` and the like belong to a server that is gone; what is left of a base backup that was restored long ago describes other files.
     """
-    if name in ("postmaster.pid", "postmaster.opts"):
+    if name in ("postmaster.pid", "postmaster.opts", "backup_manifest", "backup_label.old", "tablespace_map.old"):
         return False
     if not name.startswith("pg_wal/") or "/" in name.removeprefix("pg_wal/"):
         return True

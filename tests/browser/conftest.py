@@ -1,0 +1,136 @@
+"""A small host as an operator has it: `serve` with two installations, and a browser that is logged in."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tests.cli import PROGRAM
+from tests.receiver import Receiver, receiver
+from tests.settings import write_settings
+from tests.stack.stack import Stack, create_stack
+
+AUTH = "operator:a-pass-phrase"
+# Chromium as root in a container, and without its own requests to the internet.
+CHROMIUM = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+OUTPUT = Path(os.environ.get("MAILARCHIVER_BACKUP_SCREENSHOTS", Path(__file__).parents[1] / "output"))
+
+
+@dataclass
+class Host:
+    """A host that serves: its two stacks, their repositories, where its UI is, and how long it took to be ready."""
+
+    url: str
+    main: Stack
+    office: Stack
+    place: Path
+    heard: Receiver
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+    ready_seconds: float
+    scheduled_for: datetime
+
+    @property
+    def settings(self) -> Path:
+        """Where the settings file is."""
+        return self.place / "settings.yaml"
+
+    def repository(self, installation: str) -> Path:
+        """Where an installation's archives are."""
+        return self.place / f"backups-{installation}"
+
+
+@pytest.fixture(scope="session")
+def host(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Serve two installations; the office's nightly backup is set for two minutes from now."""
+    place = tmp_path_factory.mktemp("host")
+    main, office = create_stack(place / "main"), create_stack(place / "office")
+    soon = (datetime.now(UTC) + timedelta(minutes=2)).replace(second=0, microsecond=0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with receiver() as heard:
+        common = {"notifications": heard.settings(events=["success", "failure", "overdue"])}
+        write_settings(
+            place / "settings.yaml",
+            {
+                "main": {"directory": main.directory, "repository": place / "backups-main", **common},
+                "office": {
+                    "directory": office.directory, "repository": place / "backups-office", **common,
+                    "schedule": {"backup": f"{soon.minute} {soon.hour} * * *"},
+                },
+            },
+        )  # fmt: skip
+        environment = {
+            **os.environ, "PREFECT_SERVER_API_AUTH_STRING": AUTH, "MAILARCHIVER_BACKUP_STATE": str(place / "state"),
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_API_AUTH_STRING": AUTH,
+        }  # fmt: skip
+        begun = time.monotonic()
+        log = place / "serve.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [PROGRAM, "serve", "--settings", str(place / "settings.yaml"), "--port", str(port)],
+                env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        try:
+            while b"ready: " not in log.read_bytes():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() - begun < 180, log.read_text()
+                time.sleep(0.2)
+            yield Host(
+                f"http://127.0.0.1:{port}", main, office, place, heard, environment, process, time.monotonic() - begun, soon
+            )
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+            for stack in (main, office):
+                stack.destroy()
+
+
+@pytest.fixture(scope="session")
+def page(host: Host, chromium: str) -> Iterator[Page]:
+    """Give a browser's page, logged in with the auth string; it asks nobody but the server."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
+        opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+        opened.set_default_timeout(60_000)
+        asked: list[str] = []
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto(host.url)
+        opened.locator("input").first.fill(AUTH)
+        opened.keyboard.press("Enter")
+        opened.get_by_text("Deployments", exact=True).first.wait_for()
+        yield opened
+        browser.close()
+    assert [url for url in asked if not re.match(rf"{host.url}|data:|blob:", url)] == []
+
+
+def shot(page: Page, name: str) -> None:
+    """Keep what is to be seen as a picture."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(1000)
+    page.screenshot(path=OUTPUT / f"{name}.png")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Keep what was to be seen when a test failed."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    opened = getattr(item, "funcargs", {}).get("page")
+    if report.when == "call" and report.failed and opened is not None:
+        shot(opened, f"failed-{item.name}")

@@ -1,0 +1,140 @@
+"""What an operator does in Prefect's own UI: look, run, read the report, approve a restore. In a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from playwright.sync_api import Page
+
+from tasks.core.history import parse_history
+from tests.browser.conftest import Host, shot
+from tests.content import content
+
+pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.timeout(600)]
+
+
+def quick_run(page: Page, host: Host, deployment: str) -> None:
+    """Press Run and Quick run on a deployment's page, and go to the new run's page."""
+    page.goto(f"{host.url}/deployments")
+    page.get_by_role("link", name=deployment, exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Quick run").click()
+    # A message with a link to the run stands there for a moment.
+    page.get_by_role("link", name=re.compile("view run", re.IGNORECASE)).or_(
+        page.get_by_role("button", name=re.compile("view run", re.IGNORECASE))
+    ).first.click()
+    page.wait_for_url(re.compile("/runs/flow-run/"))
+
+
+def wait_for_state(page: Page, state: str) -> None:
+    """Stay on a run's page until it shows a state."""
+    page.locator(".state-badge, .p-badge").filter(has_text=re.compile(f"^{state}$")).first.wait_for(timeout=120_000)
+
+
+def test_serve_is_ready_within_a_minute_and_needs_the_auth_string(host: Host) -> None:
+    assert host.ready_seconds < 60
+    request = urllib.request.Request(f"{host.url}/api/deployments/count", method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request)
+
+
+def test_every_deployment_and_both_installations_schedules_are_there(page: Page, host: Host) -> None:
+    page.goto(f"{host.url}/deployments")
+    for name in ("automated-backup", "hot-backup", "guided-restore", "restore-verification", "prune", "watch"):
+        page.get_by_role("link", name=name, exact=True).first.wait_for()
+    shot(page, "deployments")
+    page.get_by_role("link", name="automated-backup", exact=True).first.click()
+    page.get_by_text("03:30 AM").first.wait_for()
+    at = host.scheduled_for
+    page.get_by_text(f"{at:%I:%M %p}").first.wait_for()
+    shot(page, "schedules")
+
+
+def test_a_backup_run_by_hand_is_followed_to_its_report_and_picture(page: Page, host: Host) -> None:
+    quick_run(page, host, "hot-backup")
+    wait_for_state(page, "Completed")
+    shot(page, "run")
+    page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts", exact=True)).first.click()
+    page.get_by_text("backup-main").first.click()
+    page.get_by_text(re.compile("Data as of")).first.wait_for()
+    shot(page, "report")
+
+    # The verification follows by its event, and brings catalogue and charts.
+    deadline = time.monotonic() + 120
+    while not [path for path in host.repository("main").glob("report-main.html") if "verified" in path.read_text()]:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    page.goto(f"{host.url}/artifacts/key/sizes-main")
+    picture = page.locator("img[src^='data:image/svg']").first
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 400
+    shot(page, "chart")
+    page.goto(f"{host.url}/artifacts/key/catalogue-main")
+    page.get_by_text("of the last 30 days").first.wait_for()
+    shot(page, "catalogue")
+
+
+def test_a_restore_is_refused_once_and_approved_once(page: Page, host: Host) -> None:
+    """Nothing is stopped before the approval; who decided, and when, is kept."""
+    wanted = content(host.main)
+    host.main.psql('DELETE FROM mail_archiver."EmailAttachments"')
+    damaged, states = content(host.main), host.main.states()
+
+    quick_run(page, host, "guided-restore")
+    ask(page, "refuse", "refuse", "Ada Lovelace", "main")
+    wait_for_state(page, "Failed")
+    assert host.main.states() == states
+    assert content(host.main) == damaged
+
+    quick_run(page, host, "guided-restore")
+    ask(page, "approve", "approve", "Ada Lovelace", "main")
+    wait_for_state(page, "Completed")
+    shot(page, "restored")
+    host.main.wait_app()
+    assert content(host.main) == wanted
+    entries = parse_history((host.place / "state" / "history" / "main.jsonl").read_text().splitlines())
+    decisions = [(entry.outcome, entry.message) for entry in entries if entry.run == "restore approval"]
+    assert [outcome for outcome, _ in decisions] == ["refused", "approved"]
+    assert all("by Ada Lovelace" in message for _, message in decisions)
+
+
+def ask(page: Page, picture: str, decision: str, name: str, confirm: str) -> None:
+    """Wait for the run's question and answer it in the form."""
+    wait_for_state(page, "Paused")
+    page.get_by_role("button", name="Resume").first.click()
+    dialog = page.get_by_role("dialog").or_(page.locator(".p-modal")).first
+    dialog.get_by_text("Replaces").first.wait_for()
+    if decision != "refuse":
+        dialog.get_by_role("button", name="refuse").or_(dialog.locator(".p-select").first).first.click()
+        page.get_by_role("option", name=decision).or_(page.locator(".p-select-option", has_text=decision)).first.click()
+    fields = dialog.locator("textarea")
+    fields.nth(0).fill(name)
+    fields.nth(1).fill(confirm)
+    shot(page, f"restore-form-{picture}")
+    dialog.get_by_role("button", name="Submit").click()
+
+
+def test_the_schedule_ran_by_itself_with_verification_by_event_and_report(host: Host) -> None:
+    """Nobody lifted a hand for the office: its hour came, and all the rest followed."""
+    report = host.repository("office") / "report-office.html"
+    wait_until(lambda: report.exists() and re.search(r'<td class="verified">verified', report.read_text()), 240)
+    assert datetime.now(UTC) > host.scheduled_for
+    (record,) = [json.loads(path.read_text()) for path in host.repository("office").glob("*.manifest.json")]
+    assert record["verification"]["verdict"] == "verified"
+    created = datetime.fromisoformat(record["manifest"]["created_at"])
+    assert 0 <= (created - host.scheduled_for).total_seconds() < 60
+    assert {"start", ""} <= set(host.heard.pings())
+
+
+def wait_until(done: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(1)

@@ -18,11 +18,10 @@ def rebuilt(
     change: Callable[[str, bytes], bytes] = lambda _, content: content,
     *,
     told: Callable[[Manifest], Manifest] = lambda manifest: manifest,
-    without: str = "//",
 ) -> Path:
     """Write the archive anew under its own name in another repository, each member passed through `change`; the census stays the old one.
 
-    `told` changes what the manifest says; members whose names begin with `without` are left out.
+    `told` changes what the manifest says.
     """
     checked = check_archive(archive)
     assert checked.manifest is not None
@@ -32,8 +31,7 @@ def rebuilt(
     partial = begin_archive(repository, checked.name, checked.format)
     with segment(partial, "all") as part:
         for member in checked.members:
-            if not member.name.startswith(without):
-                content = (scratch / checked.name / member.name).read_bytes()
-                part.add_bytes(member.name, change(member.name, content), mtime=datetime.now(UTC))
+            content = (scratch / checked.name / member.name).read_bytes()
+            part.add_bytes(member.name, change(member.name, content), mtime=datetime.now(UTC))
     manifest: Manifest = told(checked.manifest).model_copy(update={"members": written_members(partial)})
     return seal_archive(partial, manifest).path

@@ -92,7 +92,15 @@ def host(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
                 assert time.monotonic() - begun < 180, log.read_text()
                 time.sleep(0.2)
             yield Host(
-                f"http://127.0.0.1:{port}", main, office, place, heard, environment, process, time.monotonic() - begun, soon
+                f"http://127.0.0.1:{port}",
+                main,
+                office,
+                place,
+                heard,
+                environment,
+                process,
+                time.monotonic() - begun,
+                soon,
             )
         finally:
             process.send_signal(signal.SIGTERM)
@@ -107,7 +115,7 @@ def page(host: Host, chromium: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
         opened = browser.new_page(viewport={"width": 1400, "height": 1000})
-        opened.set_default_timeout(60_000)
+        opened.set_default_timeout(30_000)
         asked: list[str] = []
         opened.on("request", lambda request: asked.append(request.url))
         opened.goto(host.url)

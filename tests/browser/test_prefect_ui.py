@@ -47,13 +47,14 @@ def test_serve_is_ready_within_a_minute_and_needs_the_auth_string(host: Host) ->
 
 def test_every_deployment_and_both_installations_schedules_are_there(page: Page, host: Host) -> None:
     page.goto(f"{host.url}/deployments")
-    for name in ("automated-backup", "hot-backup", "guided-restore", "restore-verification", "prune", "watch"):
+    page.get_by_text("13 Deployments").first.wait_for()
+    for name in ("automated-backup", "hot-backup", "guided-restore", "restore-verification", "prune"):
         page.get_by_role("link", name=name, exact=True).first.wait_for()
     shot(page, "deployments")
     page.get_by_role("link", name="automated-backup", exact=True).first.click()
-    page.get_by_text("03:30 AM").first.wait_for()
-    at = host.scheduled_for
-    page.get_by_text(f"{at:%I:%M %p}").first.wait_for()
+    page.wait_for_url(re.compile("/deployments/deployment/"))
+    for at in ("03:30 AM", f"{host.scheduled_for:%I:%M %p}"):
+        page.locator(f"text={at} >> visible=true").first.wait_for()
     shot(page, "schedules")
 
 

@@ -25,6 +25,7 @@ _DUMPS: dict[str, Kind] = {"database.sql": "sql", "database.dump": "custom"}
 _PHYSICAL = {"postgres-data/PG_VERSION", "postgres-data/global/pg_control"}
 KeptMembers = tuple[tuple[TarEntry, bytes], ...]
 _TOKEN = object()
+ALTERED_HINT = "the archive was altered or damaged: take another, `mailarchiver-backup list` shows them"
 KEPT_LIMIT_BYTES = 16 << 20
 KEPT_OVERHEAD_BYTES = 1 << 10
 
@@ -333,11 +334,13 @@ def _compare(
     listed = {member.name: member for member in manifest.members}
     for name in sorted(found.keys() | listed.keys()):
         if name not in found:
-            raise ArchiveDamaged(f"{name} is missing in {path.name}")
+            raise ArchiveDamaged(f"{name} is missing in {path.name}", hint=ALTERED_HINT)
         if name not in listed:
-            raise ArchiveDamaged(f"{path.name} holds {name}, which its manifest does not list")
+            raise ArchiveDamaged(f"{path.name} holds {name}, which its manifest does not list", hint=ALTERED_HINT)
         if found[name] != listed[name]:
-            raise ArchiveDamaged(f"{name} in {path.name} is not what its manifest says: its SHA-256 or size differs")
+            raise ArchiveDamaged(
+                f"{name} in {path.name} is not what its manifest says: its SHA-256 or size differs", hint=ALTERED_HINT
+            )
 
 
 def _kind(path: Path, members: list[Member]) -> Kind:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page, TimeoutError
 
 from tasks.core.history import parse_history
 from tests.browser.conftest import Host, shot
@@ -73,12 +73,12 @@ def test_a_backup_run_by_hand_is_followed_to_its_report_and_picture(page: Page, 
     while not [path for path in host.repository("main").glob("report-main.html") if "verified" in path.read_text()]:
         assert time.monotonic() < deadline
         time.sleep(1)
-    page.goto(f"{host.url}/artifacts/key/sizes-main")
+    open_artifact(page, host, "sizes-main")
     picture = page.locator("img[src^='data:image/svg']").first
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 400
     shot(page, "chart")
-    page.goto(f"{host.url}/artifacts/key/catalogue-main")
+    open_artifact(page, host, "catalogue-main")
     page.get_by_text("of the last 30 days").first.wait_for()
     shot(page, "catalogue")
 
@@ -114,13 +114,34 @@ def ask(page: Page, picture: str, decision: str, name: str, confirm: str) -> Non
     dialog = page.get_by_role("dialog").or_(page.locator(".p-modal")).first
     dialog.get_by_text("Replaces").first.wait_for()
     if decision != "refuse":
-        dialog.get_by_role("button", name="refuse").or_(dialog.locator(".p-select").first).first.click()
-        page.get_by_role("option", name=decision).or_(page.locator(".p-select-option", has_text=decision)).first.click()
+        choose(page, dialog, "refuse", decision)
     fields = dialog.locator("textarea")
     fields.nth(0).fill(name)
     fields.nth(1).fill(confirm)
     shot(page, f"restore-form-{picture}")
     dialog.get_by_role("button", name="Submit").click()
+
+
+def choose(page: Page, dialog: Locator, current: str, wanted: str) -> None:
+    """Choose in one of Prefect's selects, which open by click or by key."""
+    select = dialog.locator(".p-select").filter(has_text=current).first
+    button = select.locator("button").first
+    option = page.locator(".p-select-option").filter(has_text=wanted).first
+    for opening in (button.click, lambda: button.press("Space"), lambda: button.press("ArrowDown"), select.click):
+        opening()
+        try:
+            option.wait_for(timeout=2_000)
+        except TimeoutError:
+            continue
+        option.click()
+        return
+    raise AssertionError(f"the choice did not open: {select.inner_html()[:2000]}")
+
+
+def open_artifact(page: Page, host: Host, key: str) -> None:
+    """Go to the newest artifact of a key: its page lists its history."""
+    page.goto(f"{host.url}/artifacts/key/{key}")
+    page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first.click()
 
 
 def test_the_schedule_ran_by_itself_with_verification_by_event_and_report(host: Host) -> None:

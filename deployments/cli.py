@@ -12,6 +12,7 @@ from tasks.core.copy_plan import CopyWay
 from tasks.core.errors import UsageError
 from tasks.core.manifest import Format, Method, Record
 from tasks.core.report_texts import backup_report, retention_report, verification_report
+from tasks.core.status import Status
 from tasks.core.units import duration_text, size_text
 
 app = typer.Typer(
@@ -78,7 +79,7 @@ def backup_auto(
         "removed": list(pruned.plan.removed) if pruned else [],
         "paused": list(pruned.plan.paused) if pruned else [],
         "report": str(standing.page) if standing.page else None,
-        "troubles": [{"kind": each.kind, "text": each.text} for each in standing.status.troubles],
+        "troubles": _troubles_told(standing.status),
     }
     parts = [backup_report(night.record)]
     if verified:
@@ -251,7 +252,7 @@ def status(
         "installation": found.installation, "backups": found.backups, "newest": found.newest.file if found.newest else None,
         "newest_verified": found.newest_verified.file if found.newest_verified else None, "rto_seconds": found.rto_seconds,
         "rpo_seconds": found.rpo_seconds, "free_bytes": found.free_bytes, "report": str(standing.page) if standing.page else None,
-        "troubles": [{"kind": each.kind, "text": each.text} for each in found.troubles],
+        "troubles": _troubles_told(found),
     }  # fmt: skip
     call.answer(told, str(found))
     if found.troubles:
@@ -341,6 +342,10 @@ def _backup_told(call: Call, record: Record) -> dict[str, Any]:
         "archive": str(call.the_work.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,
         "bytes": record.bytes, "sha256": record.sha256, "seconds": record.seconds, "downtime_seconds": manifest.downtime_seconds,
     }  # fmt: skip
+
+
+def _troubles_told(status: Status) -> list[dict[str, str]]:
+    return [{"kind": each.kind, "text": each.text} for each in status.troubles]
 
 
 def _answer_restore(call: Call, restored: Any) -> None:

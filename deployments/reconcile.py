@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 from prefect.blocks.fields import SecretDict
@@ -36,11 +36,6 @@ SILENCE = timedelta(seconds=90)
 BLOCK = "mailarchiver-alarm"
 
 
-class _Scheduled(Protocol):
-    id: Any
-    slug: str | None
-
-
 def remove_unwanted(client: SyncPrefectClient, wanted: Mapping[str, set[str]]) -> list[str]:
     """Remove our deployments that are not `wanted`, and schedules of theirs whose slug is not; return what went, in words."""
     gone = []
@@ -50,8 +45,7 @@ def remove_unwanted(client: SyncPrefectClient, wanted: Mapping[str, set[str]]) -
             client.delete_deployment(deployment.id)
             gone.append(f"deployment {deployment.name}")
             continue
-        schedules: list[_Scheduled] = list(client.read_deployment_schedules(deployment.id))
-        for schedule in schedules:
+        for schedule in client.read_deployment_schedules(deployment.id):
             if schedule.slug not in slugs:
                 client.delete_deployment_schedule(deployment.id, schedule.id)
                 gone.append(f"schedule {schedule.slug} of {deployment.name}")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from tasks.adapters.history_file import read_history
 from tasks.adapters.repository import Backup, accept_content, finish_removals, list_backups, remove_backup
 from tasks.core.errors import UsageError
-from tasks.core.history import last_backup_failed
+from tasks.core.history import Entry, last_backup_failed
 from tasks.core.manifest import Record
 from tasks.core.retention import Candidate, RetentionPlan, Standing, plan_retention
 from tasks.step import step
@@ -32,9 +32,14 @@ def own_records(work: Work, backups: Sequence[Backup]) -> list[Record]:
 @step(name="plan retention")
 def plan_prune(work: Work, *, now: datetime) -> RetentionPlan:
     """Plan which backups of an installation are kept, and which go; nothing goes while its last backup failed."""
-    failed = last_backup_failed(read_history(work.id))
+    return plan_for(work, list_backups(work.repository), read_history(work.id), now=now)
+
+
+def plan_for(work: Work, backups: Sequence[Backup], entries: Sequence[Entry], *, now: datetime) -> RetentionPlan:
+    """Plan for backups and a history that were read already."""
+    failed = last_backup_failed(entries)
     paused = [f"the last {failed.run} ({failed.at:%Y-%m-%d %H:%M} UTC) {failed.outcome}"] if failed else []
-    return plan_retention(candidates_of(work, list_backups(work.repository)), work.retention, now=now, paused=paused)
+    return plan_retention(candidates_of(work, backups), work.retention, now=now, paused=paused)
 
 
 @step(name="remove backups")

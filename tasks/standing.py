@@ -12,15 +12,15 @@ from tasks.adapters.files import free_space
 from tasks.adapters.history_file import read_history
 from tasks.adapters.metrics_file import write_metrics
 from tasks.adapters.report_page import write_report_page
-from tasks.adapters.repository import list_backups
+from tasks.adapters.repository import Backup, list_backups
 from tasks.adapters.state import read_json, state_subdirectory, write_json
 from tasks.core.catalogue import CatalogueLine, Listed, catalogue
 from tasks.core.charts import duration_chart, size_chart
 from tasks.core.errors import BackupError
-from tasks.core.history import last_backup_failed
+from tasks.core.history import Entry, last_backup_failed
 from tasks.core.settings import PROBLEMS, AlarmKind
 from tasks.core.status import Status, Trouble, judge
-from tasks.pruning import candidates_of, own_records, plan_prune
+from tasks.pruning import candidates_of, own_records, plan_for
 from tasks.remembering import tell
 from tasks.step import step
 from tasks.work import Work
@@ -41,8 +41,11 @@ class Standing:
 @step(name="look at backups")
 def read_status(work: Work, *, now: datetime) -> Status:
     """Judge how an installation's backups stand; touch nothing."""
-    backups = list_backups(work.repository)
-    failed = last_backup_failed(read_history(work.id))
+    return _status_of(work, list_backups(work.repository), read_history(work.id), now=now)
+
+
+def _status_of(work: Work, backups: Sequence[Backup], entries: Sequence[Entry], *, now: datetime) -> Status:
+    failed = last_backup_failed(entries)
     return judge(
         work.id,
         own_records(work, backups),
@@ -64,11 +67,10 @@ def write_standing(work: Work, *, now: datetime) -> Standing:
 
     Neither the page nor the metrics fail a run: what cannot be written is said.
     """
-    status = read_status(work, now=now)
-    backups = list_backups(work.repository)
+    backups, entries = list_backups(work.repository), read_history(work.id)
+    status = _status_of(work, backups, entries, now=now)
     listed = [Listed(each.name, str(each.path), each.bytes, each.created, each.record) for each in backups]
-    lines = catalogue(listed, plan_prune(work, now=now), now=now)
-    entries = read_history(work.id)
+    lines = catalogue(listed, plan_for(work, backups, entries, now=now), now=now)
     records = own_records(work, backups)
     charts = (size_chart(work.id, records, entries), duration_chart(work.id, records))
     page = None

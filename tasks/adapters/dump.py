@@ -14,7 +14,7 @@ import select
 import stat
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -54,21 +54,8 @@ def dump_database(
         f"--lock-wait-timeout={int(limits.lock_wait_seconds * 1000)}",
         *options,
     ]
-    deadline = time.monotonic() + limits.total_seconds
-    with client_environment(installation) as environment, _fifo(installation) as fifo:
-        if fifo is None:
-            with docker_engine.start_program(
-                installation.postgres.container_id, command, environment=environment
-            ) as program:
-                yield from _within(program.chunks(idle_timeout_seconds=limits.idle_seconds), deadline, program)
-                _prove_success(program, limits)
-            return
-        command += [f"--file={fifo.path}", "--no-sync"]  # a FIFO cannot be synced; the archive is
-        with docker_engine.start_program(
-            installation.postgres.container_id, command, user="0", environment=environment
-        ) as program:
-            yield from _within(_read_fifo(fifo.descriptor, program, limits.idle_seconds), deadline, program)
-            _prove_success(program, limits)
+    # A FIFO cannot be synced; the archive is.
+    yield from _output(installation, command, lambda path: [*command, f"--file={path}", "--no-sync"], limits)
 
 
 def base_backup(installation: Installation, *, label: str, limits: DumpLimits) -> Generator[bytes, None, None]:
@@ -81,6 +68,17 @@ def base_backup(installation: Installation, *, label: str, limits: DumpLimits) -
         "pg_basebackup", "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password",
         f"--username={installation.database.superuser}", f"--label={label}",
     ]  # fmt: skip
+    # It can write a tar to its standard output alone; the shell's text is fixed, what varies comes as arguments.
+    yield from _output(installation, command, lambda path: ["sh", "-c", 'exec "$@" > "$0"', path, *command], limits)
+
+
+def _output(
+    installation: Installation, command: list[str], into_fifo: Callable[[str], list[str]], limits: DumpLimits
+) -> Generator[bytes, None, None]:
+    """Yield what a program in the server's container writes, through a FIFO where we can (`into_fifo` gives the command for its path).
+
+    Ends normally only when the program exited with 0 after its last byte.
+    """
     deadline = time.monotonic() + limits.total_seconds
     container = installation.postgres.container_id
     with client_environment(installation) as environment, _fifo(installation) as fifo:
@@ -89,9 +87,7 @@ def base_backup(installation: Installation, *, label: str, limits: DumpLimits) -
                 yield from _within(program.chunks(idle_timeout_seconds=limits.idle_seconds), deadline, program)
                 _prove_success(program, limits)
             return
-        # It can write a tar to its standard output alone; the shell's text is fixed, what varies comes as arguments.
-        command = ["sh", "-c", 'exec "$@" > "$0"', fifo.path, *command]
-        with docker_engine.start_program(container, command, user="0", environment=environment) as program:
+        with docker_engine.start_program(container, into_fifo(fifo.path), user="0", environment=environment) as program:
             yield from _within(_read_fifo(fifo.descriptor, program, limits.idle_seconds), deadline, program)
             _prove_success(program, limits)
 

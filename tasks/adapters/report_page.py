@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import jinja2
@@ -19,15 +17,6 @@ from tasks.core.units import duration_text, size_text
 SHOWN_RUNS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    at: datetime
-    run: str
-    outcome: str
-    took: str
-    message: str
-
-
 def write_report_page(
     repository: Path, status: Status, lines: Sequence[CatalogueLine], charts: Sequence[str], entries: Sequence[Entry]
 ) -> Path:
@@ -38,6 +27,7 @@ def write_report_page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
+    environment.filters["duration"] = duration_text
     page = environment.get_template("report.html.j2").render(
         status=status,
         rto=_duration(status.rto_seconds),
@@ -46,10 +36,7 @@ def write_report_page(
         free=size_text(status.free_bytes),
         lines=lines,
         charts=[Markup(chart) for chart in charts],
-        entries=[
-            _Run(each.at, each.run, each.outcome, duration_text(each.seconds), each.message)
-            for each in reversed(entries[-SHOWN_RUNS:])
-        ],
+        entries=list(reversed(entries[-SHOWN_RUNS:])),
     )
     path = repository / f"report-{status.installation}.html"
     write_atomically(path, page.encode())

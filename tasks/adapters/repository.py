@@ -94,8 +94,7 @@ def write_verification(path: Path, verification: Verification) -> None:
         return
     if record.file != path.name:
         raise Refused(f"{record_path_of(path)} is the record of {record.file}, not of {path.name}")
-    changed = record.model_copy(update={"verification": verification})
-    write_atomically(record_path_of(path), changed.model_dump_json(indent=1).encode() + b"\n")
+    _write_record(path, record.model_copy(update={"verification": verification}))
 
 
 def accept_content(path: Path) -> None:
@@ -103,8 +102,11 @@ def accept_content(path: Path) -> None:
     record = read_record(path)
     if record is None:
         raise Refused(f"{path.name} has no record")
-    changed = record.model_copy(update={"content_accepted": True})
-    write_atomically(record_path_of(path), changed.model_dump_json(indent=1).encode() + b"\n")
+    _write_record(path, record.model_copy(update={"content_accepted": True}))
+
+
+def _write_record(path: Path, record: Record) -> None:
+    write_atomically(record_path_of(path), record.model_dump_json(indent=1).encode() + b"\n")
 
 
 def remove_backup(backup: Backup) -> int:

@@ -7,7 +7,6 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +15,7 @@ from playwright.sync_api import Locator, Page, TimeoutError
 from tasks.core.history import parse_history
 from tests.browser.conftest import Host, shot
 from tests.content import content
+from tests.stack.stack import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -147,17 +147,14 @@ def open_artifact(page: Page, host: Host, key: str) -> None:
 def test_the_schedule_ran_by_itself_with_verification_by_event_and_report(host: Host) -> None:
     """Nobody lifted a hand for the office: its hour came, and all the rest followed."""
     report = host.repository("office") / "report-office.html"
-    wait_until(lambda: report.exists() and re.search(r'<td class="verified">verified', report.read_text()), 240)
+    wait_until(
+        lambda: report.exists() and re.search(r'<td class="verified">verified', report.read_text()),
+        240,
+        "the office's report does not say verified",
+    )
     assert datetime.now(UTC) > host.scheduled_for
     (record,) = [json.loads(path.read_text()) for path in host.repository("office").glob("*.manifest.json")]
     assert record["verification"]["verdict"] == "verified"
     created = datetime.fromisoformat(record["manifest"]["created_at"])
     assert 0 <= (created - host.scheduled_for).total_seconds() < 60
     assert {"start", ""} <= set(host.heard.pings())
-
-
-def wait_until(done: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(1)

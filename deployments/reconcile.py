@@ -1,7 +1,7 @@
 """Bring a Prefect server to what prefect.yaml and the settings say, beyond what `prefect deploy` does.
 
-`python -m deployments.reconcile RENDERED-PREFECT-YAML`: removes schedules and deployments of ours that are no longer wanted, and sees to
-the automations that only a server can run: dead runs are marked as crashed, and runs that are late or crashed are told to people.
+`python -m deployments.reconcile RENDERED-PREFECT-YAML`: removes schedules and deployments of ours that are no longer wanted, limits the
+queues, and sees to the automations that only a server can run: dead runs are marked as crashed, late and crashed runs told to people.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from deployments.webhooks import Webhook, webhooks
@@ -33,6 +33,9 @@ RUNS_OF_OURS: dict[str, str | list[str]] = {"prefect.resource.role": "tag", "pre
 ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 HEARTBEAT = "prefect.flow-run.heartbeat"
 SILENCE = timedelta(seconds=90)
+# A queue's runs wait for each other, and one that waits is Late after 15 s.
+PATIENCE = timedelta(hours=1)
+DEFAULT_QUEUE = "default"
 BLOCK = "mailarchiver-alarm"
 
 
@@ -68,6 +71,13 @@ def tighten_parameters(client: SyncPrefectClient, installations: Sequence[str]) 
         client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))
 
 
+def limit_queues(client: SyncPrefectClient, pool: str) -> None:
+    """Let each queue that prefect.yaml's deployments name run one flow at a time; the pool's default queue has no limit."""
+    for queue in client.read_work_queues(work_pool_name=pool):
+        if queue.name != DEFAULT_QUEUE:
+            client.update_work_queue(queue.id, concurrency_limit=1)
+
+
 def crash_zombies() -> AutomationCore:
     """Mark a run as crashed whose heartbeats stopped without an end: killed with its worker, it would show as running for ever."""
     return AutomationCore(
@@ -81,24 +91,41 @@ def crash_zombies() -> AutomationCore:
     )  # fmt: skip
 
 
-def tell_what_only_the_server_sees(blocks: list[Any]) -> AutomationCore:
-    """Tell people of runs that are late (no worker took them) or crashed (nobody was left to tell)."""
+def tell_crashed(blocks: list[Any]) -> AutomationCore:
+    """Tell people of runs that crashed: nobody was left in them to tell."""
     return AutomationCore(
-        name="mailarchiver: tell late and crashed runs",
-        description="What no run can tell itself: that it never began, or died.",
+        name="mailarchiver: tell crashed runs",
+        description="What no run can tell itself: that it died.",
         trigger=EventTrigger(
-            expect={"prefect.flow-run.Late", "prefect.flow-run.Crashed"}, match={"prefect.resource.id": "prefect.flow-run.*"},
+            expect={"prefect.flow-run.Crashed"}, match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related=RUNS_OF_OURS, for_each={"prefect.resource.id"}, posture=Posture.Reactive, threshold=1,
         ),
-        actions=[
-            SendNotification(
-                block_document_id=block,
-                subject="mailarchiver-backup: {{ flow_run.name }} is {{ flow_run.state.name }}",
-                body="{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}",
-            )
-            for block in blocks
-        ],
+        actions=_notifications(blocks),
     )  # fmt: skip
+
+
+def tell_late(blocks: list[Any]) -> AutomationCore:
+    """Tell people of runs that did not begin within an hour: no worker is there, or another run holds its queue for too long."""
+    return AutomationCore(
+        name="mailarchiver: tell late runs",
+        description="What no run can tell itself: that it never began.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.Late"}, expect={"prefect.flow-run.Running", *ENDED}, match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=RUNS_OF_OURS, for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=PATIENCE,
+        ),
+        actions=_notifications(blocks),
+    )  # fmt: skip
+
+
+def _notifications(blocks: list[Any]) -> list[ActionTypes]:
+    return [
+        SendNotification(
+            block_document_id=block,
+            subject="mailarchiver-backup: {{ flow_run.name }} is {{ flow_run.state.name }}",
+            body="{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}",
+        )
+        for block in blocks
+    ]
 
 
 def save_blocks(targets: list[Webhook]) -> list[Any]:
@@ -131,8 +158,11 @@ def main() -> None:
             sys.stdout.write(f"removed {line}\n")
         settings = load_settings()
         tighten_parameters(client, list(settings.installations))
+        limit_queues(client, content["definitions"]["work_pool"]["name"])
         replace_automation(client, crash_zombies())
-        replace_automation(client, tell_what_only_the_server_sees(save_blocks(webhooks(settings))))
+        blocks = save_blocks(webhooks(settings))
+        replace_automation(client, tell_crashed(blocks))
+        replace_automation(client, tell_late(blocks))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
         # The second UI asks an analytics service on the internet for its settings, even so; the first asks nobody.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
-        # In memory, leases of concurrency limits are lost at a restart, and every later run is cancelled.
+        # For limits that operators add: in memory, their leases are lost at a restart, and every later run is cancelled.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         # Heartbeats, by which the server sees a run die, at their shortest.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,12 +10,18 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from deployments.serve import AUTH_VARIABLE, server_environment
+from tasks.adapters.state import STATE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 POOL = "mailarchiver"
@@ -27,6 +34,20 @@ class PrefectServer:
     url: str
     environment: dict[str, str]
     home: Path
+    place: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start the server, for the first time or again on the same home and port; return when it answers."""
+        address = urllib.parse.urlsplit(self.url)
+        log = self.place / "server.log"
+        command = [_program("prefect"), "server", "start", "--host", str(address.hostname), "--port", str(address.port)]
+        self.processes.append(_start(command, self.environment, log))
+        _wait_for(f"{self.url}/api/health", self.processes[-1], log)
+
+    def kill(self) -> None:
+        """Kill the server at once, with all that it started."""
+        kill_group(self.processes[-1])
 
     def run(self, *arguments: str, timeout_seconds: float = 120) -> str:
         """Run a `prefect` command to its end and return what it printed."""
@@ -61,29 +82,22 @@ class PrefectServer:
 def prefect_server(place: Path, *, settings_file: Path, state: Path) -> Iterator[PrefectServer]:
     """Start a server, its API and UI on a free loopback port; end it at the end of the block."""
     port = _free_port()
-    home = place / "prefect"
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
-        "MAILARCHIVER_BACKUP_HOME": str(ROOT),
-        "MAILARCHIVER_BACKUP_SETTINGS": str(settings_file),
-        "MAILARCHIVER_BACKUP_STATE": str(state),
-    }
-    home.mkdir(parents=True)
-    server = _start(
-        [_program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        environment,
-        place / "server.log",
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STATE_VARIABLE, str(state))
+        patch.delenv(AUTH_VARIABLE, raising=False)
+        environment = {
+            **os.environ,
+            **server_environment(settings_file, host="127.0.0.1", port=port),
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+        }
+    home = Path(environment["PREFECT_HOME"])
+    server = PrefectServer(f"http://127.0.0.1:{port}", environment, home, place)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/api/health", server, place / "server.log")
-        yield PrefectServer(f"http://127.0.0.1:{port}", environment, home)
+        server.start()
+        yield server
     finally:
-        _end(server)
+        for process in server.processes:
+            _end(process)
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -102,6 +116,14 @@ def deploy_all(server: PrefectServer, prefect_file: Path | None = None) -> None:
     server.run("work-pool", "create", POOL, "--type", "process")
     file = ["--prefect-file", str(prefect_file)] if prefect_file else []
     server.run("--no-prompt", "deploy", "--all", *file)
+
+
+def deploy_installations(server: PrefectServer) -> None:
+    """Deploy as an operator does, with the schedules, limits and automations that belong to it."""
+    done = subprocess.run(
+        [_program("mailarchiver-backup"), "deploy"], env=server.environment, capture_output=True, text=True, timeout=300, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 RUN = """
@@ -128,15 +150,11 @@ asyncio.run(main())
 
 def start_run(server: PrefectServer, deployment: str, parameters: dict[str, Any]) -> str:
     """Ask the API for a run of a deployment; return its id."""
-    import json
-
     return server.python(RUN.format(name=deployment, parameters=json.dumps(parameters))).strip()
 
 
 def runs(server: PrefectServer) -> list[dict[str, Any]]:
     """List all flow runs."""
-    import json
-
     found: list[dict[str, Any]] = json.loads(server.python(RUNS))
     return found
 
@@ -153,6 +171,23 @@ def wait_for_run(server: PrefectServer, wanted: Any, *, timeout_seconds: float =
     raise AssertionError(
         f"no such run has ended in {timeout_seconds} s: {[(r['name'], r['state']) for r in runs(server)]}"
     )
+
+
+def set_cancelling(server: PrefectServer, run: str) -> None:
+    """Ask for a run's end, with the request that the UI's Cancel button sends."""
+    body = json.dumps({"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}).encode()
+    request = urllib.request.Request(
+        f"{server.url}/api/flow_runs/{run}/set_state", body, {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert json.load(answer)["status"] == "ACCEPT"
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its group, and wait until it is gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(15)
 
 
 def _program(name: str) -> str:
@@ -195,5 +230,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(15)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(15)
+        kill_group(process)

@@ -119,7 +119,15 @@ def ask(page: Page, picture: str, decision: str, name: str, confirm: str) -> Non
     fields.nth(0).fill(name)
     fields.nth(1).fill(confirm)
     shot(page, f"restore-form-{picture}")
-    dialog.get_by_role("button", name="Submit").click()
+    # Prefect on SQLite answers "database is locked" now and then; the form stays, and one presses the button again.
+    for _ in range(3):
+        dialog.get_by_role("button", name="Submit").click()
+        try:
+            dialog.wait_for(state="hidden", timeout=10_000)
+        except TimeoutError:
+            continue
+        return
+    raise AssertionError("the answer was not taken")
 
 
 def choose(page: Page, dialog: Locator, current: str, wanted: str) -> None:

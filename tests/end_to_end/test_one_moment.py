@@ -22,7 +22,14 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
 
 @pytest.mark.parametrize(
-    "method", [("hot",), ("hot", "--format", "fast"), ("online",), ("complete", "--way", "copy first")], ids=" ".join
+    "method",
+    [
+        ("hot",),
+        pytest.param(("hot", "--format", "fast"), marks=pytest.mark.long),
+        ("online",),
+        ("complete", "--way", "copy first"),
+    ],
+    ids=" ".join,
 )
 def test_a_backup_under_writes_restores_to_one_moment_within_it(
     stack: Stack, tmp_path_factory: pytest.TempPathFactory, method: tuple[str, ...]

@@ -92,8 +92,9 @@ def test_a_killed_worker_takes_nothing_down_with_it(stack: Stack, server: Prefec
         assert_next_run_is_green(stack, server)
 
 
+@pytest.mark.long
 def test_worker_and_flow_killed_together(stack: Stack, server: PrefectServer, begun: Begun) -> None:
-    """Only the watchdog is left, and it is enough."""
+    """Only the watchdog is left, and it is enough; the queue is free once the server has missed the run's heartbeats."""
     kill_group(begun.worker)
     kill_flows(server)
 

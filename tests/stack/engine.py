@@ -64,11 +64,15 @@ def remove_project(project: str) -> None:
     """Remove every container, network and volume of a compose project; none is success."""
     wanted = {"label": f"{PROJECT_LABEL}={project}"}
     for container in engine().containers.list(all=True, filters=wanted, ignore_removed=True):
-        with suppress(docker.errors.NotFound):
+        try:
             # A paused container cannot be killed by old engines.
             if container.status == "paused":
                 container.unpause()
             container.remove(force=True, v=True)
+        except docker.errors.APIError as error:
+            # Somebody else is taking the same orphan away: another test run, or its own `--rm`.
+            if error.status_code not in (404, 409):
+                raise
     for network in engine().networks.list(filters=wanted):
         with suppress(docker.errors.NotFound):
             network.remove()

@@ -54,7 +54,7 @@ class Host:
         return self.place / f"backups-{installation}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def host(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """Serve two installations; the office's nightly backup is set for two minutes from now."""
     place = tmp_path_factory.mktemp("host")
@@ -109,7 +109,7 @@ def host(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
                 stack.destroy()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(host: Host, chromium: str) -> Iterator[Page]:
     """Give a browser's page, logged in with the auth string; it asks nobody but the server."""
     with sync_playwright() as playwright:

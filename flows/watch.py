@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from tasks.burial import bury_dead_runs
 from tasks.configuration import work_of
 from tasks.reports import show_standing
 from tasks.standing import Standing, write_standing
@@ -15,9 +16,12 @@ from tasks.standing import Standing, write_standing
 def watch(installation: str = "main", alarm: bool = True) -> Standing:
     """Bring catalogue, charts, report and metrics up to date, and tell people what is wrong: overdue, shrunk, refuted, little room.
 
+    Runs whose process is gone are marked as crashed, so that those behind them get their turn.
+
     Args:
         installation: Which installation, by its id in the settings file.
         alarm: Tell people too; each kind of trouble again only after a while.
     """
     work = work_of(installation)
+    bury_dead_runs()
     return show_standing(work) if alarm else write_standing(work, now=datetime.now(UTC))

@@ -123,6 +123,8 @@ def test_a_backup_outlives_its_server(stack: Stack, server: PrefectServer, begun
     time.sleep(max(0.0, OUTAGE_SECONDS - (time.monotonic() - died)))
     server.start()
 
+    # Where its end was not heard, the hourly watch finds its process gone, and says where to look.
+    wait_for_run(server, start_run(server, "watch/watch", {"installation": "main"}))
     assert wait_for_run(server, begun.run, timeout_seconds=240)["state"] in ("COMPLETED", "CRASHED")
     assert len(archives(server) - before) == 1
     assert_next_run_is_green(stack, server)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 TERMINAL_SECONDS = 0.2
 PREFECT_SECONDS = 5.0
+PREFECT_LAST_SECONDS = 1.0
 LOG_SECONDS = 30.0
 
 
@@ -93,15 +96,26 @@ class _Terminal(_Show):
 
 
 class _Artifact(_Show):
-    """Prefect's progress artifact. The server may be away: then the run's page is poorer, and the backup goes on."""
+    """Prefect's progress artifact, sent by a thread of its own.
+
+    The server may be away, and its client patient: then the run's page is poorer, and the backup goes on, with the stack perhaps down for it.
+    """
 
     every_seconds = PREFECT_SECONDS
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self._artifact: object = None
+        self._sender: threading.Thread | None = None
 
     def update(self, moment: _Moment) -> None:
+        if self._sender is not None and self._sender.is_alive():
+            return
+        context = contextvars.copy_context()  # holds the flow run that the artifact belongs to
+        self._sender = threading.Thread(target=context.run, args=(self._send, moment), name="progress", daemon=True)
+        self._sender.start()
+
+    def _send(self, moment: _Moment) -> None:
         try:
             if self._artifact is None:
                 self._artifact = create_progress_artifact(progress=moment.percent or 0.0, description=self.what)
@@ -111,6 +125,8 @@ class _Artifact(_Show):
             logger.debug("progress cannot be shown: %s", error)
 
     def end(self, moment: _Moment) -> None:
-        if self._artifact is not None:
+        if self._sender is not None:
+            self._sender.join(PREFECT_LAST_SECONDS)
             moment.percent = 100.0
             self.update(moment)
+            self._sender.join(PREFECT_LAST_SECONDS)

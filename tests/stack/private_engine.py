@@ -90,7 +90,11 @@ def private_engine(place: Path, *images: str) -> Iterator[PrivateEngine]:
             with suppress(subprocess.TimeoutExpired):
                 lent.end(signal.SIGTERM)
             engine.engine.cache_clear()
-    shutil.rmtree(place, ignore_errors=True)
+    # What a killed engine had mounted stays mounted.
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((each for each in mounted if each.startswith(f"{place}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=True)
+    shutil.rmtree(place)
 
 
 @contextmanager

@@ -124,7 +124,9 @@ def test_a_backup_outlives_its_server(stack: Stack, server: PrefectServer, begun
 
     # A worker gives up during a long outage; what keeps it running starts it again.
     with prefect_worker(server, server.place):
-        assert wait_for_run(server, begun.run, timeout_seconds=240 + 2 * OUTAGE_SECONDS)["state"] == "COMPLETED"
+        # The run says so itself, unless the automation that misses its heartbeats was quicker; history and report know better.
+        ended = wait_for_run(server, begun.run, timeout_seconds=240 + 2 * OUTAGE_SECONDS)
+        assert ended["state"] in ("COMPLETED", "CRASHED"), ended["message"]
         assert len(archives(server) - before) == 1
         assert_next_run_is_green(stack, server)
 

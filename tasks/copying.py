@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from tasks.adapters import docker_engine, dump
 from tasks.adapters.archive_segment import Segment
@@ -20,15 +18,15 @@ from tasks.adapters.databases import database_facts
 from tasks.adapters.directory_copy import FirstPass, copy_changes, copy_directory
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import server_of, session
-from tasks.archives import ReadableStream
 from tasks.borrowing import journalled
 from tasks.core.copy_plan import CopyPlan
-from tasks.core.errors import BackupError, ProgramFailed, Refused
+from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import DatabaseFacts
 from tasks.core.names import PREFIX
 from tasks.core.pg_control import PG_CONTROL_NAME, ControlData, needed_after_shutdown, read_control
+from tasks.core.tar_reader import Limits, TarStream
 from tasks.progress import progress
 from tasks.step import step
 from tasks.stopped_services import Loan
@@ -39,7 +37,6 @@ SCRATCH_KIND = "scratch"
 DATA_DIRECTORY = "postgres-data"
 WAL_SEGMENT_BYTES = 16 << 20
 BACKUP_MANIFEST = f"{DATA_DIRECTORY}/backup_manifest"
-PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +205,11 @@ def copy_running_data(installation: Installation, archive: PartialArchive, limit
             progress("base backup") as tell,
         ):
             added = 0
-            for entry, chunks in _tar_files(ReadableStream(sent)):
+            for entry, chunks in _tar_files(sent):
                 if not added:  # pg_basebackup sends no entry for the data directory itself
                     part.add_directory(DATA_DIRECTORY, mtime=entry.mtime, mode=0o700, uid=entry.uid, gid=entry.gid)
                 _add_entry(part, entry, chunks)
                 added += 1
-            for _ in sent:  # to its very end, where it says whether it succeeded
-                pass
             names = {member.name for member in part.members}
             if not {BACKUP_MANIFEST, f"{DATA_DIRECTORY}/{PG_CONTROL_NAME}", f"{DATA_DIRECTORY}/backup_label"} <= names:
                 raise ProgramFailed(f"pg_basebackup exited with 0 but sent only {added} files, no whole base backup")
@@ -236,7 +231,7 @@ def _require_shut_down(installation: Installation, place: Path | None) -> Contro
     else:
         path = f"{installation.pgdata}/{PG_CONTROL_NAME}"
         stream = docker_engine.get_archive_stream(installation.postgres.container_id, path)
-        content = b"".join(b"".join(chunks) for _, chunks in _tar_files(ReadableStream(stream), strip=0))
+        content = b"".join(b"".join(chunks) for _, chunks in _tar_files(stream))
     control = read_control(content)
     if not control.is_shut_down:
         raise BackupError(
@@ -261,42 +256,32 @@ class _Entry:
 
 def _container_files(installation: Installation) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
     stream = docker_engine.get_archive_stream(installation.postgres.container_id, installation.pgdata)
-    return _tar_files(ReadableStream(stream), strip=1)
+    return _tar_files(stream, strip=1)
 
 
-def _tar_files(source: ReadableStream, *, strip: int = 0) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
-    """Yield a tar stream's files and directories; each file's bytes must be read before the next entry is asked for."""
+def _tar_files(chunks: Iterator[bytes], *, strip: int = 0) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
+    """Yield a tar stream's files and directories, without the first `strip` parts of their names; then read it to its very end.
+
+    Each file's bytes must be read before the next entry is asked for. Raise Refused for a link: a tablespace, or a pg_wal elsewhere.
+    """
+    stream = TarStream(chunks, Limits())
     try:
-        with tarfile.open(fileobj=source, mode="r|", bufsize=PIECE_BYTES) as stream:
-            for found in stream:
-                name = "/".join(part for part in found.name.split("/")[strip:] if part not in ("", "."))
-                if found.issym() or found.islnk():
-                    raise Refused(
-                        f"{name} is a link; tablespaces and a pg_wal elsewhere are not supported by this method"
-                    )
-                if not found.isdir() and not found.isreg():
-                    continue
-                content = stream.extractfile(found) if found.isreg() else None
-                pieces = _pieces(content) if content is not None else iter(())
-                yield (
-                    _Entry(
-                        name,
-                        found.isdir(),
-                        found.size,
-                        found.mode,
-                        found.uid,
-                        found.gid,
-                        datetime.fromtimestamp(found.mtime, UTC),
-                    ),
-                    pieces,
-                )
-    except tarfile.TarError as error:
-        raise BackupError(f"the copy of the data directory ended early: {error}", transient=True) from error
-
-
-def _pieces(content: IO[bytes]) -> Iterator[bytes]:
-    while piece := content.read(PIECE_BYTES):
-        yield piece
+        for found in stream.entries():
+            entry = _Entry(
+                "/".join(found.name.split("/")[strip:]),
+                found.is_directory,
+                found.size,
+                found.mode,
+                found.uid,
+                found.gid,
+                datetime.fromtimestamp(found.mtime_seconds, UTC),
+            )
+            yield entry, stream.content()
+    except ArchiveDamaged as error:
+        raise BackupError(f"the copy of the data directory ended early: {error.message}", transient=True) from error
+    except Refused as error:
+        error.hint = "tablespaces and a pg_wal elsewhere are not supported by this method; take a hot backup"
+        raise
 
 
 def _add_entry(part: Segment, entry: _Entry, chunks: Iterator[bytes]) -> None:

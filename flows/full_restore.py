@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.checking import check_backup
+from tasks.checking import find_archive
 from tasks.configuration import exclusive_work
 from tasks.configuration_files import compare_configuration, restore_configuration
 from tasks.installations import read_installation
@@ -38,10 +38,10 @@ def full_restore(
     now = datetime.now(UTC)
     with exclusive_work(installation, "restore", confirmed=confirm) as work:
         stack = read_installation(work)
-        archive = check_backup(work.repository, backup)
+        found = find_archive(work.repository, backup)
         options = RestoreOptions(quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits)
 
-        restored = restore_copy(stack, archive, options, now=now)
+        restored, archive = restore_copy(stack, found, options, now=now)
         require_equal(restored)
 
         changes = compare_configuration(stack, archive)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.checking import check_backup
+from tasks.checking import find_archive
 from tasks.configuration import exclusive_work
 from tasks.configuration_files import compare_configuration, restore_configuration
 from tasks.installations import read_installation
@@ -36,11 +36,11 @@ def sql_dump_restore(
     """
     now = datetime.now(UTC)
     with exclusive_work(installation, "restore", confirmed=confirm) as work:
-        archive = check_backup(work.repository, backup)
+        found = find_archive(work.repository, backup)
         options = RestoreOptions(quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits)
 
         with running_postgres(read_installation(work), leave_running=work.fresh) as stack:
-            restored = restore_dump(stack, archive, options, now=now)
+            restored, archive = restore_dump(stack, found, options, now=now)
             require_equal(restored)
             if work.fresh:
                 restored = drop_empty_former(stack, restored)

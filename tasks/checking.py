@@ -1,12 +1,13 @@
-"""The step that turns a file into a checked archive: nothing else makes one, and restores accept nothing else."""
+"""The steps that turn a backup's name into an archive: described by its record, or read from its first byte to its last."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.adapters.archive_reader import CheckedArchive, check_archive
+from tasks.adapters.archive_reader import Archive, CheckedArchive, check_archive, recorded_archive
 from tasks.adapters.repository import find_backup
 from tasks.core.errors import UsageError
+from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER
 from tasks.progress import progress
 from tasks.step import in_flow_run, step
 
@@ -17,11 +18,32 @@ def check_backup(repository: Path, backup: str) -> CheckedArchive:
 
     Raise ArchiveDamaged where a byte is not as it was sealed, UsageError where there is no such backup.
     """
+    path = _path_of(repository, backup)
+    with progress("check", expected_bytes=path.stat().st_size):
+        return check_archive(path)
+
+
+@step(name="find archive", run_name="find {backup}")
+def find_archive(repository: Path, backup: str) -> Archive:
+    """Find a backup and give its archive as its record describes it, to be checked while it is restored.
+
+    One without a fitting record, or whose members lie in an order that needs them twice, is checked at once.
+    """
+    found = recorded_archive(_path_of(repository, backup))
+    if found is None or not _roles_come_first([member.name for member in found.members]):
+        return check_backup(repository, backup)
+    return found
+
+
+def _roles_come_first(names: list[str]) -> bool:
+    dumps = [names.index(name) for name in DUMP_MEMBERS.values() if name in names]
+    return ROLES_MEMBER not in names or not dumps or names.index(ROLES_MEMBER) < min(dumps)
+
+
+def _path_of(repository: Path, backup: str) -> Path:
     if in_flow_run() and "/" in backup:
         # Whoever reaches Prefect's API must not be able to name a file.
         raise UsageError(
             f"{backup!r} is a path; a flow run takes a backup's name", hint="see `mailarchiver-backup list`"
         )
-    path = find_backup(repository, backup)
-    with progress("check", expected_bytes=path.stat().st_size):
-        return check_archive(path)
+    return find_backup(repository, backup)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +12,12 @@ from tasks.adapters.archive_writer import PartialArchive, segment
 from tasks.adapters.databases import database_facts, oversized_values
 from tasks.adapters.postgres import Server, Session, server_of, session
 from tasks.adapters.streams import Observer
-from tasks.core.census import CensusTaker
+from tasks.core.census import CensusTaker, table_of
 from tasks.core.custom_dump import read_custom_dump
 from tasks.core.errors import ArchiveDamaged, ProgramFailed, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
-from tasks.core.manifest import Census, DatabaseFacts, Format
+from tasks.core.manifest import Census, DatabaseFacts, Format, TableCensus
 from tasks.core.sql_dump import read_sql_dump
 from tasks.progress import progress
 from tasks.step import step
@@ -51,6 +51,8 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
         refuse_what_no_dump_can_carry(opened, installation)
 
         with segment(archive, "database", on_bytes=lambda raw, _: tell(raw)) as part, progress("dump") as tell:
+            # Roles first: whoever loads the dump while reading it needs them before.
+            part.add_bytes(ROLES_MEMBER, dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS), mtime=at)
             observer = Observer(census_reader(archive.format), name="census")
             chunks = dump.dump_database(
                 installation, installation.database.name, archive.format, snapshot=snapshot, limits=limits
@@ -62,7 +64,6 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
                 observer.abandon()
                 raise
             census = observer.finish()
-            part.add_bytes(ROLES_MEMBER, dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS), mtime=at)
     return Dumped(at, facts, census)
 
 
@@ -80,11 +81,27 @@ def census_reader(archive_format: Format) -> Callable[[Iterator[bytes]], Census]
     return take
 
 
-def take_census(installation: Installation, database: str, archive_format: Format, limits: DumpLimits) -> Census:
-    """Take the census of a database as it is now, by dumping it to nowhere."""
-    chunks = dump.dump_database(installation, database, archive_format, snapshot=None, limits=limits)
+def take_census(
+    installation: Installation,
+    database: str,
+    archive_format: Format,
+    limits: DumpLimits,
+    *,
+    known: Mapping[str, TableCensus] | None = None,
+) -> Census:
+    """Take the census of a database as it is now, by dumping it to nowhere; of the tables `known` their rows are not read again."""
+    known = known or {}
+    chunks = dump.dump_database(
+        installation,
+        database,
+        archive_format,
+        snapshot=None,
+        limits=limits,
+        without_rows_of=[table_of(each) for each in known],
+    )
     try:
-        return census_reader(archive_format)(chunks)
+        found = census_reader(archive_format)(chunks)
+        return found.model_copy(update={"tables": dict(sorted({**found.tables, **known}.items()))})
     except ArchiveDamaged as error:
         raise ProgramFailed(f"pg_dump of {database} wrote what cannot be read: {error.message}") from error
     finally:

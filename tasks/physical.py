@@ -16,10 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters import application, databases, docker_engine
-from tasks.adapters.archive_reader import CheckedArchive, extract, read_text_member
+from tasks.adapters.archive_reader import Archive, CheckedArchive, check_while, read_text_member
+from tasks.adapters.extraction import below, extract, extraction
 from tasks.adapters.files import free_space, make_directory, sync_file_system
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
+from tasks.adapters.streams import watched
 from tasks.archives import KEYS_DIRECTORY
 from tasks.borrowing import journalled
 from tasks.copying import DATA_DIRECTORY, refuse_other_users
@@ -27,6 +29,7 @@ from tasks.core.compatibility import Platform, refuse_unfit_copy
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
 from tasks.core.installation import Installation, Mount
 from tasks.core.space import MARGIN_BYTES, Need, require_room
+from tasks.core.tar_reader import TarEntry
 from tasks.progress import progress
 from tasks.step import step
 
@@ -54,7 +57,7 @@ class Copy:
 
 
 @step(name="check target")
-def check_physical_target(installation: Installation, archive: CheckedArchive) -> None:
+def check_physical_target(installation: Installation, archive: Archive) -> None:
     """Raise Refused where this data directory must not run under the installation's image, or cannot be swapped in; touch nothing."""
     if archive.manifest is None and not any(member.name.startswith(f"{KEYS_DIRECTORY}/") for member in archive.members):
         # With a manifest, no keys means that there were none.
@@ -69,8 +72,7 @@ def check_physical_target(installation: Installation, archive: CheckedArchive) -
             f"{place} is a {'link' if place.is_symlink() else 'mount point'}, which cannot be swapped by a rename",
             hint="let the compose file mount a directory below it",
         )
-    version = read_text_member(archive, f"{DATA_DIRECTORY}/PG_VERSION", max_bytes=64).strip()
-    refuse_unfit_copy(archive.manifest, version, platform_of(installation), archive_name=archive.name)
+    refuse_unfit_copy(archive.manifest, _major(archive), platform_of(installation), archive_name=archive.name)
     need = Need(
         "the extracted data",
         str(place.parent),
@@ -79,6 +81,14 @@ def check_physical_target(installation: Installation, archive: CheckedArchive) -
     )
     free_bytes, free_inodes = free_space(place.parent)
     require_room(need, free_bytes=free_bytes, free_inodes=free_inodes)
+
+
+def _major(archive: Archive) -> str:
+    """Give the PostgreSQL major of the data, which must equal the directory's PG_VERSION (else the private server does not start)."""
+    if isinstance(archive, CheckedArchive) and archive.manifest is None:
+        return read_text_member(archive, f"{DATA_DIRECTORY}/PG_VERSION", max_bytes=64).strip()
+    assert archive.manifest is not None
+    return str(archive.manifest.database.server_major)
 
 
 def platform_of(installation: Installation) -> Platform:
@@ -151,17 +161,34 @@ def settle(journal: Journal) -> str:
 
 
 @step(name="extract data files", run_name="extract {archive.name}")
-def extract_copy(archive: CheckedArchive, copy: Copy) -> None:
-    """Extract data and keys with their owners into the copy; safe to repeat: a retry starts over."""
+def extract_copy(archive: Archive, copy: Copy) -> CheckedArchive:
+    """Extract data and keys with their owners into the copy while the archive is checked; safe to repeat: a retry starts over.
+
+    Raise ArchiveDamaged, with the copy worth nothing, where a byte is not as it was sealed.
+    """
     for place in (copy.data, copy.keys):
         if place is not None and place.exists():
             shutil.rmtree(place)
     make_directory(copy.data.parent)
-    with progress("extract"):
-        extract(archive, DATA_DIRECTORY, copy.data, keep_owners=True)
-        _keep_root(copy.data)
-        if copy.keys is not None:
-            extract(archive, KEYS_DIRECTORY, copy.keys, keep_owners=True)
+    expected = sum(member.bytes for member in archive.members)
+    with progress("extract", expected_bytes=expected) as tell, extraction(copy.data, keep_owners=True) as data:
+        done = 0
+
+        def count(piece: bytes) -> None:
+            nonlocal done
+            done += len(piece)
+            tell(done)
+
+        def take(entry: TarEntry, name: str, pieces: Iterator[bytes]) -> None:
+            relative = below(name, DATA_DIRECTORY)
+            if relative is not None:
+                data.add(relative, entry, watched(pieces, count))
+
+        checked = check_while(archive, take)
+    _keep_root(copy.data)
+    if copy.keys is not None:
+        extract(checked, KEYS_DIRECTORY, copy.keys, keep_owners=True)
+    return checked
 
 
 def _keep_root(data: Path) -> None:

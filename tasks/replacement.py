@@ -6,16 +6,24 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters import application, databases, docker_engine, dump, load
-from tasks.adapters.archive_reader import CheckedArchive, extract, open_member, read_text_member
+from tasks.adapters.archive_reader import (
+    ALTERED_HINT,
+    Archive,
+    CheckedArchive,
+    check_while,
+    open_member,
+    read_text_member,
+)
+from tasks.adapters.extraction import extract
 from tasks.adapters.files import free_space, make_directory
 from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import Session, quoted, server_of, session, wait_until_ready
+from tasks.adapters.postgres import Server, Session, quoted, server_of, session, wait_until_ready
 from tasks.adapters.streams import read_ahead
 from tasks.archives import KEYS_DIRECTORY
 from tasks.borrowing import journalled
@@ -27,9 +35,10 @@ from tasks.core.dump_statements import roles_named
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
-from tasks.core.manifest import Census, DatabaseFacts, Format
+from tasks.core.manifest import Census, DatabaseFacts, Format, TableCensus
 from tasks.core.space import MARGIN_BYTES, Need, require_room
 from tasks.core.sql_dump import read_sql_dump
+from tasks.core.tar_reader import TarEntry
 from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER, take_census
 from tasks.installations import installation_of
 from tasks.progress import progress
@@ -41,6 +50,7 @@ KIND = "replacement"
 COMMENT = "mailarchiver-backup: being restored, not in use"
 MAINTENANCE_DATABASE = "postgres"
 SECTION_TIMEOUT_SECONDS = 300
+ROLES_LIMIT_BYTES = 16 << 20
 # The load leaves WAL behind besides the tables and indexes.
 LOADED_FACTOR = 1.3
 _ROLE_STATEMENT = re.compile(
@@ -76,7 +86,7 @@ class Replacement:
 
 
 @step(name="check target")
-def check_target(installation: Installation, archive: CheckedArchive) -> None:
+def check_target(installation: Installation, archive: Archive) -> None:
     """Raise Refused where this archive may not be restored here; touch nothing."""
     manifest = archive.manifest
     _require_room(installation, archive)
@@ -97,7 +107,7 @@ def check_target(installation: Installation, archive: CheckedArchive) -> None:
     )
 
 
-def _require_room(installation: Installation, archive: CheckedArchive) -> None:
+def _require_room(installation: Installation, archive: Archive) -> None:
     """Raise Refused where the loaded database would not fit beside the current one, as far as the host can see its disk."""
     place = installation.data_mount.host_path
     if place is None or archive.manifest is None:
@@ -110,7 +120,7 @@ def _require_room(installation: Installation, archive: CheckedArchive) -> None:
 
 
 @contextmanager
-def replacement(installation: Installation, archive: CheckedArchive, *, now: datetime) -> Iterator[Replacement]:
+def replacement(installation: Installation, archive: Archive, *, now: datetime) -> Iterator[Replacement]:
     """Give the names of a replacement; whatever still stands beside the current data at the end of the block is removed.
 
     What was swapped in by then has lost these names and stays. A journal sees to the same after a crash.
@@ -144,22 +154,40 @@ def settle(journal: Journal) -> str:
     return f"removed the unfinished restore {journal.body['database']}"
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A dump that was loaded while its archive was checked: the archive, and the census of the rows as the database has them."""
+
+    archive: CheckedArchive
+    rows: dict[str, TableCensus]
+
+
 @step(name="load dump", run_name="load {archive.name}", retries=1)
-def load_replacement(installation: Installation, archive: CheckedArchive, new: Replacement) -> None:
-    """Load the archive's dump and keys into the replacement; safe to repeat: a retry drops what there is and starts over."""
+def load_replacement(installation: Installation, archive: Archive, new: Replacement) -> Loaded:
+    """Load the archive's dump and keys into the replacement while the archive is checked.
+
+    Safe to repeat: a retry drops what there is and starts over. Raise ArchiveDamaged, with the replacement worth nothing, where a byte is not
+    as it was sealed.
+    """
+    dump_member = _dump_member(archive)
+    roles = _roles_read_before(archive)
+    rows: dict[str, TableCensus] = {}
     with server_of(installation) as server:
-        with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
-            databases.drop_database(opened, new.database)
-            facts = _facts_of(archive, opened, installation)
-            _create_roles(opened, archive, facts)
-            owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
-            databases.create_database(opened, new.database, facts, owner=owner, comment=COMMENT)
-            databases.apply_settings(opened, new.database, facts.settings)
-            databases.apply_privileges(opened, new.database, facts.privileges)
-        member = _dump_member(archive)
-        with progress("load", expected_bytes=_size_of(archive, member)) as tell:
-            loaded = _Counter(tell)
-            load.load_dump(server, new.database, _dump_events(installation, archive), on_bytes=loaded.add)
+        with progress("load", expected_bytes=_size_of(archive, dump_member)) as tell:
+            count = _Counter(tell)
+
+            def take(entry: TarEntry, name: str, pieces: Iterator[bytes]) -> None:
+                nonlocal roles
+                if name == ROLES_MEMBER and entry.size <= ROLES_LIMIT_BYTES:
+                    roles = b"".join(pieces)
+                elif name == dump_member:
+                    _make_database(installation, server, archive, new, roles)
+                    # Closed here, whatever happens: nobody else must be reading when the archive is closed.
+                    with closing(read_ahead(pieces)) as chunks:
+                        events = _dump_events(installation, archive, chunks)
+                        rows.update(load.load_dump(server, new.database, events, on_bytes=count.add))
+
+            checked = check_while(archive, take)
         with session(server, new.database, purpose="analyze") as opened:
             # Autovacuum does it within a minute, beside the running application; before the swap it would cost as much as the load of the
             # rows, for statistics of the full-text index alone.
@@ -168,17 +196,39 @@ def load_replacement(installation: Installation, archive: CheckedArchive, new: R
     if new.keys is not None:
         _remove_keys(new.keys)
         make_directory(new.keys.parent)
-        extract(archive, KEYS_DIRECTORY, new.keys, keep_owners=True)
+        extract(checked, KEYS_DIRECTORY, new.keys, keep_owners=True)
+    return Loaded(checked, rows)
+
+
+def _make_database(
+    installation: Installation, server: Server, archive: Archive, new: Replacement, roles: bytes
+) -> None:
+    with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
+        databases.drop_database(opened, new.database)
+        facts = _facts_of(archive, opened, installation)
+        _create_roles(opened, roles, facts)
+        owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
+        databases.create_database(opened, new.database, facts, owner=owner, comment=COMMENT)
+        databases.apply_settings(opened, new.database, facts.settings)
+        databases.apply_privileges(opened, new.database, facts.privileges)
+
+
+def _roles_read_before(archive: Archive) -> bytes:
+    """Give the roles of an archive that was checked before; they may come after its dump there."""
+    if not isinstance(archive, CheckedArchive) or not any(member.name == ROLES_MEMBER for member in archive.members):
+        return b""
+    return read_text_member(archive, ROLES_MEMBER, max_bytes=ROLES_LIMIT_BYTES).encode()
 
 
 @step(name="prove replacement", retries=1)
 def prove_replacement(
-    installation: Installation, archive: CheckedArchive, new: Replacement, expected: Census, limits: DumpLimits
+    installation: Installation, loaded: Loaded, new: Replacement, expected: Census, limits: DumpLimits
 ) -> list[str]:
     """Take the census of the replacement and return in words how it differs from the expected one; nothing is equal."""
+    archive = loaded.archive
     archive_format: Format = "fast" if archive.kind == "custom" else "guide"
     with progress("census"):
-        found = take_census(installation, new.database, archive_format, limits)
+        found = take_census(installation, new.database, archive_format, limits, known=loaded.rows)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
         major = databases.server_major(opened)
     same_major = archive.manifest is None or archive.manifest.database.server_major == major
@@ -211,10 +261,12 @@ class Expected:
 
 
 @step(name="read expected census")
-def expected_content(archive: CheckedArchive) -> Expected:
+def expected_content(archive: Archive) -> Expected:
     """Give the census of the archive's manifest; for a legacy archive, read its dump through for its own."""
     if archive.manifest is not None and archive.manifest.census is not None:
         return Expected(archive.manifest.census)
+    if not isinstance(archive, CheckedArchive):
+        raise ArchiveDamaged(f"the record of {archive.path.name} holds no census", hint=ALTERED_HINT)
     taker, roles = CensusTaker(), set[str]()
     chunks = read_ahead(open_member(archive, _dump_member(archive)))
     for event in read_custom_dump(chunks) if archive.kind == "custom" else read_sql_dump(chunks):
@@ -240,9 +292,8 @@ def provide_roles(installation: Installation, expected: Expected, *, create: boo
             opened.execute(f"CREATE ROLE {quoted(role)} NOLOGIN")
 
 
-def _dump_events(installation: Installation, archive: CheckedArchive) -> Iterator[DumpEvent]:
+def _dump_events(installation: Installation, archive: Archive, chunks: Iterator[bytes]) -> Iterator[DumpEvent]:
     """Give the archive's dump as events that can be run: for a custom dump, pg_restore in the container words its SQL."""
-    chunks = read_ahead(open_member(archive, _dump_member(archive)))
     if archive.kind == "sql":
         yield from read_sql_dump(chunks)
         return
@@ -269,7 +320,7 @@ def _section(installation: Installation, head: bytes, section: str) -> Iterator[
             yield event
 
 
-def _facts_of(archive: CheckedArchive, opened: Session, installation: Installation) -> DatabaseFacts:
+def _facts_of(archive: Archive, opened: Session, installation: Installation) -> DatabaseFacts:
     """Give the facts of the database that was backed up; for a legacy archive, those of the one it replaces or of the server."""
     if archive.manifest is not None:
         return archive.manifest.database
@@ -279,13 +330,12 @@ def _facts_of(archive: CheckedArchive, opened: Session, installation: Installati
         return databases.database_facts(current)
 
 
-def _create_roles(opened: Session, archive: CheckedArchive, facts: DatabaseFacts) -> None:
+def _create_roles(opened: Session, text: bytes, facts: DatabaseFacts) -> None:
     """Create the backup's roles that this server lacks, with their passwords and memberships; leave existing ones alone."""
     missing = missing_roles(facts, [name for (name,) in opened.execute("SELECT rolname FROM pg_roles")])
-    if not missing or not any(member.name == ROLES_MEMBER for member in archive.members):
+    if not missing or not text:
         return
     wanted = {name.encode() for name in missing} | {quoted(name).encode() for name in missing}
-    text = read_text_member(archive, ROLES_MEMBER, max_bytes=16 << 20).encode()
     for event in read_sql_dump(iter((text,))):
         if isinstance(event, Statement) and (found := _ROLE_STATEMENT.match(event.sql)):
             subject = found["role"] or found["member"]
@@ -295,7 +345,7 @@ def _create_roles(opened: Session, archive: CheckedArchive, facts: DatabaseFacts
     logger.info("Created the missing roles %s", ", ".join(missing))
 
 
-def _dump_member(archive: CheckedArchive) -> str:
+def _dump_member(archive: Archive) -> str:
     if archive.kind == "physical":
         raise Refused(
             f"{archive.name} holds a data directory, not a dump",
@@ -304,7 +354,7 @@ def _dump_member(archive: CheckedArchive) -> str:
     return DUMP_MEMBERS["fast" if archive.kind == "custom" else "guide"]
 
 
-def _size_of(archive: CheckedArchive, name: str) -> int | None:
+def _size_of(archive: Archive, name: str) -> int | None:
     return next((member.bytes for member in archive.members if member.name == name), None)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tasks.adapters import application, docker_engine
-from tasks.adapters.archive_reader import CheckedArchive
+from tasks.adapters.archive_reader import Archive, CheckedArchive
 from tasks.adapters.postgres import server_of, session, wait_until_ready
 from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation
@@ -134,13 +134,13 @@ def end_quarantine(installation: Installation) -> int:
 
 def restore_dump(
     installation: Installation,
-    archive: CheckedArchive,
+    archive: Archive,
     options: RestoreOptions,
     *,
     now: datetime,
     proofs: Sequence[Proof] = (),
-) -> Restored:
-    """Load the archive beside the current data, prove it, swap it in, and see the application answer.
+) -> tuple[Restored, CheckedArchive]:
+    """Load the archive beside the current data while it is checked, prove it, swap it in, and see the application answer.
 
     Nothing current changes unless the replacement's content equals the archive's census and every proof is content; else `differences`
     says why, and the installation is as it was. An application that does not answer afterwards gets its former data back, and
@@ -152,17 +152,18 @@ def restore_dump(
     provide_roles(installation, expected, create=options.neutralise)
 
     with replacement(installation, archive, now=now) as new:
-        load_replacement(installation, archive, new)
+        loaded = load_replacement(installation, archive, new)
+        checked = loaded.archive
         found = [
-            *prove_replacement(installation, archive, new, expected.census, options.limits),
+            *prove_replacement(installation, loaded, new, expected.census, options.limits),
             *(difference for proof in proofs for difference in proof(installation, new)),
         ]
         kept, downtime, quarantined = None, 0.0, 0
         if not found:
-            quarantined = _guard(installation, archive, new, options, now)
-            kept, downtime = _replace_current(installation, archive, new, options, now)
+            quarantined = _guard(installation, checked, new, options, now)
+            kept, downtime = _replace_current(installation, checked, new, options, now)
 
-    return Restored(
+    restored = Restored(
         backup=archive.name,
         kept=kept,
         differences=tuple(found),
@@ -172,6 +173,7 @@ def restore_dump(
         rows=sum(table.rows for table in expected.census.tables.values()),
         tables=len(expected.census.tables),
     )
+    return restored, checked
 
 
 def _guard(

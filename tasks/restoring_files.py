@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 
 from tasks.adapters import application, docker_engine
-from tasks.adapters.archive_reader import CheckedArchive
+from tasks.adapters.archive_reader import Archive, CheckedArchive
 from tasks.adapters.postgres import Server, server_of, session, wait_until_ready
 from tasks.core.errors import BackupError
 from tasks.core.installation import Installation
@@ -33,9 +33,9 @@ LOGIN_SECONDS = 120.0
 
 
 def restore_copy(
-    installation: Installation, archive: CheckedArchive, options: RestoreOptions, *, now: datetime
-) -> Restored:
-    """Extract the archive's data directory beside the current one, prove it, swap it in, and see the stack answer.
+    installation: Installation, archive: Archive, options: RestoreOptions, *, now: datetime
+) -> tuple[Restored, CheckedArchive]:
+    """Extract the archive's data directory beside the current one while it is checked, prove it, swap it in, and see the stack answer.
 
     Nothing current changes unless the copy is proven. A stack that does not answer afterwards gets its former data back, and BackupError
     is raised.
@@ -45,19 +45,19 @@ def restore_copy(
     keys_place = installation.keys_mount.host_path if installation.keys_mount else None
 
     with copy_beside(installation, host_place(installation), keys_place, now=now) as copy:
-        extract_copy(archive, copy)
-        wrong = verify_base_backup(installation, archive, copy)
+        checked = extract_copy(archive, copy)
+        wrong = verify_base_backup(installation, checked, copy)
         quarantined = 0
         if not wrong:
             with private_server(installation, copy) as view:
                 _, wrong = prove_copy(view, thorough=False)
-                if not wrong and wants_quarantine(archive, options.quarantine, now):
+                if not wrong and wants_quarantine(checked, options.quarantine, now):
                     quarantined = quarantine_copy(view)
         kept, downtime = None, 0.0
         if not wrong:
-            kept, downtime = _replace_current(installation, archive, copy, options, now)
+            kept, downtime = _replace_current(installation, checked, copy, options, now)
 
-    return Restored(
+    restored = Restored(
         backup=archive.name,
         kept=kept,
         differences=tuple(wrong),
@@ -67,6 +67,7 @@ def restore_copy(
         rows=0,
         tables=0,
     )
+    return restored, checked
 
 
 @step(name="quarantine mail accounts")

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.adapters import docker_engine
-from tasks.adapters.archive_reader import CheckedArchive, extract
+from tasks.adapters.archive_reader import CheckedArchive
 from tasks.adapters.compose import compose_up
+from tasks.adapters.extraction import extract
 from tasks.adapters.files import make_directory, write_atomically
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import server_of, wait_until_ready

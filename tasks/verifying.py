@@ -81,7 +81,7 @@ def drill_restore(staging: Installation, archive: CheckedArchive, limits: DumpLi
         return _drill_copy(staging, archive, now=now)
     proof = _StagingProof(archive)
     options = RestoreOptions(neutralise=True, start_application=True, limits=limits)
-    restored = restore_dump(staging, archive, options, now=now, proofs=[proof])
+    restored, _ = restore_dump(staging, archive, options, now=now, proofs=[proof])
     return Drill(restored, proof.attachments)
 
 

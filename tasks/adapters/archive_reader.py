@@ -1,18 +1,22 @@
-"""Read archives as if a stranger had made them. Only `check_archive` makes a `CheckedArchive`; restores take nothing else."""
+"""Read archives as if a stranger had made them. Only `check_archive` makes a `CheckedArchive`; nothing else is ever swapped in.
+
+Plans are made of a `RecordedArchive` too: what the record beside an archive says, before a byte of it was read. A restore reads the archive
+once, extracting or loading beside the current data while it is checked; what came of it counts only when the check is over.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from tasks.adapters.compression import HashingReader, decompressed, detect_format, read_ahead
-from tasks.adapters.files import make_directory, sync_file_system, write_all, write_error
+from tasks.adapters.compression import HashingReader, decompressed, detect_format
+from tasks.adapters.streams import read_ahead, watched
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 from tasks.core.manifest import MANIFEST_NAME, Format, Manifest, Member, Record, parse_manifest, parse_record
 from tasks.core.names import EXTENSIONS, RECORD_EXTENSION
@@ -24,6 +28,8 @@ RECORD_LIMIT_BYTES = 512 << 20
 _DUMPS: dict[str, Kind] = {"database.sql": "sql", "database.dump": "custom"}
 _PHYSICAL = {"postgres-data/PG_VERSION", "postgres-data/global/pg_control"}
 KeptMembers = tuple[tuple[TarEntry, bytes], ...]
+Taker: TypeAlias = Callable[[TarEntry, str, Iterator[bytes]], None]
+"""Gets each file and directory as it is checked: its entry, its name without the top directory, its bytes (to read or to leave)."""
 _TOKEN = object()
 ALTERED_HINT = "the archive was altered or damaged: take another, `mailarchiver-backup list` shows them"
 KEPT_LIMIT_BYTES = 16 << 20
@@ -59,7 +65,56 @@ class CheckedArchive:
             raise AssertionError("only check_archive makes a CheckedArchive")
 
 
-def check_archive(path: Path, *, limits: Limits | None = None) -> CheckedArchive:
+@dataclass(frozen=True, slots=True)
+class RecordedArchive:
+    """An archive as the record beside it describes it; `check_while` finds out whether it is so."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    format: Format
+    kind: Kind
+    manifest: Manifest
+    record: Record
+
+    @property
+    def name(self) -> str:
+        """Name of the backup."""
+        return self.manifest.name
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What it should hold."""
+        return tuple(self.manifest.members)
+
+
+Archive: TypeAlias = CheckedArchive | RecordedArchive
+
+
+def recorded_archive(path: Path) -> RecordedArchive | None:
+    """Describe an archive by its record; None where it has none, or where even its size is another."""
+    record = read_record_beside(path)
+    if record is None or record.file != path.name or not path.is_file() or path.stat().st_size != record.bytes:
+        return None
+    manifest = record.manifest
+    kind = _kind(path, manifest.members)
+    return RecordedArchive(path, record.sha256, record.bytes, manifest.format, kind, manifest, record)
+
+
+def check_while(archive: Archive, take: Taker) -> CheckedArchive:
+    """Check an archive, handing its members to `take` meanwhile; raise ArchiveDamaged where it is not what it was described as.
+
+    What `take` made of the members is to be thrown away unless this returns.
+    """
+    checked = check_archive(archive.path, take=take)
+    if (checked.sha256, checked.manifest) != (archive.sha256, archive.manifest):
+        raise ArchiveDamaged(
+            f"{archive.path.name} is not what its record says, or changed since it was checked", hint=ALTERED_HINT
+        )
+    return checked
+
+
+def check_archive(path: Path, *, limits: Limits | None = None, take: Taker | None = None) -> CheckedArchive:
     """Read an archive from its first byte to its last, in one pass and in bounded memory.
 
     Raise ArchiveDamaged where a byte is not what was sealed or the end is missing, Refused for what no archive of ours or the guide's
@@ -81,6 +136,8 @@ def check_archive(path: Path, *, limits: Limits | None = None) -> CheckedArchive
             _refuse_odd_structure(entry, tops, names, parents)
             if entry.is_directory:
                 small.add(entry, name, b"")
+                if take is not None:
+                    take(entry, name, iter(()))
                 continue
             names.add(entry.name)
             digest = hashlib.sha256()
@@ -88,10 +145,11 @@ def check_archive(path: Path, *, limits: Limits | None = None) -> CheckedArchive
             keep = name == MANIFEST_NAME or small.wants(entry, name)
             if name == MANIFEST_NAME and entry.size > MANIFEST_LIMIT_BYTES:
                 raise Refused(f"the manifest in {path.name} has {entry.size:,} bytes")
-            for piece in stream.content():
-                digest.update(piece)
-                if keep:
-                    kept.append(piece)
+            pieces = watched(stream.content(), digest.update, *([kept.append] if keep else []))
+            if take is not None:
+                take(entry, name, pieces)
+            for _ in pieces:  # what `take` left
+                pass
             if name == MANIFEST_NAME:
                 manifest_text = b"".join(kept)
             else:
@@ -129,7 +187,7 @@ def open_member(archive: CheckedArchive, name: str) -> Iterator[bytes]:
     expected = next((member for member in archive.members if member.name == name), None)
     if expected is None:
         raise Refused(f"{archive.path.name} holds no {name}")
-    with _entries(archive, name) as stream:
+    with entries_of(archive, name) as stream:
         for entry in stream.entries():
             found = entry.name == f"{archive.top}/{name}"
             digest = hashlib.sha256()
@@ -149,41 +207,6 @@ def read_text_member(archive: CheckedArchive, name: str, *, max_bytes: int) -> s
     if size > max_bytes:
         raise Refused(f"{name} in {archive.path.name} has {size:,} bytes, more than {max_bytes:,}")
     return b"".join(open_member(archive, name)).decode(errors="replace")
-
-
-def extract(archive: CheckedArchive, what: str | Collection[str], target: Path, *, keep_owners: bool) -> None:
-    """Extract into a new directory: everything below the directory `what` (without its name), or the members named in it.
-
-    Every component is made or opened without following a link. Owners, modes and times are kept where `keep_owners`; else files are 0600 and
-    directories 0700, our own. On the disk before the return.
-    """
-    if target.exists():
-        raise Refused(f"{target} exists already; archives are extracted into a new directory")
-    make_directory(target)
-    root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    expected = {member.name: member.sha256 for member in archive.members}
-    directories: list[tuple[str, TarEntry]] = []
-    try:
-        with _entries(archive, *([f"{what}/"] if isinstance(what, str) else what)) as stream:
-            for entry in stream.entries():
-                name = entry.name.partition("/")[2]
-                relative = _relative(name, what)
-                if relative is None:
-                    for _ in stream.content():
-                        pass
-                elif entry.is_directory:
-                    os.close(_make_directories(root, relative))
-                    directories.append((relative, entry))
-                else:
-                    _extract_file(root, relative, entry, stream, expected.get(name), keep_owners)
-        for relative, entry in reversed(directories):  # a directory's time changes with every file made in it
-            if keep_owners:
-                _set_attributes(root, relative, entry)
-        sync_file_system(root)
-    except OSError as error:
-        raise write_error(target, error, written_bytes=0) from error
-    finally:
-        os.close(root)
 
 
 def read_record_beside(path: Path) -> Record | None:
@@ -258,7 +281,7 @@ def _is_small(name: str) -> bool:
     return name not in _DUMPS and not f"{name}/".startswith("postgres-data/") and name != MANIFEST_NAME
 
 
-class _KeptStream:
+class KeptStream:
     """Kept members, read as a `TarStream` is."""
 
     def __init__(self, kept: KeptMembers) -> None:
@@ -275,10 +298,10 @@ class _KeptStream:
 
 
 @contextmanager
-def _entries(archive: CheckedArchive, *wanted: str) -> Iterator[TarStream | _KeptStream]:
+def entries_of(archive: CheckedArchive, *wanted: str) -> Iterator[TarStream | KeptStream]:
     """Give the entries among which everything `wanted` (names, or directories with their slash) is found."""
     if archive.kept is not None and all(_is_small(each) for each in wanted):
-        yield _KeptStream(archive.kept)
+        yield KeptStream(archive.kept)
         return
     with _opened(archive.path) as (descriptor, archive_format, identity):
         if identity != archive.identity:
@@ -343,7 +366,7 @@ def _compare(
             )
 
 
-def _kind(path: Path, members: list[Member]) -> Kind:
+def _kind(path: Path, members: Sequence[Member]) -> Kind:
     names = {member.name: member.bytes for member in members}
     for name, kind in _DUMPS.items():
         if names.get(name):
@@ -354,59 +377,3 @@ def _kind(path: Path, members: list[Member]) -> Kind:
         f"{path.name} holds neither a dump nor a data directory",
         hint="is it a backup of Mail Archiver at all, or was its making cut short?",
     )
-
-
-def _relative(name: str, what: str | Collection[str]) -> str | None:
-    if isinstance(what, str):
-        return name[len(what) + 1 :] if name.startswith(f"{what}/") else None
-    return name if name in what else None
-
-
-def _make_directories(root: int, relative: str) -> int:
-    """Open a directory below the root, making what is missing; the caller closes it."""
-    current = os.dup(root)
-    for part in relative.split("/"):
-        if not part:
-            continue
-        with suppress(FileExistsError):
-            os.mkdir(part, 0o700, dir_fd=current)
-        deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
-        os.close(current)
-        current = deeper
-    return current
-
-
-def _extract_file(
-    root: int, relative: str, entry: TarEntry, stream: TarStream | _KeptStream, sha256: str | None, keep_owners: bool
-) -> None:
-    parent, _, name = relative.rpartition("/")
-    directory = _make_directories(root, parent)
-    try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
-        try:
-            digest = hashlib.sha256()
-            for piece in stream.content():
-                digest.update(piece)
-                write_all(descriptor, piece)
-            if digest.hexdigest() != sha256:
-                raise ArchiveDamaged(f"{relative} changed since the archive was checked")
-            if keep_owners:
-                if os.geteuid() == 0:
-                    os.fchown(descriptor, entry.uid, entry.gid)
-                os.fchmod(descriptor, entry.mode & 0o777)
-                os.utime(descriptor, (entry.mtime_seconds, entry.mtime_seconds))
-        finally:
-            os.close(descriptor)
-    finally:
-        os.close(directory)
-
-
-def _set_attributes(root: int, relative: str, entry: TarEntry) -> None:
-    directory = _make_directories(root, relative)
-    try:
-        if os.geteuid() == 0:
-            os.fchown(directory, entry.uid, entry.gid)
-        os.fchmod(directory, entry.mode & 0o777)
-        os.utime(directory, (entry.mtime_seconds, entry.mtime_seconds))
-    finally:
-        os.close(directory)

@@ -237,9 +237,7 @@ class Segment:
     def _write(self, data: BytesLike) -> None:
         if self._compressor is None:
             self._compressor = open_compressor(self._sink, self._format, level=self._level, threads=self._threads)
-        # An exception out of a signal handler, in the middle of the compressor's queues, would leave its threads waiting for ever.
-        with signals_deferred():
-            self._compressor.write(data)
+        self._compressor.write(data)
         self.raw_bytes += len(data)
         self._tell()
 

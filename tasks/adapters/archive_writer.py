@@ -31,6 +31,7 @@ from tasks.adapters.files import (
     write_atomically,
     write_error,
 )
+from tasks.adapters.streams import read_ahead
 from tasks.core.archive_values import (
     JOURNAL_EXTENSION,
     FinishedSegment,
@@ -286,12 +287,20 @@ def _read_back(descriptor: int, on_bytes: OnBytes | None) -> tuple[int, str]:
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     digest = hashlib.sha256()
     size = 0
-    while chunk := os.pread(descriptor, 4 * CHUNK_BYTES, size):
-        digest.update(chunk)
-        size += len(chunk)
-        if on_bytes is not None:
-            on_bytes(size, size)
+    with contextlib.closing(read_ahead(_chunks(descriptor))) as chunks:
+        for chunk in chunks:
+            digest.update(chunk)
+            size += len(chunk)
+            if on_bytes is not None:
+                on_bytes(size, size)
     return size, digest.hexdigest()
+
+
+def _chunks(descriptor: int) -> Iterator[bytes]:
+    at = 0
+    while chunk := os.pread(descriptor, CHUNK_BYTES, at):
+        at += len(chunk)
+        yield chunk
 
 
 def _size_of(descriptor: int) -> int:

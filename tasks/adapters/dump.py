@@ -14,7 +14,7 @@ import select
 import stat
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -36,14 +36,21 @@ SHARED_MEMORY = ("dev", "shm")
 
 
 def dump_database(
-    installation: Installation, database: str, archive_format: Format, *, snapshot: str | None, limits: DumpLimits
+    installation: Installation,
+    database: str,
+    archive_format: Format,
+    *,
+    snapshot: str | None,
+    limits: DumpLimits,
+    without_rows_of: Sequence[str] = (),
 ) -> Generator[bytes, None, None]:
-    """Yield the dump of a database, in `snapshot` where one is given.
+    """Yield the dump of a database, in `snapshot` where one is given, without the rows of some (quoted) tables.
 
     The iterator ends normally only when pg_dump exited with 0 after its last byte; raise ProgramFailed otherwise, with pg_dump's own
     words (transient where a lock was not granted in time). Closing it early ends pg_dump in the container too.
     """
     options = ["--format=plain"] if archive_format == "guide" else ["--format=custom", "--compress=0"]
+    options += [f"--exclude-table-data={table}" for table in without_rows_of]
     if snapshot is not None:
         options.append(f"--snapshot={snapshot}")
     command = [

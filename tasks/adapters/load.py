@@ -1,7 +1,8 @@
 """Load the events of a dump into a new, empty database, over several sessions at once.
 
 The database is nobody's yet, so the load needs no transaction around it: rows of one table go in over two sessions, indexes are built
-side by side, and what came of it is proven afterwards by its census. A load that fails leaves a database that the caller drops.
+side by side, and the rows are read back meanwhile for the census that proves what came of it. A load that fails leaves a database that the
+caller drops.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from enum import Enum, auto
 
 from tasks.adapters.postgres import Server, Session, session
+from tasks.core.census import table_census
 from tasks.core.dump_events import (
     CopyBegin,
     CopyData,
@@ -27,6 +29,7 @@ from tasks.core.dump_events import (
 )
 from tasks.core.dump_statements import is_allowed, is_session_setting, may_run_in_parallel
 from tasks.core.errors import ArchiveDamaged, Refused
+from tasks.core.manifest import TableCensus
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +44,24 @@ LOAD_SETTINGS = {
     "statement_timeout": "0",
     "lock_timeout": "0",
 }
+# What pg_dump sets (bin/pg_dump/pg_dump.c, setup_connection), so that rows read back are worded as a dump words them.
+READING_SETTINGS = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "search_path": "",
+    "row_security": "off",
+    "statement_timeout": "0",
+}
 
 
 def load_dump(
     server: Server, database: str, events: Iterable[DumpEvent], *, on_bytes: Callable[[int], None] = lambda _: None
-) -> None:
-    """Load a whole dump into an empty database.
+) -> dict[str, TableCensus]:
+    """Load a whole dump into an empty database; return the census of each table's rows (by COPY's target) as they were read back from it.
 
     Raise Refused for a statement that pg_dump does not write, ArchiveDamaged for a dump that does not end as it should, ProgramFailed where
     PostgreSQL refuses something. `on_bytes` hears of the bytes of rows that were sent.
@@ -54,20 +69,32 @@ def load_dump(
     with ExitStack() as stack:
         main = stack.enter_context(session(server, database, purpose="load", settings=LOAD_SETTINGS))
         lanes = [stack.enter_context(_Lane(server, database, number)) for number in range(LANES)]
-        later = _load_rows(main, lanes, events, on_bytes)
+        targets: list[CopyBegin] = []
+        later = _load_rows(main, lanes, events, targets, on_bytes)
         for lane in lanes:
             lane.finish_work()
         logger.debug("All rows are in")
+        reader = stack.enter_context(_Lane(server, database, LANES, READING_SETTINGS))
+        found: dict[str, TableCensus] = {}
+        reader.read_back(targets, found)
         _build_indexes(lanes, [statement for statement in later if may_run_in_parallel(statement)])
+        logger.debug("The indexes are built")
+        reader.finish_work()
+        logger.debug("All rows are read back")
         for statement in later:
             if not may_run_in_parallel(statement):
                 main.run(statement)
+    return found
 
 
 def _load_rows(
-    main: Session, lanes: Sequence[_Lane], events: Iterable[DumpEvent], on_bytes: Callable[[int], None]
+    main: Session,
+    lanes: Sequence[_Lane],
+    events: Iterable[DumpEvent],
+    targets: list[CopyBegin],
+    on_bytes: Callable[[int], None],
 ) -> list[bytes]:
-    """Run everything up to the last row; return the statements that come after the rows."""
+    """Run everything up to the last row, noting the tables' targets; return the statements that come after the rows."""
     later: list[bytes] = []
     complete = False
     rows: _Rows | None = None
@@ -83,6 +110,7 @@ def _load_rows(
                 on_bytes(len(data))
             case CopyBegin():
                 rows = _Rows(event.statement, lanes)
+                targets.append(event)
             case CopyEnd():
                 assert rows is not None
                 rows.end()
@@ -186,8 +214,8 @@ class _LargeObject:
 class _Lane:
     """A session with a thread that does what it is told in order. An error there is raised at the next thing it is told."""
 
-    def __init__(self, server: Server, database: str, number: int) -> None:
-        self._server, self._database = server, database
+    def __init__(self, server: Server, database: str, number: int, settings: Mapping[str, str] = LOAD_SETTINGS) -> None:
+        self._server, self._database, self._settings = server, database, settings
         self._work: queue.Queue[Callable[[Session], None] | bytes | _Signal] = queue.Queue(PIECES_WAITING)
         self._error: BaseException | None = None
         self._left = False
@@ -231,6 +259,14 @@ class _Lane:
 
         self._tell(work)
 
+    def read_back(self, targets: Sequence[CopyBegin], found: dict[str, TableCensus]) -> None:
+        def work(opened: Session) -> None:
+            opened.execute("SELECT set_config('client_encoding', current_setting('server_encoding'), false)")
+            for each in targets:
+                found[each.target] = table_census(opened.copy_out(each.reading))
+
+        self._tell(work)
+
     def finish_work(self) -> None:
         """Wait until all that was told so far is done."""
         done = threading.Event()
@@ -256,7 +292,7 @@ class _Lane:
 
     def _run(self) -> None:
         try:
-            with session(self._server, self._database, purpose="load", settings=LOAD_SETTINGS) as opened:
+            with session(self._server, self._database, purpose="load", settings=self._settings) as opened:
                 while (work := self._work.get()) is not _Signal.LEAVE:
                     if callable(work):
                         work(opened)

@@ -89,6 +89,16 @@ class Session:
         ):
             yield copy
 
+    def copy_out(self, statement: str) -> Iterator[bytes]:
+        """Yield the rows that a COPY ... TO STDOUT gives, each as it is sent."""
+        with (
+            _our_errors(statement),
+            self._connection.cursor() as cursor,
+            cursor.copy(statement) as copy,
+        ):
+            while row := copy.read():
+                yield bytes(row)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Run the block in one transaction: all of it happens or nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Generic, TypeVar
 
@@ -61,7 +61,15 @@ class Observer(Generic[Result]):
             pass
 
 
-def read_ahead(pieces: Iterator[Piece], *, name: str = "read-ahead") -> Iterator[Piece]:
+def watched(pieces: Iterable[bytes], *watchers: Callable[[bytes], object]) -> Iterator[bytes]:
+    """Pass the pieces on, having shown each to the watchers (a digest's `update`, a list's `append`)."""
+    for piece in pieces:
+        for watch in watchers:
+            watch(piece)
+        yield piece
+
+
+def read_ahead(pieces: Iterator[Piece], *, name: str = "read-ahead") -> Generator[Piece, None, None]:
     """Yield the pieces of an iterator that runs in a thread of its own, a few pieces ahead.
 
     An error of the iterator is raised here in its place. Leaving early stops the thread, which closes the iterator.

@@ -31,6 +31,7 @@ from tasks.core.manifest import Census, TableCensus
 _MODULUS = 1 << 256
 _SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('(?P<name>(?:[^']|'')+)', (?P<value>-?\d+, (?:true|false))\);")
 # Sent along with every dump but no object of the database: how to read the dump, and what the next CREATE TABLE defaults to.
+_TABLE = re.compile(r'(?:"(?:[^"]|"")*"|[^\s"(])+')
 _SESSION = re.compile(rb"SET \w+ = |SELECT pg_catalog\.set_config\(")
 DIFFERENCES_SHOWN = 50
 
@@ -140,6 +141,25 @@ class CensusTaker:
             definition = f"{title.owner}\n{sql.decode('utf-8', 'surrogateescape').strip()}"
             digest = hashlib.sha256(definition.encode("utf-8", "surrogateescape")).hexdigest()
             self._objects.setdefault(name, []).append(digest)
+
+
+def table_census(rows: Iterable[bytes]) -> TableCensus:
+    """Count and digest the rows of one table, each as COPY writes it, with its newline."""
+    count, total = 0, 0
+    for row in rows:
+        count += 1
+        total += int.from_bytes(hashlib.sha256(row[:-1]).digest(), "little")
+    return TableCensus(rows=count, digest=f"{total % _MODULUS:064x}")
+
+
+def table_of(target: str) -> str:
+    """Give the quoted table of a COPY's target.
+
+    >>> table_of('public."Odd (table)" (id, "a (b")')
+    'public."Odd (table)"'
+    """
+    found = _TABLE.match(target)
+    return found[0] if found else target
 
 
 def differences(expected: Census, found: Census, *, compare_schema: bool = True) -> list[str]:

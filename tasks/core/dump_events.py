@@ -44,6 +44,11 @@ class CopyBegin:
         """Give the COPY statement that loads these rows."""
         return f"COPY {self.target} FROM stdin"
 
+    @property
+    def reading(self) -> str:
+        """Give the COPY statement that gives them back."""
+        return f"COPY {self.target} TO stdout"
+
 
 @dataclass(frozen=True, slots=True)
 class CopyData:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.archive_reader import check_archive, extract, open_member
+from tasks.adapters.archive_reader import check_archive, open_member
 from tasks.adapters.archive_writer import (
     abandon_archive,
     begin_archive,
@@ -24,6 +24,7 @@ from tasks.adapters.archive_writer import (
     segment,
     written_members,
 )  # fmt: skip
+from tasks.adapters.extraction import extract
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused
 from tasks.core.manifest import Format
 from tests.integration.archives import DUMP, NAME, NOW, make_archive, manifest_of

@@ -18,9 +18,9 @@ from tests.cli import Operator
 from tests.content import content
 from tests.stack.stack import Stack, create_stack
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
-
 KILLS = int(os.environ.get("MAILARCHIVER_KILLS", "2"))
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600 + 90 * KILLS)]
 
 
 @pytest.fixture(scope="module")

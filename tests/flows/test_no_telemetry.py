@@ -26,4 +26,4 @@ def test_the_command_line_reports_its_use_to_nobody(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "HINT" in said
     assert "telemetry" not in said.lower()
-    assert not list(home.rglob("device_id"))
+    assert not list(home.rglob("notice_shown"))

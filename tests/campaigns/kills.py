@@ -1,0 +1,242 @@
+"""Kill complete backups and restores at random moments, many times, on a real stack: P1, P2, P3 and P15.
+
+    python -m tests.campaigns.kills --count 200 [--operation "complete backup" --operation "full restore"] [--seed N]
+
+Its own command; the test suite runs a short version (`tests/end_to_end/test_kills.py`). After each kill the services must be as they were within
+60 s (after `recover` where the watchdog was killed too), the content the old or the new, and every final archive name whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.cli import Operator
+from tests.content import content
+from tests.stack.images import ensure_images
+from tests.stack.stack import Stack, create_stack, wait_until
+
+PROMISED_SECONDS = 60.0
+GREEN_RUN_EVERY = 10
+OPERATIONS = ("complete backup", "full restore", "dump restore")
+# The watchdog alone is a case of its own: then the flow must give back by itself.
+CASES = [
+    ("flow", signal.SIGKILL),
+    ("flow", signal.SIGTERM),
+    ("flow", signal.SIGINT),
+    ("watchdog", signal.SIGKILL),
+    ("flow and watchdog", signal.SIGKILL),
+]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: what was killed how and when, and what came of it."""
+
+    operation: str
+    victim: str
+    how: str
+    after_seconds: float
+    back_seconds: float
+    exit_code: int
+    outcome: str
+
+
+class Scene:
+    """A stack with two contents, old and new, and backups of the new one; every kill finds the old one in place."""
+
+    def __init__(self, stack: Stack, place: Path) -> None:
+        self.stack = stack
+        self.operator = Operator(stack.directory, place / "backups")
+        self.sources = {
+            "full restore": Operator(stack.directory, place / "copies"),
+            "dump restore": Operator(stack.directory, place / "dumps"),
+        }
+        self.sources["full restore"].must("backup", "complete")
+        self.sources["dump restore"].must("backup", "hot")
+        self.new = content(stack)
+        stack.psql('UPDATE mail_archiver."ArchivedEmails" SET "Subject" = "Subject" || \' edited\' WHERE "Id" % 3 = 0')
+        self.old = content(stack)
+        self.running = self.states()
+        self.usual = {operation: self._usual(operation) for operation in OPERATIONS}
+
+    def states(self) -> dict[str, str]:
+        """Give the services' states."""
+        return {service: state for service, (_, state, _) in self.stack.states().items()}
+
+    def words(self, operation: str) -> tuple[Operator, tuple[str, ...]]:
+        """Give who runs an operation, and its command."""
+        if operation == "complete backup":
+            return self.operator, ("backup", "complete")
+        return self.sources[operation], ("restore", "latest", "--yes", "--no-quarantine")
+
+    def back_to_old(self) -> None:
+        """Take a restore back, if there was one."""
+        if content(self.stack) == self.new:
+            self.operator.must("rollback", "--yes")
+        self.operator.must("commit", "--yes")
+        assert content(self.stack) == self.old
+
+    def _usual(self, operation: str) -> float:
+        operator, words = self.words(operation)
+        begun = time.monotonic()
+        operator.must(*words)
+        seconds = time.monotonic() - begun
+        self.back_to_old()
+        return seconds
+
+
+def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, dice: random.Random) -> Kill:
+    """Kill one run at a random moment and see that all promises were kept; raise AssertionError where one was not."""
+    operator, words = scene.words(operation)
+    moment = dice.uniform(0.3, scene.usual[operation] * 1.1)
+    known = final_names(scene.operator.repository)
+    process = operator.start(*words)
+    begun = time.monotonic()
+    if victim == "watchdog":
+        hit = _kill_watchdog_after(process, moment)
+    else:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+        hit = process.poll() is None
+        dogs = watchdogs() if victim == "flow and watchdog" else []
+        for pid in dogs:
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
+        if hit:
+            process.send_signal(how)
+    after = time.monotonic() - begun
+    code = process.wait(180)
+    died = time.monotonic()
+
+    if victim == "flow and watchdog":
+        operator.must("recover")
+    wait_until(lambda: scene.states() == scene.running, PROMISED_SECONDS, "the services are not as they were")
+    back = time.monotonic() - died
+    scene.stack.wait_postgres()
+    scene.stack.wait_app()
+    if operation != "complete backup":
+        operator.must("recover")
+    found = content(scene.stack)
+    assert found in (scene.old, scene.new), "the content is neither the old nor the new"
+    assert operation != "complete backup" or found == scene.old
+    for name in set(final_names(scene.operator.repository)) - set(known):
+        scene.operator.must("check", str(scene.operator.repository / name))
+    if operation != "complete backup":
+        scene.back_to_old()
+        assert [path.name for path in scene.stack.directory.iterdir() if ".restored-" in path.name] == []
+    outcome = "new" if found == scene.new else "old"
+    return Kill(operation, victim, how.name if hit else "over before", round(after, 3), round(back, 3), code, outcome)
+
+
+def see_green_run(scene: Scene) -> None:
+    """A backup after all that is green, and clears up what the killed ones left."""
+    scene.operator.must("backup", "complete")
+    left = [path.name for path in scene.operator.repository.iterdir() if ".partial" in path.name or path.name[0] == "."]
+    assert left == []
+    for path in scene.operator.repository.iterdir():
+        path.unlink()
+
+
+def final_names(repository: Path) -> list[str]:
+    """List the archives with a final name."""
+    found = repository.glob("*.tar.*") if repository.exists() else []
+    return sorted(path.name for path in found if path.suffix in (".gz", ".zst"))
+
+
+def watchdogs() -> list[int]:
+    """List the watchdogs of this process's state directory."""
+    ours = f"MAILARCHIVER_BACKUP_STATE={os.environ['MAILARCHIVER_BACKUP_STATE']}".encode()
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (place / "cmdline").read_bytes()
+            if b"tasks.watchdog" in words and ours in (place / "environ").read_bytes().split(b"\0"):
+                found.append(int(place.name))
+    return found
+
+
+def _kill_watchdog_after(process: subprocess.Popen[bytes], moment: float) -> bool:
+    """Kill the watchdog as soon as there is one after the moment; tell whether there was one while the run lasted."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(moment / 2)
+    while process.poll() is None:
+        for pid in watchdogs():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return True
+        time.sleep(0.01)
+    return False
+
+
+@contextmanager
+def scene(megabytes: float, place: Path) -> Iterator[Scene]:
+    """Lend a stack for a campaign."""
+    stack = create_stack(place / "stack", megabytes=megabytes)
+    try:
+        yield Scene(stack, place)
+    finally:
+        stack.destroy()
+
+
+def main() -> None:
+    """Run a campaign and print what was seen."""
+    parser = argparse.ArgumentParser(description="Kill runs at random moments and see every promise kept.")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument(
+        "--operation", action="append", choices=OPERATIONS, help="may be given several times; default: the first two"
+    )
+    parser.add_argument("--megabytes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=None)
+    options = parser.parse_args()
+    # A shell starts background jobs with SIGINT ignored, and what is ignored stays so in what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    operations = options.operation or list(OPERATIONS[:2])
+    seed = options.seed if options.seed is not None else random.randrange(10**9)
+    dice = random.Random(seed)
+    ensure_images()
+    kills: list[Kill] = []
+    with tempfile.TemporaryDirectory(prefix="mailarchiver-backup-kills-") as name:
+        place = Path(name)
+        os.environ["MAILARCHIVER_BACKUP_STATE"] = str(place / "state")
+        (place / "state").mkdir(mode=0o700)
+        with scene(options.megabytes, place) as lent:
+            print(f"seed {seed}; usual seconds: {lent.usual}", flush=True)
+            for number in range(options.count):
+                victim, how = CASES[number // len(operations) % len(CASES)]
+                kills.append(kill_once(lent, operations[number % len(operations)], victim, how, dice))
+                print(f"{number + 1}/{options.count} {kills[-1]}", flush=True)
+                if number % GREEN_RUN_EVERY == GREEN_RUN_EVERY - 1:
+                    see_green_run(lent)
+            see_green_run(lent)
+    _print(kills)
+
+
+def _print(kills: list[Kill]) -> None:
+    table = Table(
+        "operation", "killed", "how", "times", "old", "new", "back after s, at most", title="All promises kept"
+    )
+    groups: dict[tuple[str, str, str], list[Kill]] = {}
+    for kill in kills:
+        groups.setdefault((kill.operation, kill.victim, kill.how), []).append(kill)
+    for group, found in sorted(groups.items()):
+        outcomes = [kill.outcome for kill in found]
+        longest = max(kill.back_seconds for kill in found)
+        table.add_row(*group, str(len(found)), str(outcomes.count("old")), str(outcomes.count("new")), f"{longest:.1f}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -31,6 +33,7 @@ THREADS = 2
 _WINDOW_BYTES_MAXIMUM = 1 << 27
 # zstd's default job of four windows (8 MB) times its threads and buffers would take some 60 MB.
 _ZSTD_JOB_BYTES = 2 * 1024 * 1024
+_PIECES_BEHIND = 4
 _SEND_BYTES = 32 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -87,13 +90,56 @@ class Sink:
         """Do nothing: nothing is kept back here. The libraries call it."""
 
 
+class _WriteBehind:
+    """Write to a sink from a thread of its own, a few pieces behind; its error is raised by a later `write`, or by `close`."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive-write")
+        self._pending: deque[Future[int]] = deque()
+
+    def write(self, data: bytes) -> int:
+        self._pending.append(self._thread.submit(self._sink.write, data))
+        while len(self._pending) > _PIECES_BEHIND:
+            self._pending.popleft().result()
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing, as the sink itself."""
+
+    def close(self) -> None:
+        try:
+            while self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+
+class _Compressing:
+    """A compressor and the thread that writes what it makes; both end when it is closed."""
+
+    def __init__(self, compressor: Compressor, behind: _WriteBehind) -> None:
+        self._compressor, self._behind = compressor, behind
+        self.write = compressor.write
+
+    def close(self) -> None:
+        try:
+            self._compressor.close()
+        finally:
+            self._behind.close()
+
+
 def open_compressor(
     sink: Sink, archive_format: Format, *, level: int | None = None, threads: int = THREADS
 ) -> Compressor:
-    """Begin a gzip member or zstd frame at the sink's position; `level` None takes the format's default."""
+    """Begin a gzip member or zstd frame at the sink's position; `level` None takes the format's default.
+
+    All is written to the sink when `close` returns; an error of the sink may be raised by any call until then.
+    """
     chosen = LEVELS[archive_format] if level is None else level
+    behind = _WriteBehind(sink)
     if archive_format == "guide":
-        return parallel_gzip.ParallelGzipWriter(sink, level=chosen, threads=max(threads, 1))
+        return _Compressing(parallel_gzip.ParallelGzipWriter(behind, level=chosen, threads=max(threads, 1)), behind)
     parameters = zstandard.ZstdCompressionParameters.from_level(
         chosen,
         threads=threads if threads > 1 else 0,
@@ -101,7 +147,7 @@ def open_compressor(
         write_checksum=True,
     )
     compressor = zstandard.ZstdCompressor(compression_params=parameters)
-    return cast(Compressor, compressor.stream_writer(cast(IO[bytes], sink), closefd=False))
+    return _Compressing(cast(Compressor, compressor.stream_writer(cast(IO[bytes], behind), closefd=False)), behind)
 
 
 class HashingReader:

@@ -55,18 +55,14 @@ class Writable(Protocol):
 
 
 class ParallelGzipWriter:
-    """Compress what is written into a row of members, in `threads` threads, and write them from one more; the file below stays open.
-
-    An error of the file is raised by a later `write`, or by `close`.
-    """
+    """Compress what is written into a row of members, in `threads` threads; the file below stays open."""
 
     def __init__(self, sink: Writable, *, level: int, threads: int) -> None:
         self._sink = sink
         self._level = level
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gzip")
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="gzip-write")
-        self._ahead = threads + 2
-        self._pending: deque[Future[None]] = deque()
+        self._ahead = threads + 1
+        self._pending: deque[Future[bytes]] = deque()
         self._batch = bytearray()
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -91,19 +87,14 @@ class ParallelGzipWriter:
             if self._batch:
                 self._submit(self._batch)
             while self._pending:
-                self._pending.popleft().result()
+                self._sink.write(self._pending.popleft().result())
         finally:
-            self._disk.shutdown(cancel_futures=True)
             self._pool.shutdown(cancel_futures=True)
 
     def _submit(self, batch: bytes | bytearray) -> None:
-        members = self._pool.submit(_members, batch, self._level)
-        self._pending.append(self._disk.submit(self._write, members))
+        self._pending.append(self._pool.submit(_members, batch, self._level))
         while len(self._pending) > self._ahead:
-            self._pending.popleft().result()
-
-    def _write(self, members: Future[bytes]) -> None:
-        self._sink.write(members.result())
+            self._sink.write(self._pending.popleft().result())
 
 
 def inflated(source: Readable, *, threads: int = 2) -> Generator[bytes, None, None]:

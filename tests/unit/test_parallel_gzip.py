@@ -108,4 +108,4 @@ def test_an_error_of_the_file_reaches_the_writer() -> None:
     with pytest.raises(OSError, match="No space"):
         write_much()
     with pytest.raises(OSError, match="No space"):
-        writer.close()
+        writer.close()  # what was still being compressed has nowhere to go either

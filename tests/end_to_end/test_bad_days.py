@@ -1,10 +1,8 @@
-"""Killed, starved and stopped: nothing incomplete under a final name, nothing left down, and the next run is green."""
+"""Starved, and broken in the middle: nothing incomplete under a final name, nothing left down, and the next run is green."""
 
 from __future__ import annotations
 
 import os
-import random
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,13 +12,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.campaigns.kills import final_names
 from tests.cli import Operator
-from tests.content import content
 from tests.stack.stack import Stack, create_stack
 
-KILLS = int(os.environ.get("MAILARCHIVER_KILLS", "2"))
-
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600 + 90 * KILLS)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +29,6 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 @pytest.fixture
 def operator(stack: Stack, tmp_path: Path) -> Operator:
     return Operator(stack.directory, tmp_path / "backups")
-
-
-def final_names(repository: Path) -> list[str]:
-    return (
-        sorted(path.name for path in repository.glob("*.tar.*") if path.suffix in (".gz", ".zst"))
-        if repository.exists()
-        else []
-    )
 
 
 def dumps_running(stack: Stack) -> str:
@@ -59,80 +47,6 @@ def wait_until_no_dump(stack: Stack) -> None:
     while (left := dumps_running(stack)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
-
-
-def how_long(operator: Operator, *words: str) -> float:
-    begun = time.monotonic()
-    operator.must(*words)
-    return time.monotonic() - begun
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-@pytest.mark.parametrize("method", ["hot", "complete", "online"])
-def test_a_killed_backup_leaves_nothing_but_a_running_stack(
-    stack: Stack, operator: Operator, method: str, how: signal.Signals
-) -> None:
-    """P1, P2, P15: what ran runs again within a minute; a final name means complete; the next run clears up."""
-    usual = how_long(operator, "backup", method)
-    running = {service: state for service, (_, state, _) in stack.states().items()}
-    for _ in range(KILLS):
-        known = final_names(operator.repository)
-        process = operator.start("backup", method)
-        time.sleep(random.uniform(0.2, usual))
-        process.send_signal(how)
-        process.wait(60)
-
-        deadline = time.monotonic() + 60
-        while {
-            service: state for service, (_, state, _) in stack.states().items()
-        } != running and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert {service: state for service, (_, state, _) in stack.states().items()} == running
-        stack.wait_app()
-        for name in set(final_names(operator.repository)) - set(known):
-            assert operator.run("check", str(operator.repository / name)).code == 0
-
-    operator.must("backup", method)
-    assert [
-        path.name for path in operator.repository.iterdir() if ".partial" in path.name or path.name.startswith(".")
-    ] == []
-
-
-@pytest.mark.parametrize("method", ["hot", "complete"])
-def test_a_killed_restore_leaves_the_old_or_the_new(stack: Stack, operator: Operator, method: str) -> None:
-    """P3: killed anywhere, the data is the old or the new, never a mixture, and one command brings the application up."""
-    operator.must("backup", method)
-    new = content(stack)
-    stack.psql('UPDATE mail_archiver."ArchivedEmails" SET "Subject" = "Subject" || \' edited\' WHERE "Id" % 3 = 0')
-    old = content(stack)
-    assert old != new
-    usual = how_long(operator, "restore", "latest", "--yes", "--no-quarantine")
-    operator.must("rollback", "--yes")
-    operator.must("commit", "--yes")
-    assert content(stack) == old
-    outcomes = set()
-    for _ in range(KILLS):
-        process = operator.start("restore", "latest", "--yes", "--no-quarantine")
-        time.sleep(random.uniform(0.4, usual * 1.1))
-        process.kill()
-        process.wait(60)
-
-        assert operator.run("recover").code == 0
-        stack.wait_postgres()
-        stack.wait_app()
-        found = content(stack)
-        assert found in (old, new)
-        outcomes.add(found == new)
-        if found == new:
-            answer = operator.run("rollback", "--yes")
-            assert answer.code == 0, f"{answer.value} {sorted(path.name for path in stack.directory.iterdir())}"
-        operator.must("commit", "--yes")
-        assert content(stack) == old
-        assert [
-            name for (name,) in stack.psql("SELECT datname FROM pg_database WHERE datname LIKE '%%restored%%'")
-        ] == []
-        assert [path.name for path in stack.directory.iterdir() if ".restored-" in path.name] == []
-    assert outcomes
 
 
 def test_pg_dump_killed_and_postgres_stopped_midway(stack: Stack, operator: Operator) -> None:

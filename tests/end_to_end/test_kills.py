@@ -1,0 +1,42 @@
+"""P1, P2, P3, P15: killed at any moment, by any signal, the services are as they were, the content is the old or the new, the next run is green.
+
+The short version of `python -m tests.campaigns.kills`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.campaigns.kills import CASES, Scene, kill_once, scene, see_green_run
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
+
+# Every case where the stack is stopped; where it is not, there is no watchdog, and one signal is like another.
+KILLS = [
+    *((operation, *case) for operation in ("complete backup", "full restore") for case in CASES),
+    *((operation, *case) for operation in ("hot backup", "online backup") for case in CASES[:2]),
+    ("dump restore", *CASES[0]),
+    ("dump restore", *CASES[-1]),
+]
+
+
+@pytest.fixture(scope="module")
+def lent(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    place = tmp_path_factory.mktemp("kills")
+    with pytest.MonkeyPatch.context() as patch:
+        (place / "state").mkdir(mode=0o700)
+        patch.setenv("MAILARCHIVER_BACKUP_STATE", str(place / "state"))
+        with scene(30, place) as made:
+            yield made
+
+
+@pytest.mark.parametrize(("operation", "victim", "how"), KILLS, ids=lambda value: getattr(value, "name", value))
+def test_killed_at_a_random_moment(lent: Scene, operation: str, victim: str, how: int) -> None:
+    kill_once(lent, operation, victim, how, random.Random())  # type: ignore[arg-type]
+
+
+def test_and_then_a_green_run(lent: Scene) -> None:
+    see_green_run(lent)

@@ -152,10 +152,15 @@ def _is_mail_archiver(candidate: Candidate) -> bool:
 
 
 def _image_name(image: str) -> str:
-    """Return an image's name without registry and tag; a digest alone has none."""
-    without_digest = image.partition("@")[0]
-    last = "/".join(without_digest.split("/")[-2:])
-    return "" if image.startswith("sha256:") else last.partition(":")[0].casefold()
+    """Return an image's name, with its owner, without registry and tag; a digest alone has none.
+
+    >>> _image_name("registry.example:5000/mailarchiver:2608.1@sha256:0123")
+    'mailarchiver'
+    """
+    first, slash, rest = image.partition("@")[0].partition("/")
+    # As Docker tells: only a registry has a dot or a port in the first part.
+    name = rest if slash and any(sign in first for sign in ".:") else first + slash + rest
+    return "" if image.startswith("sha256:") else "/".join(name.split("/")[-2:]).partition(":")[0].casefold()
 
 
 # --- Places ----------------------------------------------------------------------------------------------------------

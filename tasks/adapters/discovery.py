@@ -327,8 +327,10 @@ def _database(postgres: Service, connection: ConnectionString | None) -> Databas
     superuser = _image_setting(postgres, "POSTGRES_USER") or "postgres"
     password = _image_setting(postgres, "POSTGRES_PASSWORD")
     user = said.user or superuser
+    # Npgsql itself falls back to the user's name, whatever POSTGRES_DB made.
+    name = said.database or said.user or _image_setting(postgres, "POSTGRES_DB") or superuser
     return Database(
-        name=said.database or _image_setting(postgres, "POSTGRES_DB") or user,
+        name=name,
         superuser=superuser,
         superuser_password=password,
         user=user,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,7 +160,8 @@ def _same_place(path: str, directory: Path) -> bool:
 
 
 def _listed(container: Container, label: str) -> list[str]:
-    return [path for path in container.labels.get(label, "").split(",") if path.startswith("/")]
+    # Compose joins the paths with commas and escapes none: one within a path is not followed by a slash.
+    return [path for path in re.split(r",(?=/)", container.labels.get(label, "")) if path.startswith("/")]
 
 
 def _files(directory: Path, found: Sequence[Container]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

@@ -106,7 +106,7 @@ def find_stack(directory: Path, *, project: str | None = None) -> Stack:
     if len(projects) > 1:
         raise Refused(
             f"{directory} has containers of more than one compose project: {', '.join(projects)}",
-            hint="name the one that is meant (setting `project`), or remove the other's containers",
+            hint="name the one that is meant (--project, or the setting `project`), or remove the other's containers",
         )
     files, env_files = _files(directory, found)
     if not found and not files:

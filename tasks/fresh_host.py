@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.adapters import docker_engine
 from tasks.adapters.archive_reader import CheckedArchive
-from tasks.adapters.compose import compose_config, compose_up
+from tasks.adapters.compose import compose_config, compose_up, env_files_beside
 from tasks.adapters.files import make_directory
 from tasks.configuration_files import write_configuration
 from tasks.core.errors import Refused
@@ -35,7 +35,9 @@ def set_up_fresh_host(archive: CheckedArchive, directory: Path, repository: Path
             hint="give the new stack a name of its own: --project NAME",
         )
     files = write_configuration(archive, directory)
-    for service in compose_config(directory, files, name).services:
+    # As Compose itself would, were it called in the directory: relative paths start where the first compose file is.
+    base, env_files = files[0].parent, env_files_beside(directory, files)
+    for service in compose_config(base, files, name, env_files=env_files).services:
         for mount in service.mounts:
             place = Path(mount.source)
             if mount.kind == "bind" and not place.is_relative_to(directory) and place.is_dir() and any(place.iterdir()):
@@ -45,7 +47,7 @@ def set_up_fresh_host(archive: CheckedArchive, directory: Path, repository: Path
                 )
             if mount.kind == "bind" and place.is_relative_to(directory) and not place.exists() and not place.suffix:
                 make_directory(place)
-    compose_up(directory, files, name, timeout_seconds=COMPOSE_SECONDS, no_start=True)
+    compose_up(base, files, name, timeout_seconds=COMPOSE_SECONDS, no_start=True, env_files=env_files)
     return Work(
         id=archive.manifest.installation if archive.manifest else "main",
         directory=directory,

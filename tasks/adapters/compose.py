@@ -40,6 +40,18 @@ def compose_files_in(directory: Path) -> tuple[Path, ...]:
     return tuple((directory / name).absolute() for name in chosen)
 
 
+def env_files_beside(directory: Path, files: Sequence[Path]) -> tuple[Path, ...]:
+    """Return what `--env-file` must name so that Compose reads the `.env` files that it would read if called in this directory.
+
+    To Compose a project lives where its first compose file is, and its `.env` is read from there by itself. Where that is elsewhere,
+    the one of the current directory is read too, and wins.
+    """
+    base = files[0].parent if files else directory
+    if base == directory:
+        return ()
+    return tuple(path for path in (base / DOT_ENV, directory / DOT_ENV) if path.is_file())
+
+
 def files_named_in(compose_file: Path) -> tuple[Path, ...]:
     """Return the further files that a compose file takes in by `include` and `extends`, to any depth.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.adapters import docker_engine
-from tasks.adapters.compose import compose_config, compose_files_in
+from tasks.adapters.compose import compose_config, compose_files_in, env_files_beside
 from tasks.adapters.configuration import find_configuration
 from tasks.adapters.container_files import read_container_file
 from tasks.adapters.docker_engine import Container
@@ -152,7 +152,25 @@ def _real_directory(directory: Path) -> Path:
 
 def _containers_of(directory: Path, project: str | None) -> list[Container]:
     every = docker_engine.containers(label={PROJECT_LABEL: project or "", SERVICE_LABEL: ""})
-    return [each for each in every if each.labels.get(ONE_OFF_LABEL) != "True" and lives_in(each, directory)]
+    # COMPOSE_FILE may name files elsewhere; to Compose, the project then lives where the first of them is.
+    chosen = [_by_its_real_directory(path) for path in _chosen_files(directory)]
+    return [
+        each
+        for each in every
+        if each.labels.get(ONE_OFF_LABEL) != "True"
+        and (lives_in(each, directory) or (chosen and chosen == _made_from(each)))
+    ]
+
+
+def _chosen_files(directory: Path) -> tuple[Path, ...]:
+    try:
+        return compose_files_in(directory)
+    except Refused:
+        return ()
+
+
+def _made_from(container: Container) -> list[Path]:
+    return [_by_its_real_directory(Path(path)) for path in _listed(container, FILES_LABEL)]
 
 
 def _same_place(path: str, directory: Path) -> bool:
@@ -174,6 +192,7 @@ def _files(directory: Path, found: Sequence[Container]) -> tuple[tuple[Path, ...
         logger.warning("The containers were made from compose files that are gone: %s", gone)
     files = present or list(compose_files_in(directory))
     env_files = [Path(path) for path in _listed(newest, ENV_FILES_LABEL)] if newest else []
+    env_files = env_files or list(env_files_beside(directory, files))
     return (
         tuple(_by_its_real_directory(path) for path in files),
         tuple(_by_its_real_directory(path) for path in env_files if path.is_file()),
@@ -190,9 +209,10 @@ def _model(
 ) -> tuple[ComposeModel | None, str]:
     if not files:
         return None, "there is no compose file"
-    base = next((Path(each.labels[DIRECTORY_LABEL]) for each in found if DIRECTORY_LABEL in each.labels), directory)
+    told = (Path(each.labels[DIRECTORY_LABEL]) for each in found if DIRECTORY_LABEL in each.labels)
+    base = next((place for place in told if place.is_dir()), files[0].parent)
     try:
-        return compose_config(base if base.is_dir() else directory, files, project, env_files=env_files), ""
+        return compose_config(base, files, project, env_files=env_files), ""
     except Refused as error:
         if not found:
             raise

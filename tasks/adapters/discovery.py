@@ -115,6 +115,8 @@ def find_stack(directory: Path, *, project: str | None = None) -> Stack:
             hint=f"give the directory that holds {FILE_NAMES[2]}",
         )
     model, error = _model(directory, files, projects[0] if projects else project, found, env_files)
+    if not found and model is not None:
+        _refuse_namesake(directory, model.project)
     by_service: dict[str, list[Container]] = {}
     for each in found:
         by_service.setdefault(each.labels[SERVICE_LABEL], []).append(each)
@@ -128,6 +130,19 @@ def find_stack(directory: Path, *, project: str | None = None) -> Stack:
         model=model,
         model_error=error,
     )
+
+
+def _refuse_namesake(directory: Path, project: str) -> None:
+    """Raise Refused where a project has containers, but from elsewhere: its volumes are theirs, and Compose would replace them."""
+    others = [
+        each for each in docker_engine.containers(label={PROJECT_LABEL: project}) if DIRECTORY_LABEL in each.labels
+    ]
+    places = sorted({each.labels[DIRECTORY_LABEL] for each in others})
+    if places:
+        raise Refused(
+            f"{directory} has no containers, and those of its compose project, {project}, are from {', '.join(places)}",
+            hint="give that directory; or, where two stacks have one name, set COMPOSE_PROJECT_NAME in the .env of one",
+        )
 
 
 def lives_in(container: Container, directory: Path) -> bool:

@@ -24,6 +24,16 @@ logger = logging.getLogger(__name__)
 CONFIG_TIMEOUT_SECONDS = 60
 SELDOM_LIMIT_FILES = 50
 
+# By these a shell, a timer or a worker may have chosen another stack; a stack's own are in its `.env`, which still counts.
+CHOOSING_VARIABLES = (
+    "COMPOSE_FILE",
+    "COMPOSE_PATH_SEPARATOR",
+    "COMPOSE_PROJECT_NAME",
+    "COMPOSE_PROFILES",
+    "COMPOSE_ENV_FILES",
+    "COMPOSE_DISABLE_ENV_FILE",
+)
+
 Pull = Literal["always", "missing", "never"]
 
 
@@ -184,7 +194,13 @@ def _compose(
     command: Sequence[str], directory: Path, timeout_seconds: float, *, environment: Mapping[str, str] | None
 ) -> Output:
     try:
-        return run(command, timeout_seconds=timeout_seconds, directory=directory, environment=environment)
+        return run(
+            command,
+            timeout_seconds=timeout_seconds,
+            directory=directory,
+            environment=environment,
+            without=CHOOSING_VARIABLES,
+        )
     except ProgramFailed as error:
         if error.exit_code_seen is None:
             raise

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,13 @@ def run(
     timeout_seconds: float,
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
     stdin: bytes | None = None,
     secrets: Sequence[str] = (),
 ) -> Output:
     """Run a program to its end and return what it printed.
 
-    `environment` is added to ours. Raise ProgramFailed when it cannot be started, exits other than 0, or is still running
+    `environment` is added to ours, from which the variables `without` are taken. Raise ProgramFailed when it cannot be started, exits other than 0, or is still running
     after `timeout_seconds`, when its whole process group is killed.
     """
     shown = tuple(_without(secrets, word) for word in command)
@@ -52,7 +53,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=directory,
-            env={**os.environ, **environment} if environment else None,
+            env={**{name: value for name, value in os.environ.items() if name not in without}, **(environment or {})},
             start_new_session=True,
         )
     except OSError as error:

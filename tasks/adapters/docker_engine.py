@@ -403,12 +403,15 @@ def _published_ports(facts: dict[str, Any]) -> Iterator[PublishedPort]:
 def _mount(facts: dict[str, Any]) -> Mount:
     kind = facts["Type"]
     source = facts.get("Name") or "" if kind == "volume" else facts.get("Source") or ""
-    reachable = engine_is_local() and facts.get("Source") and (kind == "bind" or facts.get("Driver") == "local")
+    if kind == "volume":
+        host_path = volume_mountpoint(source) if source else None
+    else:
+        host_path = Path(facts["Source"]) if engine_is_local() and facts.get("Source") else None
     return Mount(
         kind=kind,
         source=source,
         target=facts["Destination"],
-        host_path=Path(facts["Source"]) if reachable else None,
+        host_path=host_path,
         read_only=not facts.get("RW", True),
     )
 
@@ -506,14 +509,23 @@ def volumes(label: Mapping[str, str] | None = None) -> list[str]:
 
 
 def volume_mountpoint(name: str) -> Path | None:
-    """Return where the host sees a volume; None where there is no such volume or only Docker can reach it."""
+    """Return where the host sees a volume; None where there is no such volume or only Docker can reach it.
+
+    A volume that stands for a directory (`type: none, o: bind, device: /srv/mail`) is seen there, and one for anything else (NFS, tmpfs) is not
+    seen: Docker mounts both only while a container runs, and the mount point is an empty directory at any other time.
+    """
     with _our_words(f"look at volume {name}"):
         try:
             facts = _client().inspect_volume(name)
         except docker.errors.NotFound:
             return None
-    local = engine_is_local() and facts.get("Driver") == "local" and facts.get("Mountpoint")
-    return Path(facts["Mountpoint"]) if local else None
+    if not (engine_is_local() and facts.get("Driver") == "local" and facts.get("Mountpoint")):
+        return None
+    options: dict[str, str] = facts.get("Options") or {}
+    if not options.get("device"):
+        return Path(facts["Mountpoint"])
+    is_directory = {"bind", "rbind"} & set(options.get("o", "").split(",")) and options["device"].startswith("/")
+    return Path(options["device"]) if is_directory else None
 
 
 def remove_volume(name: str) -> None:

@@ -89,7 +89,8 @@ def _problem(path: Path) -> str:
 def _mounted(service: Service, data: Collection[str]) -> tuple[list[Path], list[str]]:
     files: list[Path] = []
     missing: list[str] = []
-    for mount in service.mounts:
+    # Docker tells a container's mounts in no order.
+    for mount in sorted(service.mounts, key=lambda each: each.target):
         place = mount.host_path
         if place is None or not is_configuration_mount(mount, data=data, is_file=place.is_file()):
             continue

@@ -193,22 +193,35 @@ def _raise_unreachable(act: str, error: Exception) -> NoReturn:
             hint="start it (systemctl start docker), or set DOCKER_HOST to where it listens",
             transient=was_there,
         ) from error
-    raise BackupError(f"cannot {act}: Docker at {address} broke off: {error}", transient=was_there) from error
+    if was_there:
+        raise BackupError(f"cannot {act}: Docker at {address} broke off: {error}", transient=True) from error
+    raise Refused(
+        f"Docker cannot be reached at {address}: {_innermost(error)}",
+        hint="is DOCKER_HOST (or the docker context) right? it wants unix:///PATH or tcp://HOST:PORT",
+    ) from error
+
+
+def _innermost(error: BaseException) -> str:
+    """Give the reason below everything that the SDK and its HTTP library wrapped around it, in a line."""
+    found = next((each for each in _wrapped(error) if isinstance(each, OSError) and each.strerror), error)
+    return (getattr(found, "strerror", "") or str(found)).splitlines()[0]
 
 
 def _error_number(error: BaseException) -> int | None:
     """Find the operating system's error under what the SDK and its HTTP library wrapped around it."""
+    return next((each.errno for each in _wrapped(error) if isinstance(each, OSError) and each.errno is not None), None)
+
+
+def _wrapped(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it came from."""
     todo: list[object] = [error]
     seen: set[int] = set()
     while todo:
         thing = todo.pop()
-        if not isinstance(thing, BaseException) or id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        if isinstance(thing, OSError) and isinstance(thing.errno, int):
-            return thing.errno
-        todo += [thing.__cause__, thing.__context__, *thing.args, getattr(thing, "reason", None)]
-    return None
+        if isinstance(thing, BaseException) and id(thing) not in seen:
+            seen.add(id(thing))
+            yield thing
+            todo += [thing.__cause__, thing.__context__, *thing.args, getattr(thing, "reason", None)]
 
 
 def _explanation(error: docker.errors.APIError) -> str:

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from tasks.adapters.docker_engine import host_can_reach, relay
 from tasks.core.errors import BackupError, ProgramFailed
-from tasks.core.installation import Installation
+from tasks.core.installation import Installation, command_to_run
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def server_of(installation: Installation) -> Iterator[Server]:
     if installation.postgres.state != "running":
         raise BackupError(
             f"PostgreSQL (service {installation.postgres.name}) is {installation.postgres.state}, not running",
-            hint=f"docker compose -p {installation.project} start {installation.postgres.name}",
+            hint=command_to_run(installation, installation.postgres),
         )
     logger.debug("no address of %s can be reached from here; going through the container", installation.postgres.name)
     with relay(installation.postgres.container_id, database.port) as (host, port):

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.core.installation import Installation
+from tasks.core.installation import Installation, command_to_run
 
 DEFAULT_PASSWORDS = {"masterkey": "POSTGRES_PASSWORD", "secret123!": "Authentication__Password"}
 
@@ -44,7 +44,7 @@ def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
             Problem(
                 "error",
                 f"PostgreSQL (service {postgres.name}) is {postgres.state}",
-                f"docker compose -p {installation.project} start {postgres.name}",
+                command_to_run(installation, postgres),
             )
         )
     if application.state != "running":

@@ -5,6 +5,7 @@ Production is one; a staging stack is just another. Everything that backs up or 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,3 +100,10 @@ class Installation:
     config_files: tuple[ConfigFile, ...]
     application_port: int = 5000
     limits: ServiceLimits = field(default_factory=ServiceLimits)
+
+
+def command_to_run(installation: Installation, service: Service) -> str:
+    """Give the command by which an operator gets a service to run again; Compose starts only what has a container."""
+    verbs = {"paused": "unpause", "absent": "up --detach"}
+    compose = f"docker compose -p {installation.project} {verbs.get(service.state, 'start')} {service.name}"
+    return compose if service.state != "absent" else f"cd {shlex.quote(str(installation.directory))} && {compose}"

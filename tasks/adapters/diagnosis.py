@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from tasks.adapters import docker_engine
+from tasks.adapters.discovery import configuration_problems
 from tasks.core.diagnosis import Problem, Seen, find_problems
 from tasks.core.installation import Installation
 
@@ -29,12 +30,16 @@ def problems(installation: Installation) -> list[Problem]:
         if found.id != installation.postgres.container_id
         and any(mount.source == data.source or mount.source.startswith(f"{data.source}/") for mount in found.mounts)
     ]
+    compose_error, configuration = configuration_problems(installation)
     seen = Seen(
         version_file=_version_file(installation),
         image_major=installation.postgres.environment.get("PG_MAJOR", ""),
         readable_by_all=[file.archive_name for file in installation.config_files if _readable_by_all(file.path)],
         published=published,
         other_users=others,
+        compose_error=compose_error,
+        # Compose says so of every file that was written for its first version, and nothing depends on it.
+        configuration=[each for each in configuration if "`version` is obsolete" not in each],
     )
     return find_problems(installation, seen)
 

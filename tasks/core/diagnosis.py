@@ -25,7 +25,8 @@ class Seen:
     """What was looked up besides the installation itself.
 
     `version_file` is the data directory's PG_VERSION ("" where it cannot be read), `readable_by_all` the configuration files that everybody on this
-    machine may read, `published` the addresses at which PostgreSQL is published, `other_users` the containers that mount the data too.
+    machine may read, `published` the addresses at which PostgreSQL is published, `other_users` the containers that mount the data too,
+    `compose_error` why Compose does not understand the files that the containers were made from, `configuration` what of it cannot be read or is not set.
     """
 
     version_file: str
@@ -33,6 +34,8 @@ class Seen:
     readable_by_all: Collection[str]
     published: Collection[str]
     other_users: Collection[str]
+    compose_error: str = ""
+    configuration: Collection[str] = ()
 
 
 def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
@@ -67,6 +70,16 @@ def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
                 f"set the image back to PostgreSQL {seen.version_file}; a hot backup loads into a newer one",
             )
         )
+    if seen.compose_error:
+        found.append(
+            Problem(
+                "warning",
+                f"{seen.compose_error}; what is seen is taken from the containers",
+                "mend the file: the backup holds it as it is, and a new machine is set up from it",
+            )
+        )
+    for what in seen.configuration:
+        found.append(Problem("warning", f"the configuration is not whole: {what}", "a new machine would lack it"))
     if installation.keys_mount is None:
         found.append(
             Problem(

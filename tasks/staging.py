@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -169,16 +170,29 @@ def staging_model(
 
 
 def _configuration_mounts(production: Installation, archive: CheckedArchive, directory: Path) -> list[dict[str, Any]]:
-    """Mount the archive's own copies of the files that production mounts into its application (appsettings.json, certificates)."""
-    names = {str(file.path): file.archive_name for file in production.config_files}
+    """Mount the archive's own copies of what production mounts into its application: appsettings.json, directories of certificates."""
     members = {member.name for member in archive.members}
     mounts: list[dict[str, Any]] = []
     for mount in production.application.mounts:
-        name = names.get(mount.source)
-        if mount.kind == "bind" and name in members:
-            place = directory / "configuration" / str(len(mounts))
-            extract(archive, [name], place, keep_owners=False)
-            mounts.append({"type": "bind", "source": str(place / name), "target": mount.target, "read_only": True})
+        if mount.kind != "bind" or mount.host_path is None:
+            continue
+        # Configuration files are known by their real directory, too.
+        source = Path(os.path.realpath(mount.host_path.parent)) / mount.host_path.name
+        held = {
+            file.archive_name: file.path.relative_to(source)
+            for file in production.config_files
+            if file.path.is_relative_to(source) and file.archive_name in members
+        }
+        if not held:
+            continue
+        place = directory / "configuration" / str(len(mounts))
+        extract(archive, list(held), place, keep_owners=os.geteuid() == 0)
+        for inner in place.rglob("*"):
+            if inner.is_dir():  # made by us for the way; the application may be another user
+                inner.chmod(0o755)
+        name, inside = next(iter(held.items()))
+        root = Path(*(place / name).parts[: len((place / name).parts) - len(inside.parts)])
+        mounts.append({"type": "bind", "source": str(root), "target": mount.target, "read_only": True})
     return mounts
 
 

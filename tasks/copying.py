@@ -80,20 +80,14 @@ def refuse_other_users(installation: Installation) -> None:
     """Raise Refused where a container other than the installation's own PostgreSQL mounts its data."""
     others = [
         container.name
-        for container in docker_engine.containers_mounting(installation.data_mount.source)
+        for container in docker_engine.containers_mounting(installation.data_mount)
         if container.id != installation.postgres.container_id
-        and any(_is_data(mount.source, installation.data_mount.source) for mount in container.mounts)
     ]
     if others:
         raise Refused(
             f"the data directory {installation.data_mount.source} is mounted by {', '.join(others)} too",
             hint="stop and remove what else uses it",
         )
-
-
-def _is_data(source: str, data: str) -> bool:
-    """Tell whether a mount shows the data directory itself or something within; a mount of a parent (backups, /srv) is a reader's."""
-    return source == data or source.startswith(f"{data}/")
 
 
 @contextmanager

@@ -23,12 +23,10 @@ def problems(installation: Installation) -> list[Problem]:
         for port in (container.published_ports if container else ())
         if port.host_address not in ("127.0.0.1", "::1")
     ]
-    data = installation.data_mount
     others = [
         found.name
-        for found in docker_engine.containers_mounting(data.source)
+        for found in docker_engine.containers_mounting(installation.data_mount)
         if found.id != installation.postgres.container_id
-        and any(mount.source == data.source or mount.source.startswith(f"{data.source}/") for mount in found.mounts)
     ]
     compose_error, configuration = configuration_problems(installation)
     seen = Seen(

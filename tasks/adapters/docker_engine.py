@@ -251,9 +251,12 @@ def container(container_id: str) -> Container | None:
             return None
 
 
-def containers_mounting(path_or_volume: str) -> list[Container]:
-    """List the containers, in any state, that mount this volume, or this host path or one above or below it."""
-    return [each for each in containers() if any(_touches(mount, path_or_volume) for mount in each.mounts)]
+def containers_mounting(place: Mount) -> list[Container]:
+    """List the containers, in any state, that mount the same directory or volume, or something within, by whatever name.
+
+    Who mounts what lies around it (all backups, all of /srv) is a reader and not listed.
+    """
+    return [each for each in containers() if any(_shows(mount, place) for mount in each.mounts)]
 
 
 def start_container(container_id: str) -> None:
@@ -435,13 +438,13 @@ def _mount_request(mount: Mount) -> docker.types.Mount:
     )
 
 
-def _touches(mount: Mount, path_or_volume: str) -> bool:
-    if not path_or_volume.startswith("/"):
-        return mount.kind == "volume" and mount.source == path_or_volume
-    if mount.host_path is None:
-        return False
-    ours, theirs = os.path.realpath(path_or_volume), os.path.realpath(mount.host_path)
-    return os.path.commonpath([ours, theirs]) in (ours, theirs)
+def _shows(mount: Mount, place: Mount) -> bool:
+    """Tell whether a mount shows a place or something within; links and volumes that stand for directories lead there too."""
+    if mount.kind == place.kind == "volume" and mount.source == place.source:
+        return True
+    if mount.host_path is None or place.host_path is None:
+        return mount.kind == place.kind == "bind" and Path(mount.source).is_relative_to(place.source)
+    return Path(os.path.realpath(mount.host_path)).is_relative_to(os.path.realpath(place.host_path))
 
 
 def _change(container_id: str, verb: Literal["pause", "unpause"], *, already: ServiceState) -> None:

@@ -316,12 +316,7 @@ def _with_mountpoint(mount: Mount) -> Mount:
 def _digest(image_id: str, name: str) -> str | None:
     if not docker_engine.image_exists(image_id):
         return None
-    digests = docker_engine.image_facts(image_id).digests
-    repository = name.partition("@")[0]
-    if ":" in repository.rpartition("/")[2]:
-        repository = repository.rpartition(":")[0]
-    own = [digest for digest in digests if digest.partition("@")[0].endswith(repository)]
-    return next((digest.rpartition("@")[2] for digest in own or digests), None)
+    return decide.digest_of(name, docker_engine.image_facts(image_id).digests)
 
 
 def _candidate(stack: Stack, service: Service) -> decide.Candidate:

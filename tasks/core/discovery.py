@@ -163,6 +163,25 @@ def _image_name(image: str) -> str:
     return "" if image.startswith("sha256:") else "/".join(name.split("/")[-2:]).partition(":")[0].casefold()
 
 
+def digest_of(image: str, digests: Sequence[str]) -> str | None:
+    """Return the registry's digest of an image: that of the repository it was asked for from, else any that is known.
+
+    >>> digest_of("postgres:17", ["example/postgres@sha256:a", "postgres@sha256:b"])
+    'sha256:b'
+    """
+    repository = _repository(image)
+    own = [digest for digest in digests if _repository(digest) == repository]
+    return next((digest.rpartition("@")[2] for digest in own or digests), None)
+
+
+def _repository(image: str) -> str:
+    """Return an image's name without tag, digest and what Docker's own registry may be called."""
+    name = image.partition("@")[0]
+    if ":" in name.rpartition("/")[2]:
+        name = name.rpartition(":")[0]
+    return re.sub(r"^(?:(?:index\.)?docker\.io/)?(?:library/)?", "", name)
+
+
 # --- Places ----------------------------------------------------------------------------------------------------------
 
 

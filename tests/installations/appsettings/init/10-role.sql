@@ -1,0 +1,1 @@
+CREATE ROLE archive_user LOGIN PASSWORD 'http://x';

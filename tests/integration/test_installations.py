@@ -256,6 +256,22 @@ def test_the_containers_say_the_same(
     assert found.application.image_id.startswith("sha256:")
 
 
+def test_files_that_were_named_on_the_command_line_are_known(
+    place: Callable[[str], Path], create: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """`docker compose -f ... --env-file ...` leaves no trace in the directory; the containers' labels have it."""
+    directory = place("dotenv")
+    (directory / ".env").rename(directory / "production.env")
+    (directory / "docker-compose.yml").rename(directory / "stack, production.yml")
+    project = create(directory, "--file", "stack, production.yml", "--env-file", "production.env")
+
+    found = discover(directory)
+
+    expected = replace(CASES["dotenv"], project=project, configuration={"stack, production.yml", "production.env"})
+    assert expected == facts_of(found, directory)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_known_is_refused_by_name(case: str, place: Callable[[str], Path]) -> None:
     """Nothing is guessed: one sentence names what is ambiguous or wrong and what to try, and shows no secret."""

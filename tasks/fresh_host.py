@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.adapters import docker_engine
 from tasks.adapters.archive_reader import CheckedArchive
 from tasks.adapters.compose import compose_config, compose_up, env_files_beside
-from tasks.adapters.files import make_directory
+from tasks.adapters.files import make_mounted_directory
 from tasks.configuration_files import write_configuration
 from tasks.core.errors import Refused
 from tasks.staging import PROJECT_LABEL
@@ -46,7 +46,7 @@ def set_up_fresh_host(archive: CheckedArchive, directory: Path, repository: Path
                     hint="edit the compose file that was written, or restore on another machine",
                 )
             if mount.kind == "bind" and place.is_relative_to(directory) and not place.exists() and not place.suffix:
-                make_directory(place)
+                make_mounted_directory(place)
     compose_up(base, files, name, timeout_seconds=COMPOSE_SECONDS, no_start=True, env_files=env_files)
     return Work(
         id=archive.manifest.installation if archive.manifest else "main",

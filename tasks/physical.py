@@ -18,7 +18,7 @@ from pathlib import Path
 from tasks.adapters import application, databases, docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive, check_while, read_text_member
 from tasks.adapters.extraction import below, extract, extraction
-from tasks.adapters.files import free_space, make_directory, sync_file_system
+from tasks.adapters.files import free_space, make_directory, make_mounted_directory, sync_file_system
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
 from tasks.adapters.streams import watched
@@ -125,8 +125,10 @@ def host_place(installation: Installation) -> Path:
             hint="run the full restore on Docker's host, as root",
         )
     place = mount.host_path / Path(installation.pgdata).relative_to(mount.target)
-    if not os.access(place.parent, os.W_OK | os.X_OK):
-        raise Refused(f"{place.parent} cannot be written", hint="run the full restore as root")
+    # On a fresh host the directory of PostgreSQL 18's major version is not there yet.
+    existing = next(parent for parent in place.parents if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise Refused(f"{existing} cannot be written", hint="run the full restore as root")
     return place
 
 
@@ -169,7 +171,7 @@ def extract_copy(archive: Archive, copy: Copy) -> CheckedArchive:
     for place in (copy.data, copy.keys):
         if place is not None and place.exists():
             shutil.rmtree(place)
-    make_directory(copy.data.parent)
+    make_mounted_directory(copy.data.parent)
     expected = sum(member.bytes for member in archive.members)
     with progress("extract", expected_bytes=expected) as tell, extraction(copy.data, keep_owners=True) as data:
         done = 0

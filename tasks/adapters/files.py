@@ -62,6 +62,17 @@ def make_directory(directory: Path, mode: int = 0o700) -> None:
         fsync_directory(directory.parent)
 
 
+def make_mounted_directory(directory: Path) -> None:
+    """Make a directory, and its missing parents, as Docker makes them for a mount: root's, and everybody may pass through.
+
+    PostgreSQL and the application are other users, whose own data may lie further below.
+    """
+    if not directory.is_dir():
+        make_mounted_directory(directory.parent)
+        make_directory(directory)
+        directory.chmod(0o755)  # whatever the umask
+
+
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Give `path` this content whole: readers see the old or the new, also after a crash.
 

@@ -179,15 +179,17 @@ def test_the_layout_of_postgresql_18(eighteen: Stack, tmp_path: Path, method: st
 
 
 @pytest.mark.long
-def test_a_compose_file_in_another_directory_leads_to_the_same_data_on_a_fresh_host(
-    eighteen: Stack, tmp_path: Path
-) -> None:
-    """COMPOSE_FILE in `.env` names it; relative paths start at the compose file, here and there, as for the operator's own Compose."""
+@pytest.mark.parametrize("method", ["hot", "complete"])
+def test_a_fresh_host_gets_the_same_layout(eighteen: Stack, tmp_path: Path, method: str) -> None:
+    """The directories above the data are all new, and PostgreSQL may pass through them.
+
+    The compose file lies elsewhere too, named by COMPOSE_FILE: relative paths start there, as for the operator's own Compose.
+    """
     home, place = eighteen.directory.parent, tmp_path / "fresh"
     (home / ".env").write_text("COMPOSE_FILE=stack/docker-compose.yml\n")
     operator = Operator(home, tmp_path / "backups")
     before = content(eighteen)
-    made = operator.must("backup", "hot")
+    made = operator.must("backup", method)
     eighteen.compose("stop")  # one machine has each port once
     fresh = Stack(place / "stack", f"{eighteen.project}-fresh", eighteen.app_url)
     try:

@@ -116,12 +116,13 @@ def plan_retention(
     """Decide what is kept, with reasons.
 
     `paused` are the caller's own reasons to remove nothing (the last run failed). Whatever the policy says: foreign files are kept; the newest backup
-    and the newest `minimum_verified` verified ones are kept, of which those that shrank do not count; nothing goes where no
-    backup is verified, where content shrank, or where dates say that a clock jumped.
+    and the newest `minimum_verified` verified ones are kept, of which those that shrank count only where there are too few others; nothing goes where
+    no backup is verified, where content shrank, or where dates say that a clock jumped.
     """
     ours = sorted((each for each in candidates if not each.foreign), key=_age, reverse=True)
     shrunk = {shrink.name for shrink in find_shrinks(candidates, policy.shrink_limit_percent)}
-    sound = [each for each in ours if each.standing == "verified" and each.name not in shrunk]
+    verified = [each for each in ours if each.standing == "verified"]
+    sound = [each for each in verified if each.name not in shrunk]
     reasons: dict[str, list[str]] = {each.name: [] for each in ours}
 
     if ours:
@@ -130,6 +131,11 @@ def plan_retention(
         reasons[each.name].append(
             "the newest verified" if place == 1 else f"verified, {place} of at least {policy.minimum_verified}"
         )
+    missing = max(0, policy.minimum_verified - len(sound))
+    for each in [each for each in verified if each.name in shrunk][:missing]:
+        reasons[each.name].append(f"verified, though it holds less: fewer than {policy.minimum_verified} hold more")
+    if verified and not reasons[verified[0].name]:
+        reasons[verified[0].name].append("the newest verified, though it holds less")
     for each, reason in _kept_by_rules(ours, shrunk, policy):
         reasons[each.name].append(reason)
 

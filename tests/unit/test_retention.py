@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -78,6 +80,22 @@ def test_an_accepted_shrink_is_the_new_measure() -> None:
     assert current_shrinks([night(9), accepted, night(1, rows=1)], 20)[0].reference == "20260625"
 
 
+def test_the_newest_verified_stays_although_it_holds_less() -> None:
+    """A later backup's content was accepted, but that one is not proven: what is proven of today's content stays."""
+    accepted = Candidate("accepted", NOW, "unverified", rows=3, accepted=True)
+    plan = plan_retention([night(9), night(8, rows=3), accepted], Retention(keep_last=1, minimum_verified=1), now=NOW)
+
+    assert plan.removed == ()
+
+
+def test_the_floor_is_kept_with_what_holds_less_where_nothing_else_is_there() -> None:
+    """Once the content is back those nights are no measure, but three verified ones are three verified ones."""
+    policy = Retention(keep_last=1, minimum_verified=3)
+    history = [night(9), night(8, rows=3), night(7, rows=3), night(0)]
+
+    assert plan_retention(history, policy, now=NOW).removed == ("20260622",)
+
+
 def test_an_unverified_backup_that_shrank_is_told_at_once() -> None:
     assert current_shrinks([night(1), night(0, rows=700, standing="unverified")], 20)[0].after == 700
     assert not current_shrinks([night(1), night(0, rows=801, standing="unverified")], 20)
@@ -150,7 +168,7 @@ policies = st.builds(
 ).filter(lambda found: any(value for key, value in found.items() if key != "minimum_verified"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(history=candidates, policy=policies.map(lambda found: Retention(**found)), data=st.data())
 def test_for_any_history_the_invariants_hold(history: list[Candidate], policy: Retention, data: st.DataObject) -> None:
     """P4, for histories of good, failed, empty, unverified, future-dated and foreign backups, and any clock."""
@@ -167,11 +185,19 @@ def test_for_any_history_the_invariants_hold(history: list[Candidate], policy: R
     assert not gone & {each.name for each in history if each.foreign}
     assert not gone & {each.name for each in by_age[-1:]}
     assert not gone & set(sound[-policy.minimum_verified :])
+    assert not gone & set(verified[-1:])
+    assert len(set(verified) - gone) >= min(len(verified), policy.minimum_verified)
     if gone:
         assert not plan.paused
         assert sound
         assert not current_shrinks(history, policy.shrink_limit_percent)
         assert all(each.created <= now + timedelta(hours=1) for each in by_age)
+        # Since a jump of the clock, enough backups are proven.
+        assert all(
+            newer.created - older.created <= timedelta(days=45)
+            or sum(each.name in sound for each in by_age[place:]) >= policy.minimum_verified
+            for place, (older, newer) in enumerate(itertools.pairwise(by_age), 1)
+        )
     # The largest of the sound ones' guarantees: what is left still has a sound backup wherever there was one.
     assert not sound or set(sound) - gone
     # Planned again with what is left, nothing more goes: pruning converges.
@@ -186,3 +212,48 @@ def test_a_caller_who_pauses_removes_nothing(history: list[Candidate], policy: R
 
     assert plan.removed == ()
     assert "the last run failed" in plan.paused
+
+
+Event = Literal["good", "failed", "empty", "unverified", "refuted", "corrupted", "foreign"]
+events: st.SearchStrategy[Event] = st.sampled_from(
+    ["good", "good", "good", "failed", "empty", "unverified", "refuted", "corrupted", "foreign"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    nights=st.lists(st.tuples(events, st.sampled_from([0, 0, 0, 0, 0, 1, -1, 90, -90, 4000])), max_size=30),
+    policy=policies.map(lambda found: Retention(**found)),
+)
+def test_night_after_night_the_last_good_one_stays(nights: list[tuple[Event, int]], policy: Retention) -> None:
+    """P4 as it is lived: something happens each night, its clock some days wrong at times, and what the plan lets go is gone for good."""
+    there: list[Candidate] = []
+    for number, (event, wrong_days) in enumerate(nights):
+        now = NOW + timedelta(days=number + wrong_days)
+        last_good = max((each for each in there if is_good(each)), key=lambda each: each.created, default=None)
+        if event != "failed":
+            there.append(backup_of(event, number, now))
+        good = [each for each in there if is_good(each)]
+
+        plan = plan_retention(there, policy, now=now, paused=["the last backup failed"] if event == "failed" else [])
+        there = [each for each in there if each.name not in plan.removed]
+
+        left = [each for each in there if is_good(each)]
+        assert event != "failed" or not plan.removed
+        assert last_good is None or event == "good" or last_good in left
+        assert not good or max(good, key=lambda each: each.created) in left
+        assert len(left) >= min(len(good), policy.minimum_verified)
+        assert {each.name for each in there if each.foreign} == {
+            f"{earlier}" for earlier, (kind, _) in enumerate(nights[: number + 1]) if kind in ("corrupted", "foreign")
+        }
+
+
+def backup_of(event: Event, number: int, at: datetime) -> Candidate:
+    """Make the backup that a night leaves; one whose file is no longer what its record says counts as foreign."""
+    standing: Standing = "verified" if event in ("good", "empty") else "refuted" if event == "refuted" else "unverified"
+    foreign = {"corrupted": "it is not the file that its record describes", "foreign": "not ours"}.get(event, "")
+    return Candidate(str(number), at, standing, foreign=foreign, rows=3 if event == "empty" else 1000 + number)
+
+
+def is_good(candidate: Candidate) -> bool:
+    return candidate.standing == "verified" and candidate.rows != 3

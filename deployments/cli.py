@@ -264,9 +264,11 @@ def status(
 @command
 def recover(call: Call) -> None:
     """Finish what killed runs left: start what they had stopped, complete or undo what they had begun. Safe to run at any time."""
+    from tasks.configuration import tell_recovered
     from tasks.recovery import recover as settle
 
     done = settle(call.work.directory if call.work else None)
+    tell_recovered(done)
     told = [
         {"installation": each.installation_id, "kind": each.kind, "settled": each.settled, "message": each.message}
         for each in done

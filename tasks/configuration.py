@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -12,9 +13,11 @@ from tasks.adapters.settings_file import load_settings
 from tasks.core.errors import UsageError
 from tasks.core.limits import DumpLimits, ServiceLimits, StagingLimits
 from tasks.core.settings import InstallationSettings
-from tasks.recovery import recover
+from tasks.recovery import Recovered, recover
 from tasks.remembering import remembered, tell_recoveries
 from tasks.work import Work
+
+logger = logging.getLogger(__name__)
 
 _given: ContextVar[Mapping[str, Work] | None] = ContextVar("works", default=None)
 
@@ -68,6 +71,21 @@ def work_from(installation_id: str, settings: InstallationSettings) -> Work:
         log_file=settings.log_file,
         metrics_directory=settings.metrics_directory,
     )
+
+
+def tell_recovered(recovered: Sequence[Recovered]) -> None:
+    """Tell of what was settled to whom the settings name for those installations; without settings nobody is named.
+
+    For those who settle outside a run: the watchdog, and `recover` by hand or by its timer. Raise nothing: telling must not undo what was done.
+    """
+    try:
+        settings = load_settings(None)
+    except UsageError as error:
+        logger.info("nobody is told: %s", error.message)
+        return
+    for name, each in settings.installations.items():
+        theirs = [one for one in recovered if one.installation_directory.resolve() == each.directory.resolve()]
+        tell_recoveries(work_from(name, each), theirs)
 
 
 @contextmanager

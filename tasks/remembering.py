@@ -79,10 +79,15 @@ def tell(work: Work, kind: AlarmKind, title: str, body: str, *, good: bool = Fal
 
 
 def tell_recoveries(work: Work, recovered: Sequence[Recovered]) -> None:
-    """Tell what dead runs had left and what was done about it: whoever was there did not see them die."""
-    if recovered:
-        lines = [f"{'settled' if each.settled else 'NOT settled'}: {each.message}" for each in recovered]
-        tell(work, "recovery", f"a run of {work.id} had died", "\n".join(lines))
+    """Remember and tell what dead runs had left and what was done about it: whoever was there did not see them die."""
+    if not recovered:
+        return
+    text = "\n".join(f"{'settled' if each.settled else 'NOT settled'}: {each.message}" for each in recovered)
+    outcome: Outcome = "succeeded" if all(each.settled for each in recovered) else "failed"
+    remember(
+        work, Entry(run="recovery", at=datetime.now(UTC), seconds=0, outcome=outcome, message=f"a run had died: {text}")
+    )
+    tell(work, "recovery", f"a run of {work.id} had died", text)
 
 
 @contextmanager

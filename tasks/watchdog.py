@@ -62,6 +62,7 @@ def _take_over(journal: Journal) -> int:
     _note(f"process {journal.pid} ended without giving back ({journal.body.get('reason', '')}); taking over")
     last_message = ""
     attempt = 0
+    done: list[Recovered] = []
     while _left_by(journal):
         try:
             results = _settle_all(journal)
@@ -74,6 +75,7 @@ def _take_over(journal: Journal) -> int:
             message = "; ".join(each.message for each in results if not each.settled)
         for each in results:
             if each.settled:
+                done.append(each)
                 _note(
                     f"settled {each.kind} of {each.installation_id} {time.monotonic() - began:.1f} s after: {each.message}"
                 )
@@ -82,11 +84,24 @@ def _take_over(journal: Journal) -> int:
             last_message = message
         if time.monotonic() - began > PATIENCE_SECONDS:
             _note("giving up; `mailarchiver-backup recover` goes on")
+            _tell(done)
             return 1
         if message or not results:
             time.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
+    _tell(done)
     return 0
+
+
+def _tell(done: list[Recovered]) -> None:
+    """Tell people what a dead run had left, now that it is settled; nothing that goes wrong with this matters any more."""
+    try:
+        # Imported here: the watchdog is small while it stands by, and the services run again before anything is told.
+        from tasks.configuration import tell_recovered
+
+        tell_recovered(done)
+    except Exception as error:  # noqa: BLE001 - nobody is left to catch it
+        _note(f"nobody could be told: {error!s} ({type(error).__name__})")
 
 
 def _settle_all(journal: Journal) -> list[Recovered]:

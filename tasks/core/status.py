@@ -91,14 +91,12 @@ def judge(
     ]
     if last_failure:
         troubles.append(Trouble("failure", last_failure))
-    refuted = newest.verification if newest else None
-    if newest is not None and refuted is not None and not newest.verified:
-        troubles.append(
-            Trouble(
-                "verification",
-                f"{newest.file} is {refuted.verdict}: {'; '.join(refuted.differences[:5]) or 'its bytes changed'}",
-            )
-        )
+    # Of the newest that was judged: a later backup that nobody has looked at yet makes nothing good.
+    judged = next((record for record in records if record.verification is not None), None)
+    if judged is not None and judged.verification is not None and not judged.verified:
+        found = judged.verification
+        why = "; ".join(found.differences[:5]) or "its bytes changed"
+        troubles.append(Trouble("verification", f"{judged.file} is {found.verdict}: {why}"))
     troubles += [Trouble("shrink", str(shrink)) for shrink in current_shrinks(candidates, shrink_limit_percent)[-1:]]
     needed = max(alarms.free_below_bytes, minimum_free_bytes + (newest.bytes if newest else 0))
     if free_bytes < needed:

@@ -112,6 +112,9 @@ def test_what_is_wrong_is_said() -> None:
     ]
     assert "the newest verified backup is 8 d 9 h old" in status_of([record(1), record(201, verdict="verified")])[0]
     assert status_of([record(1, verdict="different")]) == ["verification: b1.tar.gz is different: a row"]
+    # A later backup that was not verified yet makes nothing good; one that was does.
+    assert status_of([record(1), record(9, verdict="different")]) == ["verification: b9.tar.gz is different: a row"]
+    assert status_of([record(1, verdict="verified"), record(9, verdict="different")]) == []
     assert status_of([record(1)], last_failure="the last hot backup failed") == ["failure: the last hot backup failed"]
     assert status_of([record(1, size=6000)], minimum_free_bytes=5000)[0].startswith(
         "space: 10.0 kB are free where 11.0 kB"

@@ -20,6 +20,7 @@ from tasks.core.report_texts import backup_report, retention_report, standing_re
 from tasks.core.retention import RetentionPlan
 from tasks.core.units import duration_text
 from tasks.pruning import own_records
+from tasks.remembering import tell
 from tasks.restoring import Restored
 from tasks.standing import Standing, lines_of, raise_alarms, write_standing
 from tasks.step import in_flow_run
@@ -53,7 +54,16 @@ def report_verification(work: Work, verified: Verified) -> None:
     _announce(
         "mailarchiver.verification.completed", installation, {"archive": archive, "verdict": verification.verdict}
     )
-    show_standing(work)
+    standing = show_standing(work)
+    told = any(each.kind == "verification" and archive in each.text for each in standing.status.troubles)
+    if verification.verdict not in ("verified", "legacy") and not told:
+        # An older backup, of a monthly drill: the standing tells of the newest judged one alone.
+        tell(
+            work,
+            "verification",
+            f"{archive} of {work.id} is {verification.verdict}",
+            "; ".join(verification.differences),
+        )
     if in_flow_run() and verification.verdict not in ("verified", "legacy"):
         raise BackupError(f"{archive} is {verification.verdict}: {'; '.join(verification.differences)}")
 

@@ -36,6 +36,8 @@ SILENCE = timedelta(seconds=90)
 # A queue's runs wait for each other, and one that waits is Late after 15 s.
 PATIENCE = timedelta(hours=1)
 DEFAULT_QUEUE = "default"
+# A second watch frees the places of those that died; more at once, as after a day without a host, only take memory.
+AT_ONCE = {"watches": 2}
 BLOCK = "mailarchiver-alarm"
 
 
@@ -72,10 +74,10 @@ def tighten_parameters(client: SyncPrefectClient, installations: Sequence[str]) 
 
 
 def limit_queues(client: SyncPrefectClient, pool: str) -> None:
-    """Let each queue that prefect.yaml's deployments name run one flow at a time; the pool's default queue has no limit."""
+    """Let each queue that prefect.yaml's deployments name run one flow at a time (watches: two); the pool's default queue has no limit."""
     for queue in client.read_work_queues(work_pool_name=pool):
         if queue.name != DEFAULT_QUEUE:
-            client.update_work_queue(queue.id, concurrency_limit=1)
+            client.update_work_queue(queue.id, concurrency_limit=AT_ONCE.get(queue.name, 1))
 
 
 def crash_zombies() -> AutomationCore:

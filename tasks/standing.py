@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tasks.adapters.files import free_space
+from tasks.adapters.files import free_space, one_at_a_time
 from tasks.adapters.history_file import read_history
 from tasks.adapters.metrics_file import write_metrics
 from tasks.adapters.report_page import write_report_page
@@ -26,6 +26,8 @@ from tasks.step import step
 from tasks.work import Work
 
 logger = logging.getLogger(__name__)
+
+TELLING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,12 @@ def raise_alarms(work: Work, status: Status, *, only: AlarmKind | None = None) -
     With `only`, the other kinds are left for later.
     """
     place = state_subdirectory("alarms") / f"{work.id}.json"
+    # A watch and a backup that begin together, as after a pause, would both tell the same.
+    with one_at_a_time(place.with_suffix(".lock"), wait_seconds=TELLING_SECONDS):
+        return _raise_alarms(work, status, place, only)
+
+
+def _raise_alarms(work: Work, status: Status, place: Path, only: AlarmKind | None) -> list[str]:
     try:
         told: dict[str, str] = {str(kind): str(at) for kind, at in (read_json(place) or {}).items()}
     except BackupError as error:

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +145,16 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path, *, wait_seconds: float) -> Iterator[None]:
+    """Let one process after the other into the block, by a lock file; whoever has waited for `wait_seconds` enters all the same."""
+    with opened(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) as descriptor:
+        deadline = time.monotonic() + wait_seconds
+        while not try_lock(descriptor) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield
 
 
 def remove_if_unlocked(path: Path) -> bool:

@@ -43,8 +43,8 @@ def test_each_installation_has_its_own_schedules() -> None:
 def test_two_installations_at_the_same_hour_wait_for_each_other() -> None:
     """A limit that cancels would silently lose the second one's night; a lease's would end a run whose server is away."""
     for deployment in rendered(HOME / "prefect.yaml", settings_of(main={}, office={}))["deployments"]:
-        if deployment["schedules"] and deployment["name"] != "watch":
-            assert deployment["work_pool"]["work_queue_name"] in ("backups", "verifications")
+        if deployment["schedules"]:
+            assert deployment["work_pool"]["work_queue_name"] in ("backups", "verifications", "watches")
         assert "concurrency_limit" not in deployment
 
 

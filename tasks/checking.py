@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tasks.adapters.archive_reader import Archive, CheckedArchive, check_archive, recorded_archive
 from tasks.adapters.repository import find_backup
 from tasks.core.errors import UsageError
+from tasks.core.names import BACKUP_PARAMETER
 from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER
 from tasks.progress import progress
 from tasks.step import in_flow_run, step
+
+
+def wanted_backup(repository: Path, backup: str) -> Path:
+    """Find a backup ("latest", a name, or a path).
+
+    Within a flow run only a name will do: whoever reaches Prefect's API must not be able to name a file, or learn whether there is one.
+    """
+    if in_flow_run() and not re.fullmatch(BACKUP_PARAMETER, backup):
+        what = "a path" if "/" in backup else "no backup's name"
+        raise UsageError(
+            f"{backup!r} is {what}; a flow run takes a backup's name, or latest", hint="see `mailarchiver-backup list`"
+        )
+    return find_backup(repository, backup)
 
 
 @step(name="check archive", run_name="check {backup}")
@@ -18,7 +33,7 @@ def check_backup(repository: Path, backup: str) -> CheckedArchive:
 
     Raise ArchiveDamaged where a byte is not as it was sealed, UsageError where there is no such backup.
     """
-    path = _path_of(repository, backup)
+    path = wanted_backup(repository, backup)
     with progress("check", expected_bytes=path.stat().st_size):
         return check_archive(path)
 
@@ -29,7 +44,7 @@ def find_archive(repository: Path, backup: str) -> Archive:
 
     One without a fitting record, or whose members lie in an order that needs them twice, is checked at once.
     """
-    found = recorded_archive(_path_of(repository, backup))
+    found = recorded_archive(wanted_backup(repository, backup))
     if found is None or not _roles_come_first([member.name for member in found.members]):
         return check_backup(repository, backup)
     return found
@@ -38,12 +53,3 @@ def find_archive(repository: Path, backup: str) -> Archive:
 def _roles_come_first(names: list[str]) -> bool:
     dumps = [names.index(name) for name in DUMP_MEMBERS.values() if name in names]
     return ROLES_MEMBER not in names or not dumps or names.index(ROLES_MEMBER) < min(dumps)
-
-
-def _path_of(repository: Path, backup: str) -> Path:
-    if in_flow_run() and "/" in backup:
-        # Whoever reaches Prefect's API must not be able to name a file.
-        raise UsageError(
-            f"{backup!r} is a path; a flow run takes a backup's name", hint="see `mailarchiver-backup list`"
-        )
-    return find_backup(repository, backup)

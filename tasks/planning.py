@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from tasks.adapters.postgres import server_of, session
-from tasks.adapters.repository import find_backup, read_record
-from tasks.checking import check_backup
+from tasks.adapters.repository import read_record
+from tasks.checking import check_backup, wanted_backup
 from tasks.configuration_files import compare_configuration
 from tasks.core.installation import Installation
 from tasks.core.names import time_in_name
@@ -105,7 +105,7 @@ def _replaced(stack: Installation, kind: str) -> str:
 @step(name="look at archive", run_name="look at {backup}")
 def fitting_restore(work: Work, backup: str) -> Literal["dump", "data directory"]:
     """Tell which restore fits a backup: by its record where it has one, else by reading it. The restore itself checks every byte."""
-    path = find_backup(work.repository, backup)
+    path = wanted_backup(work.repository, backup)
     record = read_record(path)
     if record is not None:
         return "dump" if record.manifest.method == "hot" else "data directory"

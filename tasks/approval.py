@@ -13,14 +13,14 @@ from pydantic import Field
 
 from tasks.core.errors import Refused
 from tasks.core.history import Entry
+from tasks.core.units import duration_text
 from tasks.planning import RestorePlan
 from tasks.remembering import remember
-from tasks.reports import report_approval
+from tasks.reports import report_approval, report_plan
 from tasks.work import Work
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 3600
 POLL_SECONDS = 2
 
 
@@ -30,13 +30,25 @@ class RestoreApproval(RunInput):
     decision: Literal["refuse", "approve"] = Field(
         default="refuse", description="Refuse, and nothing is touched; or approve the plan."
     )
-    approved_by: str = Field(default="", max_length=100, description="Your name: it is kept with the decision.")
-    confirm: str = Field(default="", max_length=100, description="The installation's id, typed again.")
+    approved_by: str = Field(
+        title="Your name", min_length=1, max_length=100, description="It is kept with the decision and its moment."
+    )
+    confirm: str = Field(
+        default="",
+        title="The installation's id, typed again",
+        max_length=100,
+        description="To approve: its data will be replaced.",
+    )
     quarantine: Literal["when older than a day", "yes", "no"] = Field(
         default="when older than a day",
-        description="Keep the restored mail accounts disabled: an old state would delete mail on real servers.",
+        title="Quarantine of the mail accounts",
+        description="Keep them disabled: an old state would delete mail on real servers.",
     )
-    restore_config: bool = Field(default=False, description="Also put the archive's configuration files in place.")
+    restore_config: bool = Field(
+        default=False,
+        title="Restore the configuration files too",
+        description="Those of now are kept beside them; the plan shows what differs.",
+    )
 
     @property
     def wants_quarantine(self) -> bool | None:
@@ -48,38 +60,46 @@ def ask_for_approval(work: Work, plan: RestorePlan) -> RestoreApproval:
     """Pause the run until somebody has filled in the form; return the approval. Nothing is locked or stopped meanwhile.
 
     Who decided what, and when, goes to the history and to the run's page. Raise Refused where the answer is no, the typed id is wrong, the
-    name is missing, or nobody answers within an hour.
+    name is missing, or nobody answers within the time that the settings give.
     """
-    question = f"### Restore {plan.name} into {work.id}?\n\n{plan}\n\nType `{work.id}` into `confirm` to approve."
+    report_plan(work, plan.name, str(plan))
+    # Prefect shows five lines of it and lets one scroll for more: what one must know stands first.
+    question = f"{plan.question(work.id)}\n\nThe whole plan, with what differs in the configuration, is an artifact of this run."
     asked = datetime.now(UTC)
     try:
         given: RestoreApproval = pause_flow_run(
             wait_for_input=RestoreApproval.with_initial_data(description=question),
-            timeout=PATIENCE_SECONDS,
+            timeout=int(work.approval_seconds) or 1,
             poll_interval=POLL_SECONDS,
         )
     except FlowPauseTimeout as timeout:
+        waited = duration_text(work.approval_seconds)
+        _keep(work, plan.name, "refused", "nobody", f"nobody answered within {waited}", asked)
         raise Refused(
-            f"nobody approved the restore of {plan.name} within {PATIENCE_SECONDS // 60} minutes; nothing was touched",
-            hint="start the run again",
+            f"nobody approved the restore of {plan.name} within {waited}; nothing was touched",
+            hint="start the run again; timeouts.approval_seconds in the settings is how long it waits",
         ) from timeout
-    at = datetime.now(UTC)
     problem = _problem(work, given)
-    outcome: Literal["approved", "refused"] = "refused" if problem else "approved"
     by = given.approved_by.strip() or "somebody who gave no name"
-    message = f"{plan.name}: {outcome} by {by}{f' ({problem})' if problem else ''}"
-    remember(
-        work,
-        Entry(run="restore approval", at=at, seconds=(at - asked).total_seconds(), outcome=outcome, message=message),
-    )
-    report_approval(work, plan.name, outcome, by, at, problem)
-    logger.info("%s", message)
+    _keep(work, plan.name, "refused" if problem else "approved", by, problem, asked)
     if problem:
         raise Refused(
             f"the restore of {plan.name} was refused by {by}: {problem}; nothing was touched",
             hint="start the run again",
         )
     return given
+
+
+def _keep(
+    work: Work, backup: str, outcome: Literal["approved", "refused"], by: str, problem: str, asked: datetime
+) -> None:
+    """Keep who decided what, when and why, in the history and on the run's page."""
+    at = datetime.now(UTC)
+    message = f"{backup}: {outcome} by {by}{f' ({problem})' if problem else ''}"
+    seconds = round((at - asked).total_seconds(), 3)
+    remember(work, Entry(run="restore approval", at=at, seconds=seconds, outcome=outcome, message=message))
+    report_approval(work, backup, outcome, by, at, problem)
+    logger.info("%s", message)
 
 
 def _problem(work: Work, given: RestoreApproval) -> str:

@@ -64,6 +64,7 @@ def work_from(installation_id: str, settings: InstallationSettings) -> Work:
         ),
         method=settings.method,
         defer_seconds=settings.timeouts.defer_seconds,
+        approval_seconds=settings.timeouts.approval_seconds,
         retention=settings.retention,
         verification=settings.verification,
         alarms=settings.alarms,

@@ -65,6 +65,18 @@ class RestorePlan:
         ]
         return "\n".join([*(f"- {name}: **{value}**" for name, value in rows), *differences])
 
+    def question(self, installation: str) -> str:
+        """Ask for approval in few lines: what is restored, what it replaces, and how it is taken back."""
+        age = duration_text(self.age_seconds) if self.age_seconds is not None else "unknown"
+        return "\n".join(
+            [
+                f"Restore **{self.name}** into **{installation}**?\n",
+                f"- {age} old, {'verified' if self.verified else '**never verified**'}; {self.method}, {size_text(self.data_bytes)}",
+                f"- Replaces {self.replaces}",
+                "- `rollback` takes it back until `commit`; down for about a second and the application's start",
+            ]
+        )
+
 
 @step(name="plan restore", run_name="plan restore of {backup}")
 def plan_restore(work: Work, backup: str, quarantine: bool | None = None) -> RestorePlan:

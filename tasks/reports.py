@@ -86,6 +86,11 @@ def report_restore(installation: str, restored: Restored) -> None:
     _announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
 
 
+def report_plan(work: Work, backup: str, plan: str) -> None:
+    """Show on the run's page what a restore would do, before anybody is asked."""
+    _artifact(f"restore-plan-{work.id}", f"# Plan: restore {backup} into {work.id}\n\n{plan}\n")
+
+
 def report_approval(work: Work, backup: str, outcome: str, by: str, at: datetime, problem: str) -> None:
     """Show on the run's page who decided, what, and when."""
     rows = [("Backup", backup), ("Decision", f"**{outcome}**"), ("By", by), ("At", f"{at:%Y-%m-%d %H:%M:%S} UTC")]

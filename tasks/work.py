@@ -28,6 +28,7 @@ class Work:
     service_limits: ServiceLimits = field(default_factory=ServiceLimits)
     method: Method = "hot"
     defer_seconds: float = 3600
+    approval_seconds: float = 3600
     retention: Retention = field(default_factory=lambda: Retention(keep_days=30))
     verification: Verification = field(default_factory=Verification)
     alarms: Alarms = field(default_factory=Alarms)

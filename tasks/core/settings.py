@@ -141,7 +141,7 @@ class Timeouts(_Section):
     """How long things may take.
 
     `lock_wait_seconds` is for a table's lock during a dump; `defer_seconds` is how long an automated backup waits for a `VACUUM FULL`
-    or a migration to end before it begins.
+    or a migration to end before it begins; `approval_seconds` how long a restore in Prefect waits for somebody to approve it.
     """
 
     dump_seconds: Seconds = 24 * 3600
@@ -149,6 +149,7 @@ class Timeouts(_Section):
     postgres_stop_seconds: Annotated[int, Field(gt=0, strict=True)] = 120
     application_start_seconds: Seconds = 300
     defer_seconds: Annotated[float, Field(ge=0)] = 3600
+    approval_seconds: Seconds = 3600
 
 
 AlarmKind = Literal["success", "failure", "verification", "shrink", "overdue", "space", "recovery"]

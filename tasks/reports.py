@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
 from tasks.adapters.repository import list_backups
@@ -28,6 +28,8 @@ from tasks.verifying import Verified
 from tasks.work import Work
 
 logger = logging.getLogger(__name__)
+
+CHARTS = ("Size and verdict of each backup", "Durations")
 
 
 def report_backup(work: Work, record: Record) -> None:
@@ -108,21 +110,14 @@ def show_standing(work: Work) -> Standing:
     """Bring everything up to date that shows how the backups stand (catalogue, charts, report, metrics), and raise alarms."""
     standing = write_standing(work, now=datetime.now(UTC))
     if in_flow_run():
-        _artifact(f"standing-{work.id}", standing_report(standing.status))
+        pictures = [(name, _data_address(drawing)) for name, drawing in zip(CHARTS, standing.charts, strict=True)]
+        _artifact(f"standing-{work.id}", standing_report(standing.status, pictures))
         _stored(
             create_table_artifact,
             table=list(lines_of(standing)),
             key=_key(f"catalogue-{work.id}"),
             description=f"Backups of {work.id}",
         )
-        for name, drawing in zip(("sizes", "durations"), standing.charts, strict=True):
-            address = "data:image/svg+xml;base64," + base64.b64encode(drawing.encode()).decode()
-            _stored(
-                create_image_artifact,
-                image_url=address,
-                key=_key(f"{name}-{work.id}"),
-                description=f"{name.title()} of {work.id}",
-            )
     raise_alarms(work, standing.status)
     return standing
 
@@ -139,6 +134,11 @@ def standing_shown(work: Work) -> Iterator[None]:
             logger.warning("how the backups stand cannot be shown: %s", error)
         raise
     show_standing(work)
+
+
+def _data_address(drawing: str) -> str:
+    """Give a drawing as an address that holds it: Prefect's page for images would print that below it, over everything else."""
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing.encode()).decode()
 
 
 def _artifact(key: str, markdown: str) -> None:

@@ -78,7 +78,8 @@ def step(
     task: Task[P, R] = Task(
         fn=function,
         name=name or function.__name__.replace("_", " "),
-        task_run_name=run_name,
+        # Without one Prefect adds a few random letters to the name.
+        task_run_name=run_name or name or function.__name__.replace("_", " "),
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
         retry_condition_fn=_retry_if_transient,

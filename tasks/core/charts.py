@@ -14,6 +14,8 @@ from tasks.core.manifest import Record
 from tasks.core.units import duration_text, size_text
 
 SHOWN = 60
+# A few backups are drawn as the columns of as many days, not as a wall.
+COLUMNS = 14
 COLOURS = {
     "verified": "#2e9e5b",
     "not verified": "#8f9aa7",
@@ -76,6 +78,7 @@ def _chart(title: str, nights: Sequence[tuple[str, Record | Entry]], formatter: 
         disable_xml_declaration=True, no_data_text="no backups yet", explicit_size=True, value_formatter=formatter,
     )  # fmt: skip
     labels = [label for label, _ in nights]
+    labels += [""] * (COLUMNS - len(labels))
     made.x_labels = labels
     made.x_labels_major = labels[:: max(1, len(labels) // 15)]
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tasks.core.manifest import Record, Verification
 from tasks.core.retention import RetentionPlan
@@ -11,8 +11,9 @@ from tasks.core.units import duration_text, size_text
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Write pairs as a Markdown table without a heading."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)])
+    """Write pairs as a Markdown table; the first pair is its heading, for an empty one looks broken."""
+    first, *rest = (f"| {name} | {_cell(value)} |" for name, value in rows)
+    return "\n".join([first, "|---|---|", *rest])
 
 
 def backup_report(record: Record) -> str:
@@ -69,13 +70,13 @@ def retention_report(installation: str, plan: RetentionPlan) -> str:
     return text
 
 
-def standing_report(status: Status) -> str:
-    """Describe how an installation's backups stand; the line of RTO and RPO first, then what is wrong."""
+def standing_report(status: Status, pictures: Sequence[tuple[str, str]] = ()) -> str:
+    """Describe how an installation's backups stand; the line of RTO and RPO first, then what is wrong, then pictures (name and address)."""
     first, second, *troubles = str(status).splitlines()
     text = f"# Backups of {status.installation}\n\n{first}\n\n{second}\n"
     if troubles:
         text += "\n## What is wrong\n\n" + "\n".join(f"- {line}" for line in troubles) + "\n"
-    return text
+    return text + "".join(f"\n![{name}]({address})\n" for name, address in pictures)
 
 
 def _cell(value: str) -> str:

@@ -73,10 +73,11 @@ def test_a_backup_run_by_hand_is_followed_to_its_report_and_picture(page: Page, 
     while not [path for path in host.repository("main").glob("report-main.html") if "verified" in path.read_text()]:
         assert time.monotonic() < deadline
         time.sleep(1)
-    open_artifact(page, host, "sizes-main")
+    open_artifact(page, host, "standing-main")
     picture = page.locator("img[src^='data:image/svg']").first
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 400
+    assert page.locator("img[src^='data:image/svg']").count() == 2
     shot(page, "chart")
     open_artifact(page, host, "catalogue-main")
     page.get_by_text("of the last 30 days").first.wait_for()

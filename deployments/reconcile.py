@@ -7,6 +7,7 @@ queues, and sees to the automations that only a server can run: dead runs are ma
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -106,14 +107,14 @@ def tell_crashed(blocks: list[Any]) -> AutomationCore:
     )  # fmt: skip
 
 
-def tell_late(blocks: list[Any]) -> AutomationCore:
+def tell_late(blocks: list[Any], patience: timedelta = PATIENCE) -> AutomationCore:
     """Tell people of runs that did not begin within an hour: no worker is there, or another run holds its queue for too long."""
     return AutomationCore(
         name="mailarchiver: tell late runs",
         description="What no run can tell itself: that it never began.",
         trigger=EventTrigger(
             after={"prefect.flow-run.Late"}, expect={"prefect.flow-run.Running", *ENDED}, match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related=RUNS_OF_OURS, for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=PATIENCE,
+            match_related=RUNS_OF_OURS, for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=patience,
         ),
         actions=_notifications(blocks),
     )  # fmt: skip
@@ -123,21 +124,25 @@ def _notifications(blocks: list[Any]) -> list[ActionTypes]:
     return [
         SendNotification(
             block_document_id=block,
-            subject="mailarchiver-backup: {{ flow_run.name }} is {{ flow_run.state.name }}",
-            body="{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}",
+            # A run that never began has no name yet but the two words that Prefect made up.
+            subject="mailarchiver-backup: {{ deployment.name }} of {{ flow_run.parameters.installation }} is {{ flow_run.state.name }}",
+            body="The run {{ flow_run.name }} of {{ flow_run.expected_start_time }} is {{ flow_run.state.name }}. {{ flow_run.state.message or '' }}",
         )
         for block in blocks
     ]
 
 
-def save_blocks(targets: list[Webhook]) -> list[Any]:
-    """Keep the addresses as Prefect's blocks, where they are encrypted and shown to nobody; return the blocks' ids."""
+def save_blocks(client: SyncPrefectClient, targets: Sequence[Webhook]) -> list[Any]:
+    """Keep the addresses as Prefect's blocks, where they are encrypted and shown to nobody, and drop those of former addresses; return the blocks' ids."""
     ids = []
     for number, target in enumerate(targets, 1):
         block = CustomWebhookNotificationBlock(
             name="mailarchiver-backup", url="{{address}}", method="POST", json_data=target.body, secrets=SecretDict({"address": target.url}), headers=None, cookies=None
         )  # fmt: skip
         ids.append(block.save(f"{BLOCK}-{number}", overwrite=True))
+    for document in client.read_block_documents_by_type(CustomWebhookNotificationBlock.get_block_type_slug()):
+        if re.fullmatch(rf"{BLOCK}-\d+", document.name or "") and document.id not in ids:
+            client.delete_block_document(document.id)
     return ids
 
 
@@ -162,7 +167,7 @@ def main() -> None:
         tighten_parameters(client, list(settings.installations))
         limit_queues(client, content["definitions"]["work_pool"]["name"])
         replace_automation(client, crash_zombies())
-        blocks = save_blocks(webhooks(settings))
+        blocks = save_blocks(client, webhooks(settings))
         replace_automation(client, tell_crashed(blocks))
         replace_automation(client, tell_late(blocks))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.complete_backup import complete_backup
 from flows.hot_backup import hot_backup
@@ -36,7 +37,18 @@ class Night:
     pruned: Pruned | None
 
 
-@flow(name="automated-backup", flow_run_name="automated backup of {installation}")
+def _run_name() -> str:
+    """Name a run by its method too, which the settings may have chosen."""
+    parameters = flow_run.parameters
+    installation, method = parameters.get("installation"), parameters.get("method")
+    try:
+        method = method or work_of(str(installation)).method
+    except BackupError:  # the run itself will say so
+        method = ""
+    return " ".join(f"automated {method} backup of {installation}".split())
+
+
+@flow(name="automated-backup", flow_run_name=_run_name)
 def automated_backup(installation: str = "main", method: Method | None = None) -> Night:
     """Wait for a quiet database, back up by the chosen method, verify when that is due, apply retention, and report.
 

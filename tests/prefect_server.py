@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -111,13 +112,6 @@ def prefect_worker(server: PrefectServer, place: Path) -> Iterator[subprocess.Po
         _end(worker)
 
 
-def deploy_all(server: PrefectServer, prefect_file: Path | None = None) -> None:
-    """Create the work pool and deploy everything in prefect.yaml."""
-    server.run("work-pool", "create", POOL, "--type", "process")
-    file = ["--prefect-file", str(prefect_file)] if prefect_file else []
-    server.run("--no-prompt", "deploy", "--all", *file)
-
-
 def deploy_installations(server: PrefectServer) -> None:
     """Deploy as an operator does, with the schedules, limits and automations that belong to it."""
     done = subprocess.run(
@@ -126,48 +120,54 @@ def deploy_installations(server: PrefectServer) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-RUN = """
-import asyncio, json, sys
-from prefect.client.orchestration import get_client
-async def main():
-    async with get_client() as client:
-        deployment = await client.read_deployment_by_name({name!r})
-        run = await client.create_flow_run_from_deployment(deployment.id, parameters=json.loads({parameters!r}))
-        print(run.id)
-asyncio.run(main())
-"""
-RUNS = """
-import asyncio, json
-from prefect.client.orchestration import get_client
-async def main():
-    async with get_client() as client:
-        runs = await client.read_flow_runs(limit=200)
-        print(json.dumps([dict(id=str(r.id), name=r.name, state=r.state.type.value, message=r.state.message or "", parameters=r.parameters,
-            auto=r.auto_scheduled, deployment=str(r.deployment_id)) for r in runs]))
-asyncio.run(main())
-"""
+def ask(server: PrefectServer, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+    """Ask the API as anybody does who reaches it; raise HTTPError, its reason in it, where that is refused."""
+    data = None if body is None else json.dumps(body).encode()
+    deadline = time.monotonic() + 30
+    while True:
+        request = urllib.request.Request(
+            f"{server.url}/api/{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                text = answer.read()
+                return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > deadline:  # SQLite: "database is locked", now and then
+                raise
+            time.sleep(0.5)
 
 
-def start_run(server: PrefectServer, deployment: str, parameters: dict[str, Any]) -> str:
+def start_run(server: PrefectServer, deployment: str, parameters: dict[str, Any], **more: Any) -> str:
     """Ask the API for a run of a deployment; return its id."""
-    return server.python(RUN.format(name=deployment, parameters=json.dumps(parameters))).strip()
+    found = ask(server, f"deployments/name/{deployment}")
+    return str(ask(server, f"deployments/{found['id']}/create_flow_run", {"parameters": parameters, **more})["id"])
 
 
 def runs(server: PrefectServer) -> list[dict[str, Any]]:
     """List all flow runs."""
-    found: list[dict[str, Any]] = json.loads(server.python(RUNS))
-    return found
+    return [
+        {
+            "id": run["id"], "name": run["name"], "state": run["state_type"], "message": (run["state"] or {}).get("message") or "",
+            "parameters": run["parameters"], "auto": run["auto_scheduled"], "deployment": run["deployment_id"],
+        }
+        for run in ask(server, "flow_runs/filter", {"limit": 200, "sort": "START_TIME_DESC"})
+    ]  # fmt: skip
 
 
 def wait_for_run(server: PrefectServer, wanted: Any, *, timeout_seconds: float = 120) -> dict[str, Any]:
     """Wait until a run (by id, or by a predicate) has ended; return it."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
-        for run in runs(server):
+        try:
+            found = runs(server)
+        except OSError:  # busy, or starting
+            found = []
+        for run in found:
             matches = run["id"] == wanted if isinstance(wanted, str) else wanted(run)
             if matches and run["state"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 return run
-        time.sleep(1)
+        time.sleep(0.5)
     raise AssertionError(
         f"no such run has ended in {timeout_seconds} s: {[(r['name'], r['state']) for r in runs(server)]}"
     )
@@ -175,12 +175,8 @@ def wait_for_run(server: PrefectServer, wanted: Any, *, timeout_seconds: float =
 
 def set_cancelling(server: PrefectServer, run: str) -> None:
     """Ask for a run's end, with the request that the UI's Cancel button sends."""
-    body = json.dumps({"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}).encode()
-    request = urllib.request.Request(
-        f"{server.url}/api/flow_runs/{run}/set_state", body, {"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        assert json.load(answer)["status"] == "ACCEPT"
+    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
+    assert ask(server, f"flow_runs/{run}/set_state", state)["status"] == "ACCEPT"
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,44 +17,189 @@ import yaml
 from tests.prefect_server import (
     ROOT,
     PrefectServer,
-    deploy_all,
+    ask,
+    deploy_installations,
     prefect_server,
     prefect_worker,
+    runs,
     start_run,
     wait_for_run,
 )
-from tests.stack.stack import Stack
+from tests.receiver import Receiver, receiver
+from tests.settings import write_settings
+from tests.stack.stack import Stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
 
+DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+SOON = """
+from datetime import timedelta
+from prefect.client.orchestration import get_client
+from deployments.reconcile import replace_automation, save_blocks, tell_late
+from deployments.webhooks import webhooks
+from tasks.adapters.settings_file import load_settings
+with get_client(sync_client=True) as client:
+    replace_automation(client, tell_late(save_blocks(client, webhooks(load_settings())), timedelta(seconds=10)))
+"""
+
+
+class Host:
+    """A server with every deployment of two installations, of which only main has a stack; who is told of it hears it."""
+
+    def __init__(self, server: PrefectServer, stack: Stack, heard: Receiver) -> None:
+        self.server, self.stack, self.heard = server, stack, heard
+        self.repository = server.place / "backups"
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Ask the API as anybody does who reaches it."""
+        return ask(self.server, path, body)
+
+    def start(self, deployment: str, **parameters: str) -> str:
+        """Ask for a run; return its id."""
+        return start_run(self.server, f"{deployment}/{deployment}", {"installation": "main", **parameters})
+
+    def write_settings(self, *, office: bool, told: bool) -> None:
+        """Write the settings, with an office or without one, and with somebody to tell or without."""
+        main = {"directory": self.stack.directory, "repository": self.repository, "timeouts": {"approval_seconds": 3}}
+        if told:
+            main["notifications"] = self.heard.settings()
+        other = {"directory": self.server.place / "office", "repository": self.server.place / "backups-office"}
+        write_settings(
+            self.server.place / "settings.yaml", {"main": main, **({"office": other} if office else {})}
+        )  # fmt: skip
+
 
 @pytest.fixture(scope="module")
-def server(small_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """Lend a server with all deployments, one of them with a schedule that comes around every minute, and a worker."""
+def host(small_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Lend a server with the deployments of two installations, and no worker yet."""
     place = tmp_path_factory.mktemp("prefect")
-    settings = place / "settings.yaml"
-    settings.write_text(
-        yaml.safe_dump(
-            {"installations": {"main": {"directory": str(small_stack.directory), "repository": str(place / "backups")}}}
-        )
-    )
-    settings.chmod(0o600)
-    with prefect_server(place, settings_file=settings, state=place / "state") as running:
-        deploy_all(running)
-        with prefect_worker(running, place):
-            yield running
+    with receiver() as heard:
+        with prefect_server(place, settings_file=place / "settings.yaml", state=place / "state") as running:
+            made = Host(running, small_stack, heard)
+            made.write_settings(office=True, told=True)
+            deploy_installations(running)
+            yield made
 
 
-def test_a_run_through_the_api_completes_and_verification_follows_by_event(server: PrefectServer) -> None:
+@pytest.fixture(scope="module")
+def worker(host: Host) -> Iterator[None]:
+    with prefect_worker(host.server, host.server.place):
+        yield
+
+
+def test_after_three_nights_without_a_host_one_backup_is_made_and_people_are_told(
+    host: Host, request: pytest.FixtureRequest
+) -> None:
+    """The scheduler's runs of three nights lie there when the worker comes back: no double run, one backup; the queue is free for the next test."""
+    host.server.python("from flows.hot_backup import hot_backup; hot_backup.fn('main')")
+    (old,) = host.repository.glob("*.manifest.json")
+    record = json.loads(old.read_text())
+    record["manifest"]["created_at"] = (datetime.now(UTC) - timedelta(days=4)).isoformat()
+    old.write_text(json.dumps(record))
+    host.server.python(SOON)
+    nightly = host.ask("deployments/name/automated-backup/automated-backup")["id"]
+    off = {"start_time": f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%dT%H:%M:%SZ}", "end_time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}  # fmt: skip
+    host.ask(f"deployments/{nightly}/schedule", off)
+    found = host.ask("flow_runs/filter", {"flow_runs": {"expected_start_time": {"before_": off["end_time"]}}})
+    missed = [each["id"] for each in found if each["parameters"]["installation"] == "main"]
+    assert len(missed) == 3
+    for each in found:
+        if each["id"] not in missed:  # the office has no stack
+            ask(host.server, f"flow_runs/{each['id']}", method="DELETE")
+
+    # Nobody is there to begin a run, and the server tells so: after an hour, here after seconds. (Not of those three: Prefect takes runs
+    # that were planned for the past, which it never does by itself, for events whose predecessor is still to come.)
+    watch = host.start("watch")
+    wait_until(lambda: "watch of main is Late" in " ".join(host.heard.titles()), 90, "nobody was told of a late run")
+    host.heard.arrived.clear()
+    request.getfixturevalue("worker")
+    ended = [wait_for_run(host.server, each, timeout_seconds=240) for each in missed]
+    verification = wait_for_run(host.server, lambda each: each["name"].startswith("verification of "))
+
+    assert [(each["state"], each["name"]) for each in ended] == [("COMPLETED", "automated hot backup of main")] * 3
+    assert len(list(host.repository.glob("*.tar.gz"))) == 2
+    assert verification["state"] == "COMPLETED", verification["message"]
+    assert wait_for_run(host.server, watch)["state"] == "COMPLETED"
+    titles = [title for title in host.heard.titles() if "overdue" in title]
+    assert titles == ["mailarchiver-backup: overdue of main", "mailarchiver-backup: overdue of main is over"]
+
+
+def test_a_run_through_the_api_completes_and_verification_follows_by_event(host: Host, worker: None) -> None:
     """Issue 2, point 9: triggered through the API; the event of its end starts the verification."""
-    run = wait_for_run(server, start_run(server, "hot-backup/hot-backup", {"installation": "main"}))
+    before = {each["id"] for each in runs(host.server)}
+    run = wait_for_run(host.server, host.start("hot-backup"))
 
     assert (run["state"], run["name"]) == ("COMPLETED", "hot backup of main")
-    verification = wait_for_run(server, lambda each: each["name"].startswith("verification of mailarchiver-backup-"))
+    verification = wait_for_run(
+        host.server, lambda each: each["id"] not in before and each["name"].startswith("verification of mailarchiver-backup-")
+    )  # fmt: skip
     assert verification["state"] == "COMPLETED", verification["message"]
 
 
-def test_the_scheduler_makes_a_run_by_itself(server: PrefectServer, tmp_path: Path) -> None:
+BAD: dict[str, tuple[str, Any]] = {
+    "a path": ("backup", "/etc/passwd"),
+    "a way up": ("backup", "../../etc/passwd"),
+    "a file beside the worker": ("backup", "prefect.yaml"),
+    "an unknown installation": ("installation", "elsewhere"),
+    "a path for an installation": ("installation", "../main"),
+    "an unknown key": ("directory", "/etc"),
+    "an unknown choice": ("method", "rm -rf"),
+}
+
+
+@pytest.mark.parametrize("deployment", [each["name"] for each in DEPLOYMENTS])
+def test_every_deployment_refuses_paths_unknown_installations_and_unknown_keys(host: Host, deployment: str) -> None:
+    """The server itself says what is wrong, before there is a run; a known installation is taken."""
+    known = host.ask(f"deployments/name/{deployment}/{deployment}")["parameter_openapi_schema"]["properties"]
+    assert "installation" in known
+    for what, (name, value) in BAD.items():
+        if name not in known and name != "directory":
+            continue
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            host.start(deployment, **{"installation": "main", name: value})
+        assert caught.value.code == 409, what
+        assert (name if name == "directory" else str(value)) in json.loads(caught.value.read())["detail"], what
+
+
+def test_a_restore_that_may_not_be_is_refused_by_the_run_too(host: Host, worker: None) -> None:
+    """Whoever has the server not look at parameters can still neither name a file nor skip the confirmation."""
+    before = host.stack.states()
+    cases: list[tuple[str, dict[str, str], str]] = [
+        ("sql-dump-restore", {"confirm": "yes"}, "was not confirmed"),
+        ("full-restore", {"confirm": "main", "backup": "../../etc/passwd"}, "is a path"),
+        ("guided-restore", {"confirm": "main", "backup": "prefect.yaml"}, "is no backup's name"),
+        ("rollback", {"installation": "elsewhere", "confirm": "elsewhere"}, "there is no installation 'elsewhere'"),
+    ]
+
+    wanted = [
+        start_run(host.server, f"{name}/{name}", {"installation": "main", **parameters}, enforce_parameter_schema=False)
+        for name, parameters, _ in cases
+    ]
+
+    for run, (name, _, reason) in zip(wanted, cases, strict=True):
+        ended = wait_for_run(host.server, run)
+        assert ended["state"] == "FAILED", name
+        assert reason in ended["message"], name
+    assert host.stack.states() == before
+
+
+def test_a_restore_that_nobody_approves_gives_up(host: Host, worker: None) -> None:
+    """It waits for as long as the settings say; nothing was stopped, and that nobody answered is kept."""
+    before = host.stack.states()
+
+    run = wait_for_run(host.server, host.start("guided-restore"))
+
+    assert run["state"] == "FAILED"
+    assert "never resumed" in run["message"]  # Prefect's words take the place of ours, which the log has
+    assert host.stack.states() == before
+    history = (host.server.place / "state" / "history" / "main.jsonl").read_text().splitlines()
+    kept = [json.loads(line) for line in history if "restore approval" in line]
+    assert [(each["outcome"], "refused by nobody (nobody answered" in each["message"]) for each in kept] == [
+        ("refused", True)
+    ]
+
+
+def test_the_scheduler_makes_a_run_by_itself(host: Host, worker: None, tmp_path: Path) -> None:
     """Health proves nothing: with an unfit sqlalchemy the server starts and silently schedules nothing."""
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     (online,) = [each for each in deployments["deployments"] if each["name"] == "online-backup"]
@@ -63,14 +212,17 @@ def test_the_scheduler_makes_a_run_by_itself(server: PrefectServer, tmp_path: Pa
             "parameters": {"installation": "main"},
         }
     ]
-    deployments["deployments"] = [online]
+    # Beside it what an older version may have left, and what is somebody else's.
+    former = {**online, "name": "former-backup", "schedules": []}
+    foreign = {**online, "name": "somebody-elses", "schedules": [], "tags": ["theirs"]}
+    deployments["deployments"] = [online, former, foreign]
     file = tmp_path / "prefect.yaml"
     file.write_text(yaml.safe_dump(deployments))
     before = datetime.now(UTC)
-    server.run("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
+    host.server.run("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
 
     run = wait_for_run(
-        server, lambda each: each["auto"] and each["name"] == "online backup of main", timeout_seconds=150
+        host.server, lambda each: each["auto"] and each["name"] == "online backup of main", timeout_seconds=150
     )
 
     assert run["state"] == "COMPLETED", run["message"]
@@ -78,33 +230,53 @@ def test_the_scheduler_makes_a_run_by_itself(server: PrefectServer, tmp_path: Pa
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "reason"),
-    [
-        ({"installation": "main", "backup": "latest", "confirm": "yes"}, "was not confirmed"),
-        ({"installation": "main", "backup": "../../etc/passwd", "confirm": "main"}, "is a path"),
-        (
-            {"installation": "elsewhere", "backup": "latest", "confirm": "elsewhere"},
-            "there is no installation 'elsewhere'",
-        ),
-    ],
-)
-def test_a_restore_that_may_not_be_is_refused_with_a_reason(
-    server: PrefectServer, small_stack: Stack, parameters: dict[str, str], reason: str
-) -> None:
-    """Whoever reaches the API can neither name a file nor skip the confirmation."""
-    before = small_stack.states()
+def test_what_the_settings_no_longer_have_is_taken_away(host: Host) -> None:
+    """An installation's schedules with the runs they had planned, addresses of people, deployments of an older version; nothing of others."""
+    assert {"former-backup", "somebody-elses"} <= names(host)
+    assert schedules(host)["automated-backup"] == {"nightly-main", "nightly-office"}
+    assert planned(host, "office")
+    assert len(blocks(host)) == 2
 
-    run = wait_for_run(server, start_run(server, "sql-dump-restore/sql-dump-restore", parameters))
+    host.write_settings(office=False, told=False)
+    deploy_installations(host.server)
 
-    assert run["state"] == "FAILED"
-    assert reason in run["message"]
-    assert small_stack.states() == before
+    assert names(host) == {"somebody-elses", *(each["name"] for each in DEPLOYMENTS)}
+    assert schedules(host)["automated-backup"] == {"nightly-main"}
+    assert all("office" not in slug and slug != "each-minute" for slugs in schedules(host).values() for slug in slugs)
+    assert planned(host, "office") == []
+    wait_until(lambda: planned(host, "main"), 30, "nothing is planned any more")
+    assert blocks(host) == []
+    automations = [each["name"] for each in host.ask("automations/filter", {})]
+    assert "mailarchiver: mark dead runs as crashed" in automations
+    assert not [name for name in automations if "tell" in name]
+    queues = host.ask("work_pools/mailarchiver/queues/filter", {})
+    assert {each["name"]: each["concurrency_limit"] for each in queues} == {
+        "backups": 1, "verifications": 1, "watches": 2, "default": None
+    }  # fmt: skip
 
 
-def test_no_password_reaches_prefect(server: PrefectServer, small_stack: Stack) -> None:
+def names(host: Host) -> set[str]:
+    return {each["name"] for each in host.ask("deployments/filter", {})}
+
+
+def schedules(host: Host) -> dict[str, set[str]]:
+    return {
+        each["name"]: {schedule["slug"] for schedule in each["schedules"]} for each in host.ask("deployments/filter", {})
+    }  # fmt: skip
+
+
+def planned(host: Host, installation: str) -> list[str]:
+    found = host.ask("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})
+    return [each["name"] for each in found if each["parameters"].get("installation") == installation]
+
+
+def blocks(host: Host) -> list[str]:
+    return [each["name"] for each in host.ask("block_documents/filter", {}) if "mailarchiver" in (each["name"] or "")]
+
+
+def test_no_password_reaches_prefect(host: Host) -> None:
     """P12: neither parameters, nor results, nor logs, nor artifacts hold the database's password."""
-    password = small_stack.password.encode()
-    holding = [path.name for path in server.home.rglob("*") if path.is_file() and password in path.read_bytes()]
+    password = host.stack.password.encode()
+    holding = [path.name for path in host.server.home.rglob("*") if path.is_file() and password in path.read_bytes()]
 
     assert holding == []

@@ -82,7 +82,7 @@ class PrefectServer:
 @contextmanager
 def prefect_server(place: Path, *, settings_file: Path, state: Path) -> Iterator[PrefectServer]:
     """Start a server, its API and UI on a free loopback port; end it at the end of the block."""
-    port = _free_port()
+    port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STATE_VARIABLE, str(state))
         patch.delenv(AUTH_VARIABLE, raising=False)
@@ -190,7 +190,7 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

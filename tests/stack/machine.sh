@@ -70,6 +70,8 @@ wanted_packages() {
   if [ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then echo debian-archive-keyring; fi
   if ! has zstd; then echo zstd; fi
   if ! has pgrep; then echo procps; fi
+  # Only its program that reads units; it does not become the init system.
+  if ! has systemd-analyze; then echo systemd; fi
   if [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then echo ca-certificates; fi
   if [ -n "$browser" ] && ! find_browser >/dev/null; then echo chromium; fi
 }

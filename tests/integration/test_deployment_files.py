@@ -1,0 +1,116 @@
+"""The files an operator copies, read by the programs they are for: Docker Compose and systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.serve import server_environment
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "deployments" / "systemd"
+PREFECT = ROOT / "deployments" / "prefect"
+INSTALLED = "/opt/mailarchiver-backup/venv/bin"
+
+
+def compose_config(place: Path, environment_file: str) -> subprocess.CompletedProcess[str]:
+    """Have Compose read our file, with everything that may be switched on in it."""
+    file = place / "prefect.env"
+    file.write_text(environment_file)
+    command = ["docker", "compose", "--env-file", str(file), "--profile", "worker", "--profile", "postgres"]
+    return subprocess.run(
+        [*command, "--file", str(PREFECT / "compose.yaml"), "config", "--format", "json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> dict[str, Any]:
+    """Give Compose's own view of the file, with the example's growth path taken: PostgreSQL for the server."""
+    if shutil.which("docker") is None and not os.environ.get("CI"):
+        pytest.skip("there is no docker program; tests/stack/machine.sh installs it")
+    example = (PREFECT / "prefect.env.example").read_text()
+    filled = example.replace("AUTH_STRING=", "AUTH_STRING=operator:secret").replace(
+        "# PREFECT_POSTGRES_PASSWORD=", "PREFECT_POSTGRES_PASSWORD=grown"
+    )
+    filled = filled.replace("# PREFECT_DATABASE=", "PREFECT_DATABASE=").replace(":PASSWORD@", ":grown@")
+    done = compose_config(tmp_path, filled)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_prefects_compose_file_is_closed_and_pinned(composed: dict[str, Any], tmp_path: Path) -> None:
+    """Compose takes it; only this machine reaches the server, nobody without a password, and every image has a version."""
+    services = composed["services"]
+    assert set(services) == {"server", "worker", "postgres"}
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert [(port["host_ip"], port["target"]) for port in ports] == [("127.0.0.1", 4200)]
+    for service in services.values():
+        assert re.search(r":\d+\.\d+", service["image"]), service["image"]
+    assert services["server"]["environment"]["PREFECT_API_DATABASE_CONNECTION_URL"].startswith(
+        "postgresql+asyncpg://prefect:grown@postgres"
+    )
+    assert services["postgres"]["environment"]["POSTGRES_PASSWORD"] == "grown"
+    assert composed["name"] == "mailarchiver-backup-prefect"
+
+    refused = compose_config(tmp_path, (PREFECT / "prefect.env.example").read_text())
+    assert refused.returncode != 0
+    assert "PREFECT_SERVER_API_AUTH_STRING" in refused.stderr
+
+
+def test_the_image_is_of_the_prefect_that_we_pin() -> None:
+    pinned = re.search(r'"prefect==([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert pinned
+    for file in (PREFECT / "compose.yaml", PREFECT / "Dockerfile"):
+        assert f"prefecthq/prefect:{pinned[1]}-" in file.read_text(), file.name
+    assert f"prefect-version: {pinned[1]}" in (ROOT / "prefect.yaml").read_text()
+
+
+def test_serve_the_units_and_compose_set_the_same(composed: dict[str, Any], state_directory: Path) -> None:
+    """What Prefect's defaults leave out for a server of one's own is set wherever a server or a worker is started."""
+    ours = server_environment(ROOT / "settings.yaml", host="127.0.0.1", port=4200)
+    of_server = {"PREFECT_SERVER_ANALYTICS_ENABLED", "PREFECT_SERVER_UI_V2_ENABLED", "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"}  # fmt: skip
+    of_worker = {"PREFECT_WORKER_QUERY_SECONDS", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"}
+    for name, variables in (("server", of_server), ("worker", of_worker)):
+        unit = (UNITS / f"mailarchiver-backup-{name}.service").read_text()
+        for variable in variables:
+            assert f"\nEnvironment={variable}={ours[variable]}\n" in unit, variable
+            assert composed["services"][name]["environment"][variable] == ours[variable], variable
+
+
+def verify(place: Path) -> str:
+    """Have systemd read the units in a directory; return what it complains of (it exits 0 even so)."""
+    units = [path for path in sorted(place.iterdir()) if "@" not in path.name]
+    units += [place / path.name.replace("@", "@main") for path in sorted(place.iterdir()) if "@" in path.name]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, units)],
+        capture_output=True, text=True, check=False, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{place}:"},
+    )  # fmt: skip
+    # Units of the machine that ours name (docker.service) are not our business.
+    return "\n".join(line for line in done.stderr.splitlines() if "mailarchiver-backup" in line)
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    """No key is misspelt, every program is there under the name that an installation gives it, and a mistake would be told."""
+    if shutil.which("systemd-analyze") is None:
+        problem = "systemd-analyze is missing; tests/stack/machine.sh installs it"
+        if os.environ.get("CI"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+    programs = str(Path(sys.executable).parent)
+    for unit in UNITS.iterdir():
+        (tmp_path / unit.name).write_text(unit.read_text().replace(INSTALLED, programs))
+    assert verify(tmp_path) == ""
+
+    timer = tmp_path / "mailarchiver-backup-recover.timer"
+    timer.write_text(timer.read_text().replace("OnCalendar=minutely", "OnCalendar=sometimes"))
+    assert "sometimes" in verify(tmp_path)

@@ -25,6 +25,7 @@ from tests.prefect_server import (
     start_run,
     wait_for_run,
 )
+from tests.receiver import Receiver, receiver
 from tests.settings import write_settings
 from tests.stack.stack import APPLICATION_SERVICE, Stack, create_stack, wait_until
 
@@ -43,9 +44,18 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
 
 @pytest.fixture(scope="module")
-def server(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+def heard() -> Iterator[Receiver]:
+    """Lend the ears of those who are told."""
+    with receiver() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def server(stack: Stack, heard: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     place = tmp_path_factory.mktemp("prefect")
-    installation = {"directory": stack.directory, "repository": place / "backups"}
+    installation = {
+        "directory": stack.directory, "repository": place / "backups", "notifications": heard.settings(events=["failure", "recovery"]),
+    }  # fmt: skip
     settings = write_settings(place / "settings.yaml", {"main": installation})
     with prefect_server(place, settings_file=settings, state=place / "state") as running:
         deploy_installations(running)
@@ -70,13 +80,17 @@ class Begun:
 
 
 def test_a_killed_flow_gives_its_services_back_and_the_next_run_its_turn(
-    stack: Stack, server: PrefectServer, begun: Begun
+    stack: Stack, server: PrefectServer, begun: Begun, heard: Receiver
 ) -> None:
-    """The watchdog acts, though worker and server know nothing yet."""
+    """The watchdog acts, though worker and server know nothing yet, and tells of it; of the crash the server's automation tells (P18)."""
+    heard.arrived.clear()
     kill_flows(server)
 
     assert_stack_as_before(stack, begun)
-    assert wait_for_run(server, begun.run)["state"] in ("CRASHED", "FAILED")
+    assert wait_for_run(server, begun.run)["state"] == "CRASHED"
+    wanted = {"mailarchiver-backup: complete-backup of main is Crashed", "mailarchiver-backup: a run of main had died"}
+    wait_until(lambda: wanted <= set(heard.titles()), 60, "people were not told of the crash")
+    assert "fail" in heard.pings()
     assert_next_run_is_green(stack, server)
 
 
@@ -92,12 +106,16 @@ def test_a_killed_worker_takes_nothing_down_with_it(stack: Stack, server: Prefec
 
 
 @pytest.mark.long
-def test_worker_and_flow_killed_together(stack: Stack, server: PrefectServer, begun: Begun) -> None:
-    """Only the watchdog is left, and it is enough; the queue is free once the server has missed the run's heartbeats."""
+def test_worker_and_flow_killed_together(stack: Stack, server: PrefectServer, begun: Begun, heard: Receiver) -> None:
+    """Only the watchdog is left, and it is enough; once the server has missed the run's heartbeats it says so, and the queue is free."""
+    heard.arrived.clear()
     kill_group(begun.worker)
     kill_flows(server)
 
     assert_stack_as_before(stack, begun)
+    assert wait_for_run(server, begun.run, timeout_seconds=240)["state"] == "CRASHED"
+    told = "mailarchiver-backup: complete-backup of main is Crashed"
+    wait_until(lambda: told in heard.titles(), 60, "people were not told of the crash")
     with prefect_worker(server, server.place):
         assert_next_run_is_green(stack, server)
 

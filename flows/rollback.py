@@ -8,6 +8,7 @@ from prefect import flow
 
 from tasks.configuration import exclusive_work
 from tasks.installations import read_installation
+from tasks.reports import report_done
 from tasks.restoring import end_quarantine, running_postgres
 from tasks.rolling_back import Put, drop_all_kept, put_back_newest
 
@@ -22,7 +23,14 @@ def rollback(installation: str = "main", confirm: str = "") -> Put:
     """
     with exclusive_work(installation, "rollback", confirmed=confirm) as work:
         with running_postgres(read_installation(work)) as stack:
-            return put_back_newest(stack, now=datetime.now(UTC))
+            done = put_back_newest(stack, now=datetime.now(UTC))
+
+    report_done(
+        installation,
+        "rollback",
+        f"The data from before the restore of {done.backup} is back. What that had brought is kept as {done.kept} until `commit`.",
+    )
+    return done
 
 
 @flow(name="commit", flow_run_name="commit of {installation}")
@@ -35,7 +43,10 @@ def commit(installation: str = "main", confirm: str = "") -> list[str]:
     """
     with exclusive_work(installation, "commit", confirmed=confirm) as work:
         with running_postgres(read_installation(work)) as stack:
-            return drop_all_kept(stack)
+            dropped = drop_all_kept(stack)
+
+    report_done(installation, "commit", "\n".join(f"- dropped {name}" for name in dropped) or "Nothing was kept.")
+    return dropped
 
 
 @flow(name="lift-quarantine", flow_run_name="end of quarantine of {installation}")
@@ -47,4 +58,7 @@ def lift_quarantine(installation: str = "main") -> int:
     """
     with exclusive_work(installation, "end of quarantine") as work:
         with running_postgres(read_installation(work)) as stack:
-            return end_quarantine(stack)
+            lifted = end_quarantine(stack)
+
+    report_done(installation, "lift-quarantine", f"{lifted} mail accounts have their settings back.")
+    return lifted

@@ -93,6 +93,11 @@ def report_plan(work: Work, backup: str, plan: str) -> None:
     _artifact(f"restore-plan-{work.id}", f"# Plan: restore {backup} into {work.id}\n\n{plan}\n")
 
 
+def report_done(installation: str, what: str, text: str) -> None:
+    """Show in a sentence what a run did that has no figures to tell."""
+    _artifact(f"{what}-{installation}", f"# {what.replace('-', ' ').capitalize()} of {installation}\n\n{text}\n")
+
+
 def report_approval(work: Work, backup: str, outcome: str, by: str, at: datetime, problem: str) -> None:
     """Show on the run's page who decided, what, and when."""
     rows = [("Backup", backup), ("Decision", f"**{outcome}**"), ("By", by), ("At", f"{at:%Y-%m-%d %H:%M:%S} UTC")]

@@ -43,6 +43,21 @@ with get_client(sync_client=True) as client:
 """
 
 
+LONG_STEP = """
+import time
+from prefect import flow
+from tasks import progress
+progress._Artifact.every_seconds = 0.1
+@flow
+def long_step():
+    with progress.progress("dump of a long step", expected_bytes=100) as tell:
+        for done in range(0, 60, 3):
+            tell(done)
+            time.sleep(0.1)
+long_step()
+"""
+
+
 class Host:
     """A server with every deployment of two installations, of which only main has a stack; who is told of it hears it."""
 
@@ -134,6 +149,23 @@ def test_a_run_through_the_api_completes_and_verification_follows_by_event(host:
         host.server, lambda each: each["id"] not in before and each["name"].startswith("verification of mailarchiver-backup-")
     )  # fmt: skip
     assert verification["state"] == "COMPLETED", verification["message"]
+
+
+def test_a_long_step_shows_its_progress_and_a_run_its_reports(host: Host, worker: None) -> None:
+    """What a person opens: how far a step is, what a backup is, why each is kept, and pictures of them, in the page itself."""
+    host.server.python(LONG_STEP)
+    found = {each["key"] or each["description"]: each for each in host.ask("artifacts/filter", {})}
+
+    assert found["dump of a long step"]["type"] == "progress"
+    assert found["dump of a long step"]["data"] == 100
+    assert "| Downtime | none |" in found["backup-main"]["data"]
+    assert "| Verdict | **verified** |" in found["verification-main"]["data"]
+    assert "the newest" in found["retention-main"]["data"]
+    standing = found["standing-main"]["data"]
+    assert "(RTO, measured)" in standing
+    assert standing.count("](data:image/svg+xml;base64,") == 2
+    (newest, *_) = json.loads(found["catalogue-main"]["data"])
+    assert list(newest)[:5] == ["backup", "verdict", "age", "size", "kept because"]
 
 
 BAD: dict[str, tuple[str, Any]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -370,8 +369,6 @@ def _answer_restore(call: Call, restored: Any) -> None:
 
 def main() -> None:
     """Run the program."""
-    # In a terminal Prefect's library tells its makers of its use, and shows a notice about it, when it is imported.
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     catch_signals()
     try:
         app()

@@ -106,6 +106,7 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
         "PREFECT_API_URL": f"http://{host}:{port}/api",
         "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # The same for the library in worker and runs: it has a switch of its own.
         "DO_NOT_TRACK": "1",
         # The second UI asks an analytics service on the internet for its settings, even so; the first asks nobody.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",

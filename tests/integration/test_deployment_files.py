@@ -78,8 +78,8 @@ def test_the_image_is_of_the_prefect_that_we_pin() -> None:
 def test_serve_the_units_and_compose_set_the_same(composed: dict[str, Any], state_directory: Path) -> None:
     """What Prefect's defaults leave out for a server of one's own is set wherever a server or a worker is started."""
     ours = server_environment(ROOT / "settings.yaml", host="127.0.0.1", port=4200)
-    of_server = {"PREFECT_SERVER_ANALYTICS_ENABLED", "PREFECT_SERVER_UI_V2_ENABLED", "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"}  # fmt: skip
-    of_worker = {"PREFECT_WORKER_QUERY_SECONDS", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"}
+    of_server = {"DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED", "PREFECT_SERVER_UI_V2_ENABLED", "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"}  # fmt: skip
+    of_worker = {"DO_NOT_TRACK", "PREFECT_WORKER_QUERY_SECONDS", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"}
     for name, variables in (("server", of_server), ("worker", of_worker)):
         unit = (UNITS / f"mailarchiver-backup-{name}.service").read_text()
         for variable in variables:

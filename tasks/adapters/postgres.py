@@ -89,15 +89,15 @@ class Session:
         ):
             yield copy
 
-    def copy_out(self, statement: str) -> Iterator[bytes]:
-        """Yield the rows that a COPY ... TO STDOUT gives, each as it is sent."""
+    def copy_out(self, statement: str) -> Iterator[memoryview]:
+        """Yield the rows that a COPY ... TO STDOUT gives, each as it is sent; each is good until the next is asked for."""
         with (
             _our_errors(statement),
             self._connection.cursor() as cursor,
             cursor.copy(statement) as copy,
         ):
             while row := copy.read():
-                yield bytes(row)
+                yield memoryview(row)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -143,7 +143,7 @@ class CensusTaker:
             self._objects.setdefault(name, []).append(digest)
 
 
-def table_census(rows: Iterable[bytes]) -> TableCensus:
+def table_census(rows: Iterable[bytes | memoryview]) -> TableCensus:
     """Count and digest the rows of one table, each as COPY writes it, with its newline."""
     count, total = 0, 0
     for row in rows:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from tests.benchmarks.measure import Measured, measure
 from tests.cli import PROGRAM
 from tests.end_to_end.test_guide_archives import DUMP_RESTORE, FULL_RESTORE, METHOD_1, METHOD_2
 from tests.stack.images import ensure_images
-from tests.stack.stack import Stack, create_stack
+from tests.stack.stack import Stack, create_stack, wait_until
 
 # What is compared with what: (ours, the guide's, figure, the most it may be of the guide's).
 TARGETS = [
@@ -67,12 +68,22 @@ def main() -> None:
         options.output.write_text(json.dumps([asdict(each) for each in found.values()], indent=1))
 
 
+QUIET = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+
+
+def _settle(stack: Stack) -> None:
+    """Let the server finish what the command before has left it to do, so that none pays for another's."""
+    stack.wait_app()
+    stack.psql("CHECKPOINT")
+    wait_until(lambda: stack.psql(QUIET)[0][0], 300, "autovacuum does not end")
+    os.sync()
+
+
 def _run_ours(stack: Stack, name: str, *words: str) -> Measured:
     repository = stack.directory / "ours"
     command = [PROGRAM, *words, "--directory", str(stack.directory), "--repository", str(repository), "--json"]
-    measured = measure(name, command, directory=stack.directory, url=stack.app_url, result=lambda: _newest(repository))
-    stack.wait_app()
-    return measured
+    _settle(stack)
+    return measure(name, command, directory=stack.directory, url=stack.app_url, result=lambda: _newest(repository))
 
 
 def _measure_ours(stack: Stack) -> list[Measured]:
@@ -97,7 +108,8 @@ def _measure_all(stack: Stack) -> list[Measured]:
 
     def run_theirs(name: str, script: str, backup: Path | None = None) -> Measured:
         command = ["bash", "-e", "-c", script]
-        measured = measure(
+        _settle(stack)
+        return measure(
             name,
             command,
             directory=stack.directory,
@@ -105,8 +117,6 @@ def _measure_all(stack: Stack) -> list[Measured]:
             environment={"BACKUP_FILE": str(backup or "")},
             result=lambda: _newest(theirs),
         )
-        stack.wait_app()
-        return measured
 
     found = [run_theirs("Method 2", METHOD_2)]
     dump = _newest(theirs)

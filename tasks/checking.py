@@ -9,7 +9,6 @@ from tasks.adapters.archive_reader import Archive, CheckedArchive, check_archive
 from tasks.adapters.repository import find_backup
 from tasks.core.errors import UsageError
 from tasks.core.names import BACKUP_PARAMETER
-from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER
 from tasks.progress import progress
 from tasks.step import in_flow_run, step
 
@@ -42,14 +41,6 @@ def check_backup(repository: Path, backup: str) -> CheckedArchive:
 def find_archive(repository: Path, backup: str) -> Archive:
     """Find a backup and give its archive as its record describes it, to be checked while it is restored.
 
-    One without a fitting record, or whose members lie in an order that needs them twice, is checked at once.
+    One without a fitting record is checked at once.
     """
-    found = recorded_archive(wanted_backup(repository, backup))
-    if found is None or not _roles_come_first([member.name for member in found.members]):
-        return check_backup(repository, backup)
-    return found
-
-
-def _roles_come_first(names: list[str]) -> bool:
-    dumps = [names.index(name) for name in DUMP_MEMBERS.values() if name in names]
-    return ROLES_MEMBER not in names or not dumps or names.index(ROLES_MEMBER) < min(dumps)
+    return recorded_archive(wanted_backup(repository, backup)) or check_backup(repository, backup)

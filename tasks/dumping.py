@@ -51,8 +51,6 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
         refuse_what_no_dump_can_carry(opened, installation)
 
         with segment(archive, "database", on_bytes=lambda raw, _: tell(raw)) as part, progress("dump") as tell:
-            # Roles first: whoever loads the dump while reading it needs them before.
-            part.add_bytes(ROLES_MEMBER, dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS), mtime=at)
             observer = Observer(census_reader(archive.format), name="census")
             chunks = dump.dump_database(
                 installation, installation.database.name, archive.format, snapshot=snapshot, limits=limits
@@ -64,6 +62,7 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
                 observer.abandon()
                 raise
             census = observer.finish()
+            part.add_bytes(ROLES_MEMBER, dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS), mtime=at)
     return Dumped(at, facts, census)
 
 

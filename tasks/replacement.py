@@ -16,6 +16,7 @@ from tasks.adapters.archive_reader import (
     ALTERED_HINT,
     Archive,
     CheckedArchive,
+    check_archive,
     check_while,
     open_member,
     read_text_member,
@@ -170,18 +171,14 @@ def load_replacement(installation: Installation, archive: Archive, new: Replacem
     as it was sealed.
     """
     dump_member = _dump_member(archive)
-    roles = _roles_read_before(archive)
     rows: dict[str, TableCensus] = {}
     with server_of(installation) as server:
+        _make_database(installation, server, archive, new)
         with progress("load", expected_bytes=_size_of(archive, dump_member)) as tell:
             count = _Counter(tell)
 
-            def take(entry: TarEntry, name: str, pieces: Iterator[bytes]) -> None:
-                nonlocal roles
-                if name == ROLES_MEMBER and entry.size <= ROLES_LIMIT_BYTES:
-                    roles = b"".join(pieces)
-                elif name == dump_member:
-                    _make_database(installation, server, archive, new, roles)
+            def take(_: TarEntry, name: str, pieces: Iterator[bytes]) -> None:
+                if name == dump_member:
                     # Closed here, whatever happens: nobody else must be reading when the archive is closed.
                     with closing(read_ahead(pieces)) as chunks:
                         events = _dump_events(installation, archive, chunks)
@@ -200,24 +197,15 @@ def load_replacement(installation: Installation, archive: Archive, new: Replacem
     return Loaded(checked, rows)
 
 
-def _make_database(
-    installation: Installation, server: Server, archive: Archive, new: Replacement, roles: bytes
-) -> None:
+def _make_database(installation: Installation, server: Server, archive: Archive, new: Replacement) -> None:
     with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
         databases.drop_database(opened, new.database)
         facts = _facts_of(archive, opened, installation)
-        _create_roles(opened, roles, facts)
+        _create_roles(opened, archive, facts)
         owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
         databases.create_database(opened, new.database, facts, owner=owner, comment=COMMENT)
         databases.apply_settings(opened, new.database, facts.settings)
         databases.apply_privileges(opened, new.database, facts.privileges)
-
-
-def _roles_read_before(archive: Archive) -> bytes:
-    """Give the roles of an archive that was checked before; they may come after its dump there."""
-    if not isinstance(archive, CheckedArchive) or not any(member.name == ROLES_MEMBER for member in archive.members):
-        return b""
-    return read_text_member(archive, ROLES_MEMBER, max_bytes=ROLES_LIMIT_BYTES).encode()
 
 
 @step(name="prove replacement", retries=1)
@@ -330,11 +318,16 @@ def _facts_of(archive: Archive, opened: Session, installation: Installation) -> 
         return databases.database_facts(current)
 
 
-def _create_roles(opened: Session, text: bytes, facts: DatabaseFacts) -> None:
-    """Create the backup's roles that this server lacks, with their passwords and memberships; leave existing ones alone."""
+def _create_roles(opened: Session, archive: Archive, facts: DatabaseFacts) -> None:
+    """Create the backup's roles that this server lacks, with their passwords and memberships; leave existing ones alone.
+
+    They are the server's, and stay whatever becomes of the replacement: an archive that was not checked is checked first.
+    """
     missing = missing_roles(facts, [name for (name,) in opened.execute("SELECT rolname FROM pg_roles")])
-    if not missing or not text:
+    if not missing or not any(member.name == ROLES_MEMBER for member in archive.members):
         return
+    checked = archive if isinstance(archive, CheckedArchive) else check_archive(archive.path)
+    text = read_text_member(checked, ROLES_MEMBER, max_bytes=ROLES_LIMIT_BYTES).encode()
     wanted = {name.encode() for name in missing} | {quoted(name).encode() for name in missing}
     for event in read_sql_dump(iter((text,))):
         if isinstance(event, Statement) and (found := _ROLE_STATEMENT.match(event.sql)):

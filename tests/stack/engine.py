@@ -6,12 +6,14 @@ behind is recognised, and what a run beside this one is using is left alone.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import re
 import secrets
 import shutil
 import subprocess
+import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -54,10 +56,13 @@ def new_project() -> str:
 
 def reap() -> list[str]:
     """Remove what test runs that no longer live left on the engine; return the names of their projects."""
-    dead = sorted(project for project in _projects() if _is_orphan(project))
-    for project in dead:
-        remove_project(project)
-    return dead
+    # One at a time: a network cannot be removed while somebody else is still removing its containers.
+    with open(Path(tempfile.gettempdir()) / f"mailarchiver-backup-reap-{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        dead = sorted(project for project in _projects() if _is_orphan(project))
+        for project in dead:
+            remove_project(project)
+        return dead
 
 
 def remove_project(project: str) -> None:

@@ -23,5 +23,4 @@ export PATH="$PWD/.venv/bin:$PATH"
 step ruff check .
 step ruff format --check .
 step mypy flows tasks deployments tests/conftest.py tests/stack/*.py
-# Two files at a time, the long ones (browser, end to end) first, as the alphabet has it: most of a test is waiting for containers.
-step python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+step python -m pytest "$@"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
 
 from tasks.burial import GRACE, is_dead
+from tests.stack.stack import wait_until
 
 NOW = datetime.now(UTC)
 
@@ -25,6 +27,8 @@ def test_a_living_run_is_left_alone_until_its_process_ends() -> None:
     run = run_of(None)
     process = subprocess.Popen(["sleep", "60"], env={"PREFECT__FLOW_RUN_ID": str(run.id)})
     run.infrastructure_pid = str(process.pid)
+    # Popen returns when the new program is loaded, a moment before the kernel shows its environment.
+    wait_until(lambda: Path(f"/proc/{process.pid}/environ").read_bytes(), 10, "the process shows no environment")
     assert not is_dead(run, now=NOW)
     process.kill()
     process.wait(10)

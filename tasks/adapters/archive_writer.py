@@ -8,7 +8,6 @@ archive's final name last, so that a crash leaves either a leftover for `reclaim
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters.archive_segment import OnBytes, Segment
-from tasks.adapters.compression import CHUNK_BYTES, THREADS, Sink
+from tasks.adapters.compression import THREADS, HashingReader, Sink
 from tasks.adapters.files import (
     fsync_directory,
     make_directory,
@@ -31,7 +30,6 @@ from tasks.adapters.files import (
     write_atomically,
     write_error,
 )
-from tasks.adapters.streams import read_ahead
 from tasks.core.archive_values import (
     JOURNAL_EXTENSION,
     FinishedSegment,
@@ -285,22 +283,11 @@ def _cut(descriptor: int, length: int) -> None:
 def _read_back(descriptor: int, on_bytes: OnBytes | None) -> tuple[int, str]:
     # What the disk holds counts, not what memory remembers: drop the (already written) pages first.
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    digest = hashlib.sha256()
-    size = 0
-    with contextlib.closing(read_ahead(_chunks(descriptor))) as chunks:
-        for chunk in chunks:
-            digest.update(chunk)
-            size += len(chunk)
-            if on_bytes is not None:
-                on_bytes(size, size)
-    return size, digest.hexdigest()
-
-
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    at = 0
-    while chunk := os.pread(descriptor, CHUNK_BYTES, at):
-        at += len(chunk)
-        yield chunk
+    reader = HashingReader(descriptor)
+    while reader.read():
+        if on_bytes is not None:
+            on_bytes(reader.count, reader.count)
+    return reader.count, reader.hexdigest()
 
 
 def _size_of(descriptor: int) -> int:

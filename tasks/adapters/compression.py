@@ -17,7 +17,7 @@ from typing import IO, Protocol, cast
 import zstandard
 
 from tasks.adapters import parallel_gzip
-from tasks.adapters.files import BytesLike, write_all, write_error
+from tasks.adapters.files import SEND_BYTES, BytesLike, send_to_disk, write_all, write_error
 from tasks.core.errors import ArchiveDamaged, BackupError
 from tasks.core.manifest import Format
 from tasks.core.tar_format import stored_segment
@@ -34,7 +34,9 @@ _WINDOW_BYTES_MAXIMUM = 1 << 27
 # zstd's default job of four windows (8 MB) times its threads and buffers would take some 60 MB.
 _ZSTD_JOB_BYTES = 2 * 1024 * 1024
 _PIECES_BEHIND = 4
-_SEND_BYTES = 32 * 1024 * 1024
+# A device's own read-ahead may be huge, and then each read waits for all of it: 1.3 GB in 2.0 to 2.8 s with 8 MB, 0.9 to 1.1 s this way.
+_ASK_BYTES = 4 * 1024 * 1024
+_ASKED_AHEAD_BYTES = 16 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -73,8 +75,8 @@ class Sink:
 
     def _send_to_disk(self) -> None:
         """Have what was written go to the disk while more is being made, and leave the page cache to PostgreSQL."""
-        if self.position - self._sent >= _SEND_BYTES:
-            os.posix_fadvise(self.descriptor, self._sent, self.position - self._sent, os.POSIX_FADV_DONTNEED)
+        if self.position - self._sent >= SEND_BYTES:
+            send_to_disk(self.descriptor, self._sent, self.position - self._sent)
             self._sent = self.position
 
     def overwrite(self, data: bytes, position: int) -> None:
@@ -151,17 +153,22 @@ def open_compressor(
 
 
 class HashingReader:
-    """Read a file from its start, keeping the SHA-256 and the count of all bytes read so far."""
+    """Read a file from its start, keeping the SHA-256 and the count of all bytes read so far; the disk works ahead."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._sha256 = hashlib.sha256()
+        self._asked = 0
         self.count = 0
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def read(self, size: int = -1) -> bytes:
         """Read at most `size` bytes (a chunk where it is negative); empty means the end of the file."""
+        while self._asked < self.count + _ASKED_AHEAD_BYTES:
+            os.posix_fadvise(self._descriptor, self._asked, _ASK_BYTES, os.POSIX_FADV_WILLNEED)
+            self._asked += _ASK_BYTES
         try:
-            data = os.read(self._descriptor, size if size >= 0 else CHUNK_BYTES)
+            data = os.pread(self._descriptor, size if size >= 0 else CHUNK_BYTES, self.count)
         except OSError as error:
             raise BackupError(
                 f"reading the archive failed after {self.count} bytes: {error.strerror}",

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks.adapters.archive_reader import CheckedArchive, entries_of
-from tasks.adapters.files import make_directory, sync_file_system, write_all, write_error
+from tasks.adapters.files import SEND_BYTES, make_directory, send_to_disk, sync_file_system, write_all, write_error
 from tasks.adapters.streams import watched
 from tasks.core.errors import ArchiveDamaged, Refused
 from tasks.core.tar_reader import TarEntry
@@ -37,8 +37,12 @@ class Extraction:
         try:
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
             try:
+                written = sent = 0
                 for piece in pieces:
-                    write_all(descriptor, piece)
+                    written += write_all(descriptor, piece)
+                    if written - sent >= SEND_BYTES:
+                        send_to_disk(descriptor, sent, written - sent)
+                        sent = written
                 if self._keep_owners:
                     _set_attributes(descriptor, entry)
             finally:

@@ -15,6 +15,8 @@ from pathlib import Path
 from tasks.core.errors import BackupError, Refused
 
 TEMPORARY_EXTENSION = ".tmp"
+# The kernel itself would begin to write when a tenth of the memory waits for it, and the fsync at the end would wait for all of that.
+SEND_BYTES = 32 * 1024 * 1024
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -31,6 +33,11 @@ def write_all(descriptor: int, data: BytesLike) -> int:
     while written < total:
         written += os.write(descriptor, view[written:])
     return total
+
+
+def send_to_disk(descriptor: int, position: int, count: int) -> None:
+    """Have what was written there go to the disk while more is being made, without waiting for it."""
+    os.posix_fadvise(descriptor, position, count, os.POSIX_FADV_DONTNEED)
 
 
 def fsync_directory(directory: Path) -> None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from enum import Enum, auto
 
+from tasks.adapters.load_lane import Lane
+from tasks.adapters.load_rows import Rows, binary_table
 from tasks.adapters.postgres import Server, Session, session
-from tasks.core.census import table_census
 from tasks.core.dump_events import (
     CopyBegin,
     CopyData,
@@ -34,8 +32,6 @@ from tasks.core.manifest import TableCensus
 logger = logging.getLogger(__name__)
 
 LANES = 2
-PIECES_WAITING = 8
-BATCH_BYTES = 1 << 20
 LARGE_OBJECT_PIECE_BYTES = 1 << 20
 # Sessions of a load: durability comes from the CHECKPOINT at its end, memory helps the index builds.
 LOAD_SETTINGS = {
@@ -68,13 +64,13 @@ def load_dump(
     """
     with ExitStack() as stack:
         main = stack.enter_context(session(server, database, purpose="load", settings=LOAD_SETTINGS))
-        lanes = [stack.enter_context(_Lane(server, database, number)) for number in range(LANES)]
+        lanes = [stack.enter_context(Lane(server, database, number, LOAD_SETTINGS)) for number in range(LANES)]
         targets: list[CopyBegin] = []
         later = _load_rows(main, lanes, events, targets, on_bytes)
         for lane in lanes:
             lane.finish_work()
         logger.debug("All rows are in")
-        reader = stack.enter_context(_Lane(server, database, LANES, READING_SETTINGS))
+        reader = stack.enter_context(Lane(server, database, LANES, READING_SETTINGS))
         found: dict[str, TableCensus] = {}
         reader.read_back(targets, found)
         _build_indexes(lanes, [statement for statement in later if may_run_in_parallel(statement)])
@@ -89,7 +85,7 @@ def load_dump(
 
 def _load_rows(
     main: Session,
-    lanes: Sequence[_Lane],
+    lanes: Sequence[Lane],
     events: Iterable[DumpEvent],
     targets: list[CopyBegin],
     on_bytes: Callable[[int], None],
@@ -97,7 +93,7 @@ def _load_rows(
     """Run everything up to the last row, noting the tables' targets; return the statements that come after the rows."""
     later: list[bytes] = []
     complete = False
-    rows: _Rows | None = None
+    rows: Rows | None = None
     large_object: _LargeObject | None = None
     for event in events:
         if large_object is not None and not isinstance(event, LargeObjectData):
@@ -109,7 +105,7 @@ def _load_rows(
                 rows.write(data)
                 on_bytes(len(data))
             case CopyBegin():
-                rows = _Rows(event.statement, lanes)
+                rows = Rows(event, binary_table(main, event), lanes)
                 targets.append(event)
             case CopyEnd():
                 assert rows is not None
@@ -144,7 +140,7 @@ def _load_rows(
     return later
 
 
-def _build_indexes(lanes: Sequence[_Lane], statements: Sequence[bytes]) -> None:
+def _build_indexes(lanes: Sequence[Lane], statements: Sequence[bytes]) -> None:
     """Build indexes on all lanes at once, each lane taking the next one when it is free."""
     waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     for statement in statements:
@@ -153,39 +149,6 @@ def _build_indexes(lanes: Sequence[_Lane], statements: Sequence[bytes]) -> None:
         lane.drain(waiting)
     for lane in lanes:
         lane.finish_work()
-
-
-class _Signal(Enum):
-    """What a lane may be told besides work and rows."""
-
-    END_COPY = auto()
-    LEAVE = auto()
-
-
-class _Rows:
-    """The rows of one table, dealt out to the lanes in batches that end where a row ends."""
-
-    def __init__(self, statement: str, lanes: Sequence[_Lane]) -> None:
-        self._statement = statement
-        self._lanes = lanes
-        self._begun: set[int] = set()
-        self._current = 0
-        self._sent = 0
-
-    def write(self, data: bytes) -> None:
-        lane = self._lanes[self._current]
-        if self._current not in self._begun:
-            self._begun.add(self._current)
-            lane.begin_copy(self._statement)
-        lane.copy(data)
-        self._sent += len(data)
-        if self._sent >= BATCH_BYTES and data.endswith(b"\n"):
-            self._current = (self._current + 1) % len(self._lanes)
-            self._sent = 0
-
-    def end(self) -> None:
-        for number in self._begun:
-            self._lanes[number].end_copy()
 
 
 class _LargeObject:
@@ -209,95 +172,3 @@ class _LargeObject:
             self._main.execute("SELECT pg_catalog.lo_put(%s::oid, %s::bigint, %s)", (self._oid, self._offset, data))
             self._offset += len(data)
             self._pending, self._pending_bytes = [], 0
-
-
-class _Lane:
-    """A session with a thread that does what it is told in order. An error there is raised at the next thing it is told."""
-
-    def __init__(self, server: Server, database: str, number: int, settings: Mapping[str, str] = LOAD_SETTINGS) -> None:
-        self._server, self._database, self._settings = server, database, settings
-        self._work: queue.Queue[Callable[[Session], None] | bytes | _Signal] = queue.Queue(PIECES_WAITING)
-        self._error: BaseException | None = None
-        self._left = False
-        self._thread = threading.Thread(target=self._run, name=f"load-{number}", daemon=True)
-
-    def __enter__(self) -> _Lane:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._work.put(_Signal.LEAVE)
-        self._thread.join()
-
-    def run(self, statement: bytes) -> None:
-        self._tell(lambda opened: opened.run(statement))
-
-    def begin_copy(self, statement: str) -> None:
-        def copy(opened: Session) -> None:
-            with opened.copy_in(statement) as writer:
-                for piece in self._pieces():
-                    writer.write(piece)
-
-        self._tell(copy)
-
-    def copy(self, data: bytes) -> None:
-        self._tell(data)
-
-    def end_copy(self) -> None:
-        self._tell(_Signal.END_COPY)
-
-    def drain(self, statements: queue.SimpleQueue[bytes]) -> None:
-        def work(opened: Session) -> None:
-            while True:
-                try:
-                    statement = statements.get_nowait()
-                except queue.Empty:
-                    return
-                begun = time.monotonic()
-                opened.run(statement)
-                logger.debug("%.2f s: %s", time.monotonic() - begun, statement[:100].decode(errors="replace"))
-
-        self._tell(work)
-
-    def read_back(self, targets: Sequence[CopyBegin], found: dict[str, TableCensus]) -> None:
-        def work(opened: Session) -> None:
-            opened.execute("SELECT set_config('client_encoding', current_setting('server_encoding'), false)")
-            for each in targets:
-                found[each.target] = table_census(opened.copy_out(each.reading))
-
-        self._tell(work)
-
-    def finish_work(self) -> None:
-        """Wait until all that was told so far is done."""
-        done = threading.Event()
-        self._tell(lambda _: done.set())
-        while not done.wait(0.2):
-            self._raise_error()
-        self._raise_error()
-
-    def _tell(self, work: Callable[[Session], None] | bytes | _Signal) -> None:
-        self._raise_error()
-        self._work.put(work)
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _pieces(self) -> Iterator[bytes]:
-        while isinstance(piece := self._work.get(), bytes):
-            yield piece
-        if piece is _Signal.LEAVE:
-            self._left = True
-            raise ArchiveDamaged("the load was given up in the middle of a table")
-
-    def _run(self) -> None:
-        try:
-            with session(self._server, self._database, purpose="load", settings=self._settings) as opened:
-                while (work := self._work.get()) is not _Signal.LEAVE:
-                    if callable(work):
-                        work(opened)
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that tells us what to do
-            self._error = error
-            # Whoever tells us something before it sees the error must not wait for ever.
-            while not self._left and self._work.get() is not _Signal.LEAVE:
-                pass

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 
 from tasks.adapters.docker_engine import host_can_reach, relay
 from tasks.core.errors import BackupError, ProgramFailed
@@ -73,6 +75,26 @@ class Session:
         """Run a statement of a dump exactly as it stands: no parameters, no interpretation of percent signs."""
         with _our_errors(statement[:200].decode(errors="replace")):
             self._connection.execute(statement, prepare=False)
+
+    def parameter_types(self, statement: str) -> list[int]:
+        """Ask which types (by number) a statement's parameters have."""
+        with _our_errors(statement):
+            raw = self._connection.pgconn
+            _require_success(raw.prepare(b"", statement.encode()))
+            found = _require_success(raw.describe_prepared(b""))
+            return [found.param_type(number) for number in range(found.nparams)]
+
+    def run_for_each(self, statement: str, rows: Iterable[Sequence[bytes | None]], *, binary: Collection[int]) -> None:
+        """Run a statement that returns nothing with the values of each row: in PostgreSQL's text format, but binary at the given places.
+
+        psycopg's own way would adapt Python's types; these are a dump's bytes, already as the server wants them.
+        """
+        with _our_errors(statement):
+            raw = self._connection.pgconn
+            _require_success(raw.prepare(b"", statement.encode()))
+            for values in rows:
+                formats = [int(number in binary) for number in range(len(values))]
+                _require_success(raw.exec_prepared(b"", values, formats))  # type: ignore[arg-type]  # None is NULL
 
     def value(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
         """Run a statement and return the first column of its first row, None where there is no row."""
@@ -203,6 +225,12 @@ def _our_errors(what: str, server: Server | None = None) -> Iterator[None]:
         ) from error
     except psycopg.Error as error:
         raise ProgramFailed(f"PostgreSQL refuses {_shown(what)}: {_first_line(error)}") from error
+
+
+def _require_success(result: PGresult) -> PGresult:
+    if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        raise psycopg.errors.error_from_result(result)
+    return result
 
 
 def _is_transient(error: psycopg.Error) -> bool:

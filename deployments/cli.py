@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,13 +18,27 @@ from tasks.core.units import duration_text, size_text
 
 app = typer.Typer(
     name="mailarchiver-backup", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
-    help="Back up a Mail Archiver stack, prove the backup by restoring it, and restore it reversibly.",
 )  # fmt: skip
 backup_app = typer.Typer(no_args_is_help=True, help="Take a backup.")
 app.add_typer(backup_app, name="backup")
 
 BackupName = Annotated[str, typer.Argument(metavar="[BACKUP]", help="An archive's path, a backup's name, or `latest`.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(version("mailarchiver-backup"))
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Back up a Mail Archiver stack, prove the backup by restoring it, and restore it reversibly."""
 
 
 @backup_app.command("hot")

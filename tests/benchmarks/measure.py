@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_SECONDS = 0.05
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def measure(
     memory = 0
     while process.poll() is None:
         memory = max(memory, _tree_bytes(process.pid))
-        time.sleep(SAMPLE_SECONDS)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SAMPLE_SECONDS)
     seconds = time.monotonic() - begun
     assert process.stderr is not None
     errors = process.stderr.read().decode(errors="replace")

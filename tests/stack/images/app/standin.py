@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -227,6 +228,43 @@ class Writer(threading.Thread):
 WRITER = Writer()
 
 
+class Pool:
+    """Keeps one connection for the pages, as the real application's pool does; one that broke is replaced at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: psycopg.Connection | None = None
+
+    def use(self, work: Callable[[psycopg.Connection], dict[str, object]]) -> dict[str, object]:
+        """Answer from the database, over the kept connection or over a new one."""
+        with self._lock:
+            if self._connection is not None:
+                try:
+                    return work(self._connection)
+                except psycopg.OperationalError:
+                    self._connection.close()
+            self._connection = connect(autocommit=True)
+            return work(self._connection)
+
+
+POOL = Pool()
+
+
+def page(connection: psycopg.Connection, path: str) -> dict[str, object]:
+    """Read what every page needs."""
+    connection.execute('SELECT "MigrationId" FROM public."__EFMigrationsHistory" ORDER BY 1 DESC LIMIT 1')
+    return {"page": path}
+
+
+def stats(connection: psycopg.Connection) -> dict[str, object]:
+    """Count what there is."""
+    tables = {"emails": "ArchivedEmails", "accounts": "MailAccounts", "attachments": "EmailAttachments"}
+    return {
+        name: connection.execute(f'SELECT count(*) FROM mail_archiver."{table}"').fetchone()[0]
+        for name, table in tables.items()
+    }
+
+
 class Handler(BaseHTTPRequestHandler):
     """The few pages that a probe asks for."""
 
@@ -240,15 +278,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error": "no such page"})
             return
         try:
-            with connect() as connection:
-                connection.execute('SELECT "MigrationId" FROM public."__EFMigrationsHistory" ORDER BY 1 DESC LIMIT 1')
-                found: dict[str, object] = {"page": path}
-                if path == "/api/v1/stats":
-                    tables = {"emails": "ArchivedEmails", "accounts": "MailAccounts", "attachments": "EmailAttachments"}
-                    found = {
-                        name: connection.execute(f'SELECT count(*) FROM mail_archiver."{table}"').fetchone()[0]
-                        for name, table in tables.items()
-                    }
+            found = POOL.use(stats if path == "/api/v1/stats" else lambda connection: page(connection, path))
         except psycopg.Error as error:
             self._answer(503, {"error": str(error).splitlines()[0]})
             return

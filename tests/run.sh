@@ -1,19 +1,13 @@
 #!/usr/bin/env bash
 # Run what CI runs: format, lint, types, tests. Arguments go to pytest.
 #
-#   tests/run.sh [--browser] [PYTEST-ARGUMENT...]
+#   tests/run.sh [PYTEST-ARGUMENT...]
 #
-# Prepares the machine first and says what it installs (see tests/stack/machine.sh); --browser also has it install Chromium,
-# without which the tests of the Prefect UI are skipped.
+# Prepares the machine first, Chromium for the tests of the Prefect UI included, and says what it installs (see tests/stack/machine.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-machine_options=()
-if [ "${1:-}" = --browser ]; then
-  machine_options=(--browser)
-  shift
-fi
-tests/stack/machine.sh "${machine_options[@]}"
+tests/stack/machine.sh --browser
 
 step() {
   printf '\n== %s\n' "$*"

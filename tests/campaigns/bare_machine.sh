@@ -18,27 +18,34 @@ image=$(docker image ls --format '{{.Repository}}:{{.Tag}}' 'mailarchiver-backup
 name=mailarchiver-backup-bare-$$
 trap 'docker rm --force --volumes "$name" >/dev/null' EXIT
 git bundle create --quiet "/tmp/$name.bundle" HEAD
-docker run --detach --privileged --cgroupns private --name "$name" --volume /var/lib/docker --volume /home --volume /tmp \
+# As good as --privileged, which fails where the machine itself lacks a capability.
+docker run --detach --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+  --security-opt systempaths=unconfined --device-cgroup-rule 'a *:* rwm' --cgroupns private --name "$name" --volume /var/lib/docker --volume /home --volume /tmp \
   --entrypoint sleep "$image" infinity >/dev/null
 inside() { docker exec --interactive "$name" "$@"; }
 
 docker cp --quiet "/tmp/$name.bundle" "$name:/home/project.bundle"
 rm "/tmp/$name.bundle"
-for file in /etc/apt/apt.conf.d/99* /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
+for file in /etc/apt/apt.conf.d/99* /etc/pip.conf /usr/local/share/ca-certificates/*.crt; do
   if [ -e "$file" ]; then inside mkdir -p "$(dirname "$file")" && docker cp --quiet --follow-link "$file" "$name:$file"; fi
 done
-# What an init system would have done: an engine inside needs a control group with nobody in it above its containers'.
+# What an init system would have done: control groups that can be written, and (version 2) nobody in the one above the containers'.
 inside bash -euc '
-  mkdir -p /sys/fs/cgroup/init
-  xargs -rn1 </sys/fs/cgroup/cgroup.procs >/sys/fs/cgroup/init/cgroup.procs || true
-  sed "s/ / +/g; s/^/+/" </sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
+  for place in /sys /proc/sys $(awk "\$3 ~ /^cgroup/ {print \$2}" /proc/mounts); do
+    if mountpoint -q "$place"; then mount --options remount,bind,rw "$place"; fi
+  done
+  if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    mkdir -p /sys/fs/cgroup/init
+    xargs -rn1 </sys/fs/cgroup/cgroup.procs >/sys/fs/cgroup/init/cgroup.procs || true
+    sed "s/ / +/g; s/^/+/" </sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
+  fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git sudo >/dev/null
   groupadd --force --system docker
-  useradd --create-home --shell /bin/bash --groups docker,sudo operator
-  echo "operator ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/operator
+  useradd --create-home --shell /bin/bash --groups docker,sudo ada
+  echo "ada ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/ada
 '
 home=/root account=root
-if [ "$who" = user ]; then home=/home/operator account=operator; fi
-inside runuser -u "$account" -- git clone --quiet /home/project.bundle "$home/project"
+if [ "$who" = user ]; then home=/home/ada account=ada; fi
+inside runuser -u "$account" -- git -c advice.detachedHead=false clone --quiet /home/project.bundle "$home/project"
 inside runuser -u "$account" -- env HOME="$home" bash -c 'cd "$HOME/project" && exec "$@"' bash "$@"

@@ -135,10 +135,24 @@ def catch_signals() -> None:
 
 
 @contextmanager
+def _told_as_permission() -> Iterator[None]:
+    """Say whose permission is missing, wherever it was met: that is no fault of the program."""
+    try:
+        yield
+    except PermissionError as error:
+        place = error.filename or "something"
+        account = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+        raise BackupError(
+            f"{place} is closed to {account}: {error.strerror or error}", hint="run it as root, or as whoever owns that"
+        ) from error
+
+
+@contextmanager
 def answering(as_json: bool) -> Iterator[None]:
     """Turn errors into one sentence, a hint and an exit code; a traceback is for --verbose alone."""
     try:
-        yield
+        with _told_as_permission():
+            yield
     except BackupError as error:
         logger.debug("", exc_info=True)
         notes = [str(note) for note in getattr(error, "__notes__", [])]

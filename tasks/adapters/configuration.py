@@ -92,9 +92,10 @@ def _mounted(service: Service, data: Collection[str]) -> tuple[list[Path], list[
     # Docker tells a container's mounts in no order.
     for mount in sorted(service.mounts, key=lambda each: each.target):
         place = mount.host_path
-        if place is None or not is_configuration_mount(mount, data=data, is_file=place.is_file()):
+        # Not through Path: where we may not look, it raises instead of saying no. Such a place is told as missing below.
+        if place is None or not is_configuration_mount(mount, data=data, is_file=os.path.isfile(place)):
             continue
-        if place.is_dir():
+        if os.path.isdir(place):
             small = _small_directory(place)
             files += small or []
             continue

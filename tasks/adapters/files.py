@@ -186,14 +186,15 @@ def remove_if_unlocked(path: Path) -> bool:
 def free_space(path: Path) -> tuple[int, int]:
     """Give the bytes and inodes an ordinary user may still take on the path's file system.
 
-    The path need not exist: its nearest existing parent answers. A file system that does not count inodes gives a huge number.
+    The path need not exist, nor be ours to look at: its nearest parent that does and is answers. A file system that does not count inodes
+    gives a huge number.
     """
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    found = os.statvfs(existing)
-    inodes = found.f_favail if found.f_files else 2**62
-    return found.f_bavail * found.f_frsize, inodes
+    for place in (path, *path.parents):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            found = os.statvfs(place)
+            inodes = found.f_favail if found.f_files else 2**62
+            return found.f_bavail * found.f_frsize, inodes
+    raise FileNotFoundError(f"{path} is relative to a directory that is gone")
 
 
 def write_error(path: Path, error: OSError, *, written_bytes: int) -> BackupError:

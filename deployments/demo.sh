@@ -37,14 +37,14 @@ serve_pid=$directory/.serve.pid serve_log=$directory/.serve.log settings=$direct
 # The demo keeps its journals and Prefect's database to itself.
 export MAILARCHIVER_BACKUP_STATE=$directory/.state
 
+# The number may belong to another program by now, or to nobody's child that nobody has buried.
+serves() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q "mailarchiver-backup serve"; }
+
 end_serve() {
   local pid
   pid=$(cat "$serve_pid" 2>/dev/null) || return 0
-  # The number may belong to another program by now.
-  if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "mailarchiver-backup serve"; then
-    kill "$pid"
-    while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
-  fi
+  if serves "$pid"; then kill "$pid"; fi
+  while serves "$pid"; do sleep 0.2; done
   rm -f "$serve_pid"
 }
 

@@ -21,7 +21,7 @@ git bundle create --quiet "/tmp/$name.bundle" HEAD
 # As good as --privileged, which fails where the machine itself lacks a capability.
 docker run --detach --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
   --security-opt systempaths=unconfined --device-cgroup-rule 'a *:* rwm' --cgroupns private --name "$name" --volume /var/lib/docker --volume /home --volume /tmp \
-  --entrypoint sleep "$image" infinity >/dev/null
+  --entrypoint bash "$image" -c 'sleep infinity & wait' >/dev/null
 inside() { docker exec --interactive "$name" "$@"; }
 
 docker cp --quiet "/tmp/$name.bundle" "$name:/home/project.bundle"

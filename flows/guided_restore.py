@@ -9,7 +9,7 @@ from prefect import flow
 from flows.full_restore import full_restore
 from flows.sql_dump_restore import sql_dump_restore
 from tasks.approval import ask_for_approval
-from tasks.checking import check_backup
+from tasks.checking import already_checked, check_backup
 from tasks.configuration import given_works, work_of
 from tasks.fresh_host import set_up_fresh_host
 from tasks.planning import RestorePlan, fitting_restore, plan_restore
@@ -57,5 +57,5 @@ def restore_fresh_host(work: Work | None, backup: str, directory: Path, *, quara
     repository = work.repository if work else Path.cwd()
     archive = check_backup(repository, backup)
     fresh = set_up_fresh_host(archive, directory, repository, project=work.project if work else None)
-    with given_works({fresh.id: fresh}):
+    with given_works({fresh.id: fresh}), already_checked(archive):
         return guided_restore.fn(fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine)

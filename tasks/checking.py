@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from tasks.adapters.archive_reader import Archive, CheckedArchive, check_archive, recorded_archive
@@ -11,6 +14,22 @@ from tasks.core.errors import UsageError
 from tasks.core.names import BACKUP_PARAMETER
 from tasks.progress import progress
 from tasks.step import in_flow_run, step
+
+
+_checked: ContextVar[CheckedArchive | None] = ContextVar("checked_archive", default=None)
+
+
+@contextmanager
+def already_checked(archive: CheckedArchive) -> Iterator[None]:
+    """Let `find_archive` give this archive, which the caller has checked, within the block instead of checking it again.
+
+    Whoever reads it later notices where the file has been replaced since.
+    """
+    token = _checked.set(archive)
+    try:
+        yield
+    finally:
+        _checked.reset(token)
 
 
 def wanted_backup(repository: Path, backup: str) -> Path:
@@ -43,4 +62,8 @@ def find_archive(repository: Path, backup: str) -> Archive:
 
     One without a fitting record is checked at once.
     """
-    return recorded_archive(wanted_backup(repository, backup)) or check_backup(repository, backup)
+    path = wanted_backup(repository, backup)
+    checked = _checked.get()
+    if checked is not None and checked.path == path:
+        return checked
+    return recorded_archive(path) or check_backup(repository, backup)

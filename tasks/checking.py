@@ -15,7 +15,6 @@ from tasks.core.names import BACKUP_PARAMETER
 from tasks.progress import progress
 from tasks.step import in_flow_run, step
 
-
 _checked: ContextVar[CheckedArchive | None] = ContextVar("checked_archive", default=None)
 
 

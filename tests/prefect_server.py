@@ -224,6 +224,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
-        process.wait(15)
+        process.wait(3)  # a worker takes its time, and nothing here depends on its farewell
     except subprocess.TimeoutExpired:
         kill_group(process)

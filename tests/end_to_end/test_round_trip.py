@@ -42,7 +42,7 @@ def damage(stack: Stack) -> None:
         ("hot", "--format", "guide"),
         ("hot", "--format", "fast"),
         ("complete",),
-        ("complete", "--way", "copy first"),
+        pytest.param(("complete", "--way", "copy first"), marks=pytest.mark.long),
         ("online",),
     ],
     ids=" ".join,

@@ -16,8 +16,8 @@ from tests.cli import Operator
 from tests.rebuild import rebuilt
 from tests.stack.stack import Stack, create_stack
 
-FLIPS = int(os.environ.get("MAILARCHIVER_FLIPS", "20"))
-CUTS = int(os.environ.get("MAILARCHIVER_CUTS", "2"))
+FLIPS = int(os.environ.get("MAILARCHIVER_FLIPS", "8"))
+CUTS = int(os.environ.get("MAILARCHIVER_CUTS", "1"))
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300 + 60 * CUTS + 5 * FLIPS)]
 

@@ -134,7 +134,15 @@ def host_place(installation: Installation) -> Path:
 
 @contextmanager
 def copy_beside(installation: Installation, place: Path, keys_place: Path | None, *, now: datetime) -> Iterator[Copy]:
-    """Give the names of a copy; what still stands there at the end of the block (not swapped in) is removed, after a crash too."""
+    """Give the names of a copy; what still stands there at the end of the block (not swapped in) is removed, after a crash too.
+
+    Raise Refused, before anything is made, for a user who could neither give the files their owners nor remove them again.
+    """
+    if os.geteuid() != 0:
+        raise Refused(
+            f"whole data directories are restored, and verified, by root only; this is user {os.geteuid()}",
+            hint="run it with sudo; a hot backup can be restored and verified without",
+        )
     stamp = f"{now.astimezone(UTC):%Y%m%d_%H%M%S}"
     copy = Copy(
         data=place.with_name(f"{place.name}.restored-{stamp}"),

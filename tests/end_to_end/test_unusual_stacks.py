@@ -13,11 +13,15 @@ import pytest
 import yaml
 from psycopg import sql
 
+from flows.complete_backup import complete_backup
+from tasks import copying
 from tasks.adapters.container_files import read_container_file
 from tasks.adapters.discovery import discover
 from tasks.checking import check_backup
+from tasks.configuration import given_works
 from tasks.core.limits import StagingLimits
 from tasks.staging import staging_installation
+from tasks.work import Work
 from tests.cli import Operator
 from tests.content import content
 from tests.stack.stack import Stack, create_stack
@@ -224,3 +228,24 @@ def test_named_volumes(named_volumes: Stack, tmp_path: Path, method: str) -> Non
 
     assert before == {mount["Name"] for mount in named_volumes.container("postgres").attrs["Mounts"]}
     assert not (named_volumes.directory / "postgres-data").exists()
+
+
+def test_data_that_only_docker_can_read(small_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a user in the group docker who is not root, a complete backup is read through the engine, and is as good."""
+    monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(copying, "data_place", lambda _: None)
+    work = Work(id="main", directory=small_stack.directory, repository=tmp_path / "backups")
+
+    def running() -> dict[str, tuple[str, str]]:
+        return {service: (container, state) for service, (container, state, _) in small_stack.states().items()}
+
+    before = running()
+
+    with given_works({"main": work}):
+        record = complete_backup.fn("main")
+
+    assert running() == before
+    names = {member.name for member in record.manifest.members}
+    assert "postgres-data/global/pg_control" in names
+    assert not any(name.endswith("postmaster.pid") for name in names)
+    assert Operator(small_stack.directory, work.repository).must("verify", "latest")["verdict"] == "verified"

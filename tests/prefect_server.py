@@ -129,7 +129,7 @@ def ask(server: PrefectServer, path: str, body: dict[str, Any] | None = None, me
             f"{server.url}/api/{path}", data, {"Content-Type": "application/json"}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 text = answer.read()
                 return json.loads(text) if text else None
         except urllib.error.HTTPError as error:

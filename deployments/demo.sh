@@ -38,7 +38,7 @@ serve_pid=$directory/.serve.pid serve_log=$directory/.serve.log settings=$direct
 export MAILARCHIVER_BACKUP_STATE=$directory/.state
 
 # The number may belong to another program by now, or to nobody's child that nobody has buried.
-serves() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q "mailarchiver-backup serve"; }
+serves() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -q "mailarchiver-backup serve"; }
 
 end_serve() {
   local pid

@@ -58,7 +58,7 @@ def chromium() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if (found := shutil.which(name)) is not None:
             return found
-    problem = "Chromium is missing; `tests/run.sh --browser` installs it"
+    problem = "Chromium is missing; `tests/run.sh` installs it"
     if os.environ.get("CI"):
         pytest.fail(problem)
     pytest.skip(problem)

@@ -256,7 +256,7 @@ def _container_files(installation: Installation) -> Iterator[tuple[_Entry, Itera
 def _tar_files(chunks: Iterator[bytes], *, strip: int = 0) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
     """Yield a tar stream's files and directories, without the first `strip` parts of their names; then read it to its very end.
 
-    A file's bytes are to be read before the next entry is asked for, or not at all. Raise Refused for a link: a tablespace, or a pg_wal elsewhere.
+    A file's bytes can be read until the next entry is asked for. Raise Refused for a link: a tablespace, or a pg_wal elsewhere.
     """
     stream = TarStream(chunks, Limits())
     try:
@@ -270,10 +270,7 @@ def _tar_files(chunks: Iterator[bytes], *, strip: int = 0) -> Iterator[tuple[_En
                 found.gid,
                 datetime.fromtimestamp(found.mtime_seconds, UTC),
             )
-            content = stream.content()
-            yield entry, content
-            for _ in content:  # what nobody wanted
-                pass
+            yield entry, stream.content()
     except ArchiveDamaged as error:
         raise BackupError(f"the copy of the data directory ended early: {error.message}", transient=True) from error
     except Refused as error:

@@ -189,16 +189,13 @@ def open_member(archive: CheckedArchive, name: str) -> Iterator[bytes]:
         raise Refused(f"{archive.path.name} holds no {name}")
     with entries_of(archive, name) as stream:
         for entry in stream.entries():
-            found = entry.name == f"{archive.top}/{name}"
+            if entry.name != f"{archive.top}/{name}":
+                continue
             digest = hashlib.sha256()
-            for piece in stream.content():
-                if found:
-                    digest.update(piece)
-                    yield piece
-            if found:
-                if digest.hexdigest() != expected.sha256:
-                    raise ArchiveDamaged(f"{name} in {archive.path.name} changed since it was checked")
-                return
+            yield from watched(stream.content(), digest.update)
+            if digest.hexdigest() != expected.sha256:
+                raise ArchiveDamaged(f"{name} in {archive.path.name} changed since it was checked")
+            return
 
 
 def read_text_member(archive: CheckedArchive, name: str, *, max_bytes: int) -> str:

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from tasks.adapters import docker_engine
+from tasks.adapters.client_login import Login, client_login
 from tasks.adapters.docker_program import Program
 from tasks.adapters.postgres import application_name
 from tasks.core.errors import BackupError, ProgramFailed
@@ -87,31 +88,28 @@ def _output(
     Ends normally only when the program exited with 0 after its last byte.
     """
     deadline = time.monotonic() + limits.total_seconds
-    container = installation.postgres.container_id
-    with client_environment(installation) as environment, _fifo(installation) as fifo:
+    login = login_of(installation)
+    with _fifo(installation) as fifo:
         if fifo is None:
-            with docker_engine.start_program(container, command, environment=environment) as program:
+            with login.start(command) as program:
                 yield from _within(program.chunks(idle_timeout_seconds=limits.idle_seconds), deadline, program)
                 _prove_success(program, limits)
             return
-        with docker_engine.start_program(container, into_fifo(fifo.path), user="0", environment=environment) as program:
+        with login.start(into_fifo(fifo.path), user="0") as program:
             yield from _within(_read_fifo(fifo.descriptor, program, limits.idle_seconds), deadline, program)
             _prove_success(program, limits)
 
 
 def dump_roles(installation: Installation, *, timeout_seconds: float) -> bytes:
     """Return `pg_dumpall --roles-only`: every role with its password's hash and its memberships, as SQL. Keep it as secret as the dump."""
-    with client_environment(installation) as environment:
-        output = docker_engine.run_program(
-            installation.postgres.container_id,
-            ["pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
-             f"--database={connection_string('postgres')}"],
-            environment=environment,
-            timeout_seconds=timeout_seconds,
-        )  # fmt: skip
-    if "PostgreSQL database cluster dump complete" not in output.stdout:
-        raise ProgramFailed("pg_dumpall ended without its end mark", stderr=output.stderr)
-    return output.stdout.encode()
+    said = login_of(installation).run(
+        ["pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
+         f"--database={connection_string('postgres')}"],
+        timeout_seconds=timeout_seconds,
+    )  # fmt: skip
+    if "PostgreSQL database cluster dump complete" not in said:
+        raise ProgramFailed("pg_dumpall ended without its end mark")
+    return said.encode()
 
 
 def schema_sections(installation: Installation, head: bytes, section: str, *, timeout_seconds: float) -> bytes:
@@ -132,48 +130,23 @@ def schema_sections(installation: Installation, head: bytes, section: str, *, ti
     return text
 
 
-@contextmanager
-def client_environment(installation: Installation) -> Iterator[dict[str, str]]:
-    """Give the environment in which PostgreSQL's programs inside the container can log in, without a password in sight.
-
-    The official image trusts its own socket. Where an installation asks for a password there too, it goes into a file of mode 0600
-    in the container's memory for as long as the block lasts.
-    """
+def login_of(installation: Installation) -> Login:
+    """Give the login of PostgreSQL's programs inside the container, without a password in sight; ask the server whether it wants one."""
     environment = {
         "PGAPPNAME": application_name("dump"),
         "PGOPTIONS": "-c bytea_output=hex",
         "PGTZ": "UTC",  # so that the text of a timestamp does not depend on the server's settings
         "PGCONNECT_TIMEOUT": "15",
     }
-    container = installation.postgres.container_id
     superuser = installation.database.superuser
     probe = ["psql", "-w", "-X", "-q", f"--username={superuser}", f"--dbname={connection_string('postgres')}", "-c", ""]
-    try:
-        docker_engine.run_program(container, probe, environment=environment, timeout_seconds=60)
-    except ProgramFailed as error:
-        if "password" not in error.stderr:
-            raise
-        password_file = f"/dev/shm/mailarchiver-backup-{uuid.uuid4().hex}.pgpass"
-        line = f"*:*:*:*:{_escaped(installation.database.superuser_password)}\n".encode()
-        docker_engine.run_program(
-            container, ["sh", "-c", 'umask 077; cat > "$0"', password_file], stdin=line, timeout_seconds=30
-        )
-        try:
-            yield {**environment, "PGPASSFILE": password_file}
-        finally:
-            docker_engine.run_program(container, ["rm", "-f", password_file], timeout_seconds=30)
-        return
-    yield environment
+    return client_login(installation, environment, probe=probe)
 
 
 def connection_string(database: str) -> str:
     """Write a database's name so that no character in it (`=`, quotes, spaces) can be taken for anything else."""
     escaped = database.replace("\\", "\\\\").replace("'", "\\'")
     return f"dbname='{escaped}'"
-
-
-def _escaped(password: str) -> str:
-    return password.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def _prove_success(program: Program, limits: DumpLimits) -> None:
@@ -247,7 +220,7 @@ def _release_left_fifos(directory: int) -> None:
     The installation's lock sees to it that no living run dumps in this container.
     """
     for name in os.listdir(directory):
-        if name.startswith("mailarchiver-backup-") and name.endswith(".fifo"):
+        if name.startswith("mailarchiver-backup-") and name.endswith((".fifo", ".pgpass")):
             with suppress(OSError):
                 descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory)
                 os.unlink(name, dir_fd=directory)

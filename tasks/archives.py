@@ -23,7 +23,7 @@ from tasks.adapters.archive_writer import (
     segment,
     written_members,
 )
-from tasks.core.errors import BackupError, Refused
+from tasks.core.errors import BackupError, NameTaken, Refused
 from tasks.core.installation import Installation, Service
 from tasks.core.manifest import MANIFEST_VERSION, Census, DatabaseFacts, Format, ImageFacts, Manifest, Method, Record
 from tasks.core.names import backup_name, split_archive_name
@@ -35,17 +35,30 @@ logger = logging.getLogger(__name__)
 KEYS_DIRECTORY = "data-protection-keys"
 KEYS_TARGET = "/app/DataProtection-Keys"
 KEYS_LIMIT_BYTES = 64 << 20
+NAMES_TRIED = 1000
 
 
 @contextmanager
 def new_archive(repository: Path, archive_format: Format, now: datetime) -> Iterator[PartialArchive]:
     """Begin an archive and give it; unless it was sealed by the end of the block, nothing of it stays."""
-    taken = {found[0] for path in _entries(repository) if (found := split_archive_name(path.name))}
-    archive = begin_archive(repository, backup_name(now, taken), archive_format)
+    archive = _begin(repository, archive_format, now)
     try:
         yield archive
     finally:
         abandon_archive(archive)
+
+
+def _begin(repository: Path, archive_format: Format, now: datetime) -> PartialArchive:
+    """Begin an archive under the first free name; another installation's run may take one at the same moment."""
+    taken = {found[0] for path in _entries(repository) if (found := split_archive_name(path.name))}
+    while True:
+        name = backup_name(now, taken)
+        try:
+            return begin_archive(repository, name, archive_format)
+        except NameTaken:
+            if len(taken) > NAMES_TRIED:
+                raise
+            taken.add(name)
 
 
 @step(name="copy keys")

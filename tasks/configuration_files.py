@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters.archive_reader import CheckedArchive, open_member
-from tasks.adapters.files import make_directory, write_atomically
+from tasks.adapters.files import keep_copy, make_directory, reclaim_temporaries, write_atomically
 from tasks.archives import KEYS_DIRECTORY
 from tasks.core.configuration_diff import configuration_diff
 from tasks.core.errors import Refused
@@ -60,10 +60,18 @@ def restore_configuration(
             logger.warning("%s lies outside the installation and is not restored", name)
             continue
         content = _content(archive, name)
-        if place.exists():
-            os.rename(place, place.with_name(f"{place.name}.before-{now.astimezone(UTC):%Y%m%d_%H%M%S}"))
+        if place.is_dir():
+            raise Refused(
+                f"{place} is a directory where {archive.name} has a file", hint="move it away, then restore again"
+            )
         make_directory(place.parent)
-        write_atomically(place, content)
+        reclaim_temporaries(place.parent, place.name)
+        current = None
+        # The file has its name at every moment: a second one is added to it, then the new content takes the first.
+        if os.path.lexists(place):
+            keep_copy(place, place.with_name(f"{place.name}.before-{now.astimezone(UTC):%Y%m%d_%H%M%S}"))
+            current = place.stat() if place.exists() else None
+        write_atomically(place, content, like=current)
         replaced.append(name)
     return replaced
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tasks.adapters.archive_segment import Segment
 from tasks.adapters.archive_writer import PartialArchive, segment
 from tasks.adapters.databases import database_facts
 from tasks.adapters.directory_copy import FirstPass, copy_changes, copy_directory
+from tasks.adapters.files import remove_tree
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import server_of, session
 from tasks.borrowing import journalled
@@ -126,8 +126,7 @@ def remove_scratch(scratch: Path) -> None:
     """Remove a first copy; refuse anything else. Already gone is success."""
     if not (scratch.name.startswith(f".{PREFIX}") and scratch.name.endswith(".copy")):
         raise Refused(f"{scratch} is no scratch directory of ours and is not removed")
-    if scratch.exists():
-        shutil.rmtree(scratch)
+    remove_tree(scratch)
 
 
 @step(name="copy data files", retries=0)

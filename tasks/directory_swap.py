@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters.files import fsync_directory, write_atomically
+from tasks.adapters.files import fsync_directory, remove_tree, rename, write_atomically
 from tasks.adapters.journals import Journal, open_journal
 from tasks.core.errors import Refused
 from tasks.core.installation import Installation
@@ -108,8 +107,7 @@ def drop_kept_directories(installation: Installation, kept: KeptDirectories) -> 
         aside = Path(each.aside)
         if each.aside in (each.current, place) or not (".before-" in aside.name or ".undone-" in aside.name):
             raise Refused(f"{each.aside} is not something that a restore put aside, and is not removed")
-        if aside.exists():
-            shutil.rmtree(aside)
+        remove_tree(aside)
     _record_path(kept).unlink(missing_ok=True)
 
 
@@ -147,8 +145,8 @@ def exchange(current: Path, incoming: Path, aside: Path) -> None:
         return
     if current.exists():
         # Where the former one stands aside already, Docker made this directory anew for a container it started too early.
-        os.rename(current, aside if not aside.exists() else aside.with_name(f"{aside.name}.stray"))
-    os.rename(incoming, current)
+        rename(current, aside if not aside.exists() else aside.with_name(f"{aside.name}.stray"))
+    rename(incoming, current)
     fsync_directory(current.parent)
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from tasks.adapters import application, databases, docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive, check_while, read_text_member
 from tasks.adapters.extraction import below, extract, extraction
-from tasks.adapters.files import free_space, make_directory, make_mounted_directory, sync_file_system
+from tasks.adapters.files import free_space, make_directory, make_mounted_directory, remove_tree, sync_file_system
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
 from tasks.adapters.streams import watched
@@ -177,8 +176,8 @@ def extract_copy(archive: Archive, copy: Copy) -> CheckedArchive:
     Raise ArchiveDamaged, with the copy worth nothing, where a byte is not as it was sealed.
     """
     for place in (copy.data, copy.keys):
-        if place is not None and place.exists():
-            shutil.rmtree(place)
+        if place is not None:
+            remove_tree(place)
     make_mounted_directory(copy.data.parent)
     expected = sum(member.bytes for member in archive.members)
     with progress("extract", expected_bytes=expected) as tell, extraction(copy.data, keep_owners=True) as data:
@@ -246,7 +245,7 @@ def private_server(installation: Installation, copy: Copy) -> Iterator[Installat
         _sync(copy.data)
     finally:
         docker_engine.remove_container(helper, force=True)
-        shutil.rmtree(sockets.parent)
+        remove_tree(sockets.parent)
 
 
 def _sockets(label: str) -> Path:
@@ -351,7 +350,7 @@ def _sync(directory: Path) -> None:
 def _remove(data: Path, keys: Path | None, label: str) -> None:
     for container in docker_engine.containers(label={COPY_LABEL: label}):
         docker_engine.remove_container(container.id, force=True)
-    shutil.rmtree(_sockets(label).parent, ignore_errors=True)
+    remove_tree(_sockets(label).parent)
     for place in (data, keys):
-        if place is not None and ".restored-" in place.name and place.exists():
-            shutil.rmtree(place)
+        if place is not None and ".restored-" in place.name:
+            remove_tree(place)

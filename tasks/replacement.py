@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from tasks.adapters.archive_reader import (
     read_text_member,
 )
 from tasks.adapters.extraction import extract
-from tasks.adapters.files import free_space, make_directory
+from tasks.adapters.files import free_space, make_directory, remove_tree
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Server, Session, quoted, server_of, session, wait_until_ready
 from tasks.adapters.streams import read_ahead
@@ -366,8 +365,7 @@ def _remove(installation: Installation, database: str, keys: Path | None) -> Non
 
 
 def _remove_keys(keys: Path) -> None:
-    if keys.exists():
-        shutil.rmtree(keys)
+    remove_tree(keys)
 
 
 class _Counter:

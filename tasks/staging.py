@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from tasks.adapters import docker_engine
 from tasks.adapters.archive_reader import CheckedArchive
 from tasks.adapters.compose import compose_up
 from tasks.adapters.extraction import extract
-from tasks.adapters.files import make_directory, write_atomically
+from tasks.adapters.files import make_directory, remove_tree, write_atomically
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import server_of, wait_until_ready
 from tasks.adapters.state import state_subdirectory
@@ -103,8 +102,7 @@ def remove_staging(project: str, directory: Path) -> None:
         docker_engine.remove_network(network)
     for volume in docker_engine.volumes(label=ours):
         docker_engine.remove_volume(volume)
-    if directory.exists():
-        shutil.rmtree(directory)
+    remove_tree(directory)
 
 
 def staging_model(

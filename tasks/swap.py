@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters import databases, docker_engine
+from tasks.adapters.files import remove_tree
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
 from tasks.core.errors import Refused
@@ -96,8 +96,8 @@ def drop_kept(installation: Installation, kept: Kept) -> None:
     """Drop what was put aside, its keys first; safe to repeat."""
     if kept.database == installation.database.name or not kept.database:
         raise Refused(f"{kept.database!r} is the database in use and is not dropped")
-    if kept.keys and kept.keys != kept.current_keys and Path(kept.keys).exists():
-        shutil.rmtree(kept.keys)
+    if kept.keys and kept.keys != kept.current_keys:
+        remove_tree(Path(kept.keys))
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="commit") as opened:
         databases.drop_database(opened, kept.database)
 

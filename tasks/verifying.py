@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 from tasks.adapters import application, databases
 from tasks.adapters.archive_reader import CheckedArchive
 from tasks.adapters.databases import set_password
+from tasks.adapters.files import rename
 from tasks.adapters.postgres import Session, server_of, session
 from tasks.adapters.repository import find_backup, list_backups, write_verification
 from tasks.archives import KEYS_DIRECTORY
@@ -103,7 +103,7 @@ def _drill_copy(staging: Installation, archive: CheckedArchive, *, now: datetime
         if not wrong:
             for current, extracted in ((place, copy.data), (keys, copy.keys)):
                 if current is not None and extracted is not None:
-                    os.rename(extracted, current)
+                    rename(extracted, current)
             start_and_probe(start_postgres(staging))
     return Drill(
         Restored(

@@ -20,10 +20,11 @@ from pathlib import Path
 from tasks.adapters.archive_segment import OnBytes, Segment
 from tasks.adapters.compression import THREADS, HashingReader, Sink
 from tasks.adapters.files import (
+    claimed_file,
     fsync_directory,
     make_directory,
+    names_file,
     reclaim_temporaries,
-    remove_if_unlocked,
     rename_no_replace,
     try_lock,
     write_all,
@@ -39,7 +40,7 @@ from tasks.core.archive_values import (
     partial_path,
     read_journal,
 )
-from tasks.core.errors import BackupError, Refused
+from tasks.core.errors import BackupError, NameTaken
 from tasks.core.manifest import MANIFEST_NAME, Format, Manifest, Member, Record
 from tasks.core.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
 from tasks.core.tar_format import END_BLOCKS, stored_segment, tar_header
@@ -75,29 +76,46 @@ class Sealed:
 
 
 def begin_archive(repository: Path, name: str, archive_format: Format) -> PartialArchive:
-    """Begin an archive, making the repository where it is missing; raise Refused where anything of that name exists."""
+    """Begin an archive, making the repository where it is missing; raise NameTaken where anything of that name exists.
+
+    Of two runs that begin the same name at the same moment, the loser removes nothing: only what this call itself has made is its own.
+    """
     partial = PartialArchive(partial_path(repository, name, archive_format), name, archive_format)
     try:
         make_directory(repository)
-        taken = [repository / (name + extension) for extension in (*EXTENSIONS.values(), RECORD_EXTENSION)]
-        taken += [partial_path(repository, name, each) for each in EXTENSIONS]
-        for path in taken:
-            if path.exists():
-                raise Refused(
-                    f"{path} exists already and is not overwritten", hint="try again: a second later the name differs"
-                )
-        _held[partial.path] = _create_locked(partial.path)
-        _append_to_file(partial.journal_path, "", os.O_CREAT | os.O_EXCL)
+        descriptor = _create_locked(partial.path)
+    except FileExistsError:
+        raise _taken(partial.path) from None
+    except OSError as error:
+        raise write_error(partial.path, error, written_bytes=0) from error
+    _held[partial.path] = descriptor
+    try:
+        # Only now that the name is claimed: what another run seals meanwhile would be seen neither before nor after.
+        others = [repository / (name + extension) for extension in (*EXTENSIONS.values(), RECORD_EXTENSION)]
+        others += [partial_path(repository, name, each) for each in EXTENSIONS if each != archive_format]
+        for path in others:
+            if os.path.lexists(path):
+                raise _taken(path)
+        # A journal that stands here is a dead run's: a living one would hold the name.
+        _append_to_file(partial.journal_path, "", os.O_CREAT | os.O_TRUNC)
         fsync_directory(repository)
         moment = time_in_name(name) or datetime.now(UTC)
         header = tar_header(name, kind="directory", mode=0o700, mtime_seconds=int(moment.timestamp()))
         top = stored_segment(header, archive_format)
-        write_all(_held[partial.path], top)
+        write_all(descriptor, top)
         _append_to_file(partial.journal_path, journal_line(FinishedSegment(_TOP, 0, len(top), (), ())) + "\n")
+    except NameTaken:
+        _remove_own(partial.path, descriptor)
+        _let_go(partial)
+        raise
     except OSError as error:
         _remove(partial)
         raise write_error(partial.path, error, written_bytes=0) from error
     return partial
+
+
+def _taken(path: Path) -> NameTaken:
+    return NameTaken(f"{path} exists already and is not overwritten", hint="try again: a second later the name differs")
 
 
 @contextlib.contextmanager
@@ -202,37 +220,52 @@ def seal_archive(
 
 def abandon_archive(partial: PartialArchive) -> None:
     """Remove all that was written of an archive; do nothing where it was sealed or removed already."""
-    if partial.path.exists():
+    if partial.path in _held:
         _remove(partial)
 
 
 def reclaim_partials(repository: Path) -> list[Path]:
     """Remove what runs that died left in a repository, and name it. Archives that a living process builds stay.
 
-    Alive is who holds the kernel's lock on the partial file: nothing that a reused process id or a clock could fake.
+    Alive is who holds the kernel's lock on the partial file: nothing that a reused process id or a clock could fake. What belongs to a
+    partial file goes while we hold its name, so that nobody can begin an archive of that name in between.
     """
     if not repository.is_dir():
         return []
     removed = reclaim_temporaries(repository)
     for extension in EXTENSIONS.values():
         for path in sorted(repository.glob(f"*{extension}{PARTIAL_EXTENSION}")):
-            if path in _held or not remove_if_unlocked(path):
-                continue
-            removed.append(path)
-            stem = path.name.removesuffix(extension + PARTIAL_EXTENSION)
-            if not any((repository / (stem + each)).exists() for each in EXTENSIONS.values()):
-                # A crash between the sidecar and the archive's final name.
-                (repository / (stem + RECORD_EXTENSION)).unlink(missing_ok=True)
+            if path not in _held:
+                removed += _reclaim(path, extension)
     for journal in sorted(repository.glob(f"*{PARTIAL_EXTENSION}{JOURNAL_EXTENSION}")):
-        if not journal.with_name(journal.name.removesuffix(JOURNAL_EXTENSION)).exists():
-            journal.unlink(missing_ok=True)
-            removed.append(journal)
+        try:
+            claim = _create_locked(journal.with_name(journal.name.removesuffix(JOURNAL_EXTENSION)))
+        except (FileExistsError, BackupError):
+            continue
+        os.close(claim)
+        removed += _reclaim(journal.with_name(journal.name.removesuffix(JOURNAL_EXTENSION)), "")
     if removed:
         fsync_directory(repository)
     return removed
 
 
+def _reclaim(path: Path, extension: str) -> list[Path]:
+    """Remove a partial file that nobody holds, with its journal and the record that a crash left before the archive's final name."""
+    with claimed_file(path) as ours:
+        if not ours:
+            return []
+        stem = path.name.removesuffix(extension + PARTIAL_EXTENSION)
+        belongings = [path.with_name(path.name + JOURNAL_EXTENSION)]
+        if extension and not any((path.parent / (stem + each)).exists() for each in EXTENSIONS.values()):
+            belongings.append(path.with_name(stem + RECORD_EXTENSION))
+        for each in belongings:
+            each.unlink(missing_ok=True)
+        path.unlink()
+        return [path]
+
+
 def _create_locked(path: Path) -> int:
+    """Make a file of this name, locked; raise FileExistsError where there is one, and then touch nothing."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     # Another run's `reclaim_partials` may have taken our lock, and the file, in the moment between these two lines.
     if not try_lock(descriptor) or os.fstat(descriptor).st_nlink == 0:
@@ -297,13 +330,23 @@ def _size_of(descriptor: int) -> int:
 
 
 def _remove(partial: PartialArchive) -> None:
-    for path in (partial.journal_path, partial.path):
-        path.unlink(missing_ok=True)
-    if not partial.final_path.exists():
-        partial.record_path.unlink(missing_ok=True)
-    _let_go(partial)
+    """Remove what this process wrote of an archive; where another file has its name by now, nothing of that name is ours."""
+    descriptor = _held[partial.path]
+    try:
+        if names_file(partial.path, descriptor):
+            partial.journal_path.unlink(missing_ok=True)
+            if not partial.final_path.exists():
+                partial.record_path.unlink(missing_ok=True)
+            _remove_own(partial.path, descriptor)
+    finally:
+        _let_go(partial)
     with contextlib.suppress(OSError):
         fsync_directory(partial.repository)
+
+
+def _remove_own(path: Path, descriptor: int) -> None:
+    if names_file(path, descriptor):
+        path.unlink(missing_ok=True)
 
 
 def _let_go(partial: PartialArchive) -> None:

@@ -6,17 +6,24 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
+import logging
 import os
 import secrets
+import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.core.errors import BackupError, Refused
 
+logger = logging.getLogger(__name__)
+
 TEMPORARY_EXTENSION = ".tmp"
 # The kernel itself would begin to write when a tenth of the memory waits for it, and the fsync at the end would wait for all of that.
 SEND_BYTES = 32 * 1024 * 1024
+REMOVAL_TRIES = 5
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -81,16 +88,23 @@ def make_mounted_directory(directory: Path) -> None:
         directory.chmod(0o755)  # whatever the umask
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o600, *, like: os.stat_result | None = None) -> None:
     """Give `path` this content whole: readers see the old or the new, also after a crash.
 
-    The temporary file beside it is locked while it is written, so that `reclaim_temporaries` can tell a dead run's from ours.
+    With `like`, the file gets the owner and mode of that. The temporary file beside it is locked while it is written, so that
+    `reclaim_temporaries` can tell a dead run's from ours.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_EXTENSION}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{TEMPORARY_EXTENSION}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise write_error(path, error, written_bytes=0) from error
     try:
         try_lock(descriptor)
         write_all(descriptor, data)
+        if like is not None:
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
         os.fsync(descriptor)
         os.replace(temporary, path)
         fsync_directory(path.parent)
@@ -102,13 +116,31 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
             temporary.unlink()
 
 
-def reclaim_temporaries(directory: Path) -> list[Path]:
-    """Remove what runs that died inside `write_atomically` left in a directory, and name it."""
-    removed = []
-    for path in sorted(directory.glob(f".*{TEMPORARY_EXTENSION}")):
-        if remove_if_unlocked(path):
-            removed.append(path)
-    return removed
+def keep_copy(path: Path, kept: Path) -> Path:
+    """Keep a file (or link) under a second name beside the first, which never loses its own; return the name, with a number where that was taken.
+
+    By a hard link where the file system has them, else by a copy. On the disk before the return.
+    """
+    candidate, number = kept, 1
+    while True:
+        try:
+            os.link(path, candidate, follow_symlinks=False)
+        except FileExistsError:
+            number += 1
+            candidate = kept.with_name(f"{kept.name}-{number}")
+            continue
+        except OSError as error:
+            if error.errno not in _NO_LINKS or path.is_dir():
+                raise BackupError(f"{path} cannot be kept as {candidate}: {error.strerror}") from error
+            write_atomically(candidate, path.read_bytes(), like=path.stat())
+        fsync_directory(path.parent)
+        return candidate
+
+
+def reclaim_temporaries(directory: Path, name: str = "*") -> list[Path]:
+    """Remove what runs that died inside `write_atomically` left in a directory (of one file's name where one is given), and name it."""
+    pattern = f".*{TEMPORARY_EXTENSION}" if name == "*" else f".{glob.escape(name)}.????????{TEMPORARY_EXTENSION}"
+    return [path for path in sorted(directory.glob(pattern)) if remove_if_unlocked(path)]
 
 
 def rename_no_replace(source: Path, target: Path) -> None:
@@ -166,21 +198,84 @@ def one_at_a_time(path: Path, *, wait_seconds: float) -> Iterator[None]:
 
 def remove_if_unlocked(path: Path) -> bool:
     """Remove a file that no living process holds locked, and tell whether that was so."""
+    with claimed_file(path) as ours:
+        if ours:
+            path.unlink(missing_ok=True)
+        return ours
+
+
+@contextlib.contextmanager
+def claimed_file(path: Path) -> Iterator[bool]:
+    """Hold a file that no living process holds locked, for as long as the block lasts; give False where there is none, or it is in use.
+
+    A link, or a file that is none of ours to open, is nobody's leftover and gives False too.
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        logger.debug("%s is not claimed: %s", path, error)
+        yield False
+        return
     try:
-        if not try_lock(descriptor):
-            return False
-        # Locked now, but perhaps a file of its owner that got its final name in between: never remove another than ours.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False)):
-                path.unlink()
-                return True
-        return False
+        # Locked now, but perhaps a file of its owner that got its final name in between: never take another for it.
+        yield try_lock(descriptor) and names_file(path, descriptor)
     finally:
         os.close(descriptor)
+
+
+def names_file(path: Path, descriptor: int) -> bool:
+    """Tell whether a path still is the name of an open file: the same device and inode."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def remove_tree(place: Path) -> None:
+    """Remove a directory with all in it; absent is success. Never through a link: of a link, or a file, only that itself goes, and is told.
+
+    Raise BackupError, with what could not be removed and why, where the file system refuses.
+    """
+    try:
+        found = os.lstat(place)
+        if stat.S_ISDIR(found.st_mode):
+            _remove_directory(place)
+        else:
+            leads = f"a link to {os.readlink(place)}" if stat.S_ISLNK(found.st_mode) else "a file"
+            logger.warning("%s was %s where a directory was expected; that alone was removed", place, leads)
+            os.unlink(place)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else place
+        hint = "remove it by hand; what has to be removed cannot be used before that"
+        if error.errno == errno.EBUSY:
+            hint = "something is mounted there: umount it, then run `mailarchiver-backup recover`"
+        elif error.errno in (errno.EPERM, errno.EACCES):
+            hint = "is it immutable (lsattr), or another user's? then run `mailarchiver-backup recover`"
+        raise BackupError(f"{where} cannot be removed: {error.strerror or error}", hint=hint) from error
+
+
+def _remove_directory(place: Path) -> None:
+    for _ in range(REMOVAL_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(place)
+            return
+        # Somebody else removes files of the same directory: what is gone is what was wanted.
+    shutil.rmtree(place)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename within one file system, replacing what the system lets us replace; raise BackupError, in words, where it refuses."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        hint = "look at both places; then run `mailarchiver-backup recover`"
+        if error.errno == errno.EXDEV:
+            hint = "they lie on two file systems: something is mounted in between"
+        elif error.errno == errno.EBUSY:
+            hint = "one of them is a mount point: umount it, or let the compose file mount a directory below it"
+        raise BackupError(f"{source} cannot be renamed to {target}: {error.strerror or error}", hint=hint) from error
 
 
 def free_space(path: Path) -> tuple[int, int]:

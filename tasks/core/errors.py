@@ -34,6 +34,10 @@ class Refused(BackupError):
     """A guard said no before anything was touched: unfit archive, ambiguous stack, too little room."""
 
 
+class NameTaken(Refused):
+    """Something of that name exists, whoever made it a moment ago; another name will do. What is there was left alone."""
+
+
 class ArchiveDamaged(Refused):
     """The archive's bytes are not what was sealed: truncated, altered, or never complete."""
 

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from tasks.adapters.postgres import Session, quoted, quoted_literal
+from tasks.core.byte_text import shown
 from tasks.core.errors import BackupError, Refused
 from tasks.core.manifest import DatabaseFacts
 
@@ -184,7 +185,13 @@ def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: 
 
 
 def set_comment(session: Session, name: str, comment: str | None) -> None:
-    """Comment on a database; None takes the comment away."""
+    """Comment on a database; None takes the comment away.
+
+    Comments of databases are the cluster's: from a session in UTF-8 bytes that are none cannot be written, and are spelled out.
+    """
+    if comment is not None and comment != shown(comment) and not session.takes_any_bytes:
+        logger.warning("the comment of database %s holds bytes that are no UTF-8; it becomes %r", name, shown(comment))
+        comment = shown(comment)
     session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {'NULL' if comment is None else quoted_literal(comment)}")
 
 

@@ -17,7 +17,7 @@ REMOVING_EXTENSION = ".removing"
 # How a flow's parameter may name a backup, as a regular expression of JSON Schema: never by a path.
 BACKUP_PARAMETER = r"^(latest|stalest|mailarchiver-backup-[0-9]{8}-[0-9]{6}(-[0-9]+)?)$"
 
-_NAME = re.compile(r"mailarchiver-backup-(\d{8}-\d{6})(?:-\d+)?")
+_NAME = re.compile(r"mailarchiver-backup-([0-9]{8}-[0-9]{6})(?:-[0-9]+)?")
 
 
 def backup_name(now: datetime, taken: Collection[str] = ()) -> str:

@@ -27,11 +27,10 @@ def refuse_unfit_dump(
         )
     older = backup.migration_head and target_migration_head and backup.migration_head > target_migration_head
     if older and not same_application:
-        application = manifest.images[0]
         raise Refused(
             f"the backup's data has schema version {backup.migration_head}, newer than the installation's {target_migration_head}: "
             "an application older than its data does not work",
-            hint=f"update the application first (the backup was taken with {application.digest or application.image})",
+            hint=f"update the application first (the backup was taken with {_image(manifest, 0)})",
         )
 
 
@@ -65,7 +64,7 @@ def refuse_unfit_copy(manifest: Manifest | None, version_file: str, target: Plat
         )
     if manifest is None:
         return
-    backup, image = manifest.database, manifest.images[-1]
+    backup = manifest.database
     sorts_by_libc = backup.locale_provider == "libc" and backup.collation not in ("C", "POSIX", "C.UTF-8", "C.utf8")
     compared = [
         ("libc", backup.libc, target.libc),
@@ -76,5 +75,10 @@ def refuse_unfit_copy(manifest: Manifest | None, version_file: str, target: Plat
         if theirs and ours and theirs != ours:
             raise Refused(
                 f"{archive_name} was taken with {what} {theirs}; the installation's image has {ours}, under which its indexes would be wrong",
-                hint=f"use the image that the backup was taken with ({image.digest or image.image}), or restore a hot backup",
+                hint=f"use the image that the backup was taken with ({_image(manifest, -1)}), or restore a hot backup",
             )
+
+
+def _image(manifest: Manifest, place: int) -> str:
+    """Name the application's image (the first) or PostgreSQL's (the last); a manifest made by others may name none."""
+    return next((image.digest or image.image for image in manifest.images[place:][:1]), "an unknown image")

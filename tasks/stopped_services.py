@@ -144,9 +144,9 @@ def stopped(
     process. Hold the installation's lock around it. Nothing is stopped before the journal is on the disk and the watchdog
     has answered. Raise Refused, with nothing touched, where a container vanished since the installation was read.
 
-    >>> with stopped(production, [production.application, production.postgres], reason="a cold copy") as loan:
-    ...     copy_files()
-    ...     loan.give_back()
+    with stopped(production, [production.application, production.postgres], reason="a cold copy") as loan:
+        copy_files()
+        loan.give_back()
     """
     former = _former_states(installation, services)
     journal = open_journal(

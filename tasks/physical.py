@@ -8,7 +8,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from tasks.copying import DATA_DIRECTORY, refuse_other_users
 from tasks.core.compatibility import Platform, refuse_unfit_copy
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
 from tasks.core.installation import Installation, Mount
+from tasks.core.server_settings import settings_for_a_data_directory
 from tasks.core.space import MARGIN_BYTES, Need, require_room
 from tasks.core.tar_reader import TarEntry
 from tasks.progress import progress
@@ -208,8 +209,10 @@ def _keep_root(data: Path) -> None:
 
 
 @contextmanager
-def private_server(installation: Installation, copy: Copy) -> Iterator[Installation]:
+def private_server(installation: Installation, archive: Archive, copy: Copy) -> Iterator[Installation]:
     """Start PostgreSQL on the copy, in a container without any network, and give the installation as it looks with that server.
+
+    It has the settings of the backup's server that a data directory cannot do without, since those may have stood on its command line.
 
     It recovers from the WAL where the copy was taken online. Stopped cleanly, and on the disk, when the block ends. Raise ArchiveDamaged where
     it does not start.
@@ -219,7 +222,7 @@ def private_server(installation: Installation, copy: Copy) -> Iterator[Installat
     sockets.chmod(0o777)  # PostgreSQL's user makes its socket there; the directory above is ours alone
     helper = docker_engine.create_helper(
         installation.postgres.image_id,
-        [],
+        settings_for_a_data_directory(archive.manifest.database.server_settings if archive.manifest else {}),
         mounts=[
             Mount("bind", str(copy.data), installation.pgdata, copy.data),
             Mount("bind", str(sockets), SOCKET_DIRECTORY, sockets),
@@ -295,8 +298,10 @@ def verify_base_backup(installation: Installation, archive: CheckedArchive, copy
 
 
 @step(name="prove copy")
-def prove_copy(view: Installation, *, thorough: bool) -> tuple[int, list[str]]:
+def prove_copy(view: Installation, archive: Archive, *, thorough: bool) -> tuple[int, list[str]]:
     """Look at the copy through its private server: attachments' SHA-256, indexes (against their tables where `thorough`).
+
+    Indexes that were invalid at the source may be so here.
 
     Return the number of attachments and in words what is wrong.
     """
@@ -306,21 +311,29 @@ def prove_copy(view: Installation, *, thorough: bool) -> tuple[int, list[str]]:
                 return 0, [f"the restored data has no database {view.database.name}"]
         with session(server, view.database.name, purpose="prove") as opened:
             count, wrong = application.count_attachments(opened)
-            return count, [*wrong, *damaged_indexes(opened, thorough=thorough)]
+            before = archive.manifest.database.invalid_indexes if archive.manifest else None
+            return count, [
+                *wrong,
+                *newly_invalid_indexes(opened, before or ()),
+                *damaged_indexes(opened, thorough=thorough),
+            ]
+
+
+def newly_invalid_indexes(opened: Session, before: Collection[str]) -> list[str]:
+    """Name the invalid indexes that were not so before."""
+    return [f"index {name} is invalid" for name in databases.invalid_indexes(opened) if name not in before]
 
 
 def damaged_indexes(opened: Session, *, thorough: bool) -> list[str]:
-    """Name invalid indexes, and B-trees that `amcheck` (where the image has it) finds damaged; leave nothing behind."""
-    wrong = [
-        f"index {name} is invalid"
-        for (name,) in opened.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
-    ]
+    """Name the B-trees that `amcheck` (where the image has it) finds damaged; leave nothing behind."""
+    wrong: list[str] = []
     if not opened.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
         logger.info("This image has no amcheck; B-trees were not walked")
         return wrong
     had = bool(opened.execute("SELECT 1 FROM pg_extension WHERE extname = 'amcheck'"))
     if not had:
-        opened.execute("CREATE EXTENSION amcheck")
+        with databases.unguarded(opened):
+            opened.execute("CREATE EXTENSION amcheck")
     schema = opened.value(
         "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'amcheck'"
     )
@@ -335,7 +348,8 @@ def damaged_indexes(opened: Session, *, thorough: bool) -> list[str]:
         except ProgramFailed as error:
             wrong.append(f"index {name} is damaged: {error.message}")
     if not had:
-        opened.execute("DROP EXTENSION amcheck")
+        with databases.unguarded(opened):
+            opened.execute("DROP EXTENSION amcheck")
     return wrong
 
 

@@ -18,7 +18,7 @@ from tasks.adapters.archive_reader import (
     check_archive,
     check_while,
     open_member,
-    read_small_member,
+    read_text_member,
 )
 from tasks.adapters.extraction import extract
 from tasks.adapters.files import free_space, make_directory, remove_tree
@@ -27,16 +27,17 @@ from tasks.adapters.postgres import Server, Session, quoted, server_of, session,
 from tasks.adapters.streams import read_ahead
 from tasks.archives import KEYS_DIRECTORY
 from tasks.borrowing import journalled
-from tasks.core.byte_text import bytes_of
 from tasks.core.census import CensusTaker, differences
 from tasks.core.compatibility import missing_roles, refuse_unfit_dump
 from tasks.core.custom_dump import Head, read_custom_dump
+from tasks.core.database_attributes import attribute_differences
 from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
 from tasks.core.dump_statements import roles_named
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Census, DatabaseFacts, Format, TableCensus
+from tasks.core.server_settings import with_known_tablespaces
 from tasks.core.space import MARGIN_BYTES, Need, require_room
 from tasks.core.sql_dump import read_sql_dump
 from tasks.core.tar_reader import TarEntry
@@ -173,7 +174,7 @@ def load_replacement(installation: Installation, archive: Archive, new: Replacem
     dump_member = _dump_member(archive)
     rows: dict[str, TableCensus] = {}
     with server_of(installation) as server:
-        _make_database(installation, server, archive, new)
+        places = _make_database(installation, server, archive, new)
         with progress("load", expected_bytes=_size_of(archive, dump_member)) as tell:
             count = _Counter(tell)
 
@@ -181,7 +182,7 @@ def load_replacement(installation: Installation, archive: Archive, new: Replacem
                 if name == dump_member:
                     # Closed here, whatever happens: nobody else must be reading when the archive is closed.
                     with closing(read_ahead(pieces)) as chunks:
-                        events = _dump_events(installation, archive, chunks)
+                        events = with_known_tablespaces(_dump_events(installation, archive, chunks), places)
                         rows.update(load.load_dump(server, new.database, events, on_bytes=count.add))
 
             checked = check_while(archive, take)
@@ -197,15 +198,18 @@ def load_replacement(installation: Installation, archive: Archive, new: Replacem
     return Loaded(checked, rows)
 
 
-def _make_database(installation: Installation, server: Server, archive: Archive, new: Replacement) -> None:
+def _make_database(installation: Installation, server: Server, archive: Archive, new: Replacement) -> frozenset[str]:
+    """Make the empty replacement and the roles it needs; return the server's tablespaces."""
     with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
         databases.drop_database(opened, new.database)
         facts = _facts_of(archive, opened, installation)
         _create_roles(opened, archive, facts)
         owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
         databases.create_database(opened, new.database, facts, owner=owner, comment=COMMENT)
-        databases.apply_settings(opened, new.database, facts.settings)
-        databases.apply_privileges(opened, new.database, facts.privileges)
+        places = databases.tablespaces(opened)
+    if missing := sorted(set(facts.tablespaces) - places):
+        logger.warning("This server lacks the tablespaces %s; the default one takes their place", ", ".join(missing))
+    return places
 
 
 @step(name="prove replacement", retries=1)
@@ -221,6 +225,24 @@ def prove_replacement(
         major = databases.server_major(opened)
     same_major = archive.manifest is None or archive.manifest.database.server_major == major
     return differences(expected, found, compare_schema=same_major)
+
+
+@step(name="apply database attributes")
+def apply_attributes(installation: Installation, archive: Archive, new: Replacement) -> list[str]:
+    """Give the replacement what belongs to a database itself: grants, settings, limits, labels; return in words what it could not be given.
+
+    The last thing before the swap, so that none of it acts on the load or the proof. Safe to repeat.
+    """
+    with server_of(installation) as server:
+        with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
+            facts = _facts_of(archive, opened, installation)
+            owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
+            refused = databases.apply_attributes(opened, new.database, facts, owner=owner)
+        with session(server, new.database, purpose="check") as opened:
+            found = databases.database_facts(opened)
+    for words in (told := refused or attribute_differences(facts, found)):
+        logger.warning("%s", words)
+    return told
 
 
 @step(name="quarantine mail accounts")
@@ -304,7 +326,7 @@ def _dump_events(installation: Installation, archive: Archive, chunks: Iterator[
 def _section(installation: Installation, head: bytes, section: str) -> Iterator[Statement | Title]:
     text = dump.schema_sections(installation, head, section, timeout_seconds=SECTION_TIMEOUT_SECONDS)
     for event in read_sql_dump(iter((text,))):
-        if isinstance(event, Statement | Title):
+        if isinstance(event, Statement):
             yield event
 
 
@@ -327,8 +349,8 @@ def _create_roles(opened: Session, archive: Archive, facts: DatabaseFacts) -> No
     if not missing or not any(member.name == ROLES_MEMBER for member in archive.members):
         return
     checked = archive if isinstance(archive, CheckedArchive) else check_archive(archive.path)
-    text = read_small_member(checked, ROLES_MEMBER, max_bytes=ROLES_LIMIT_BYTES)
-    wanted = {bytes_of(name) for name in missing} | {bytes_of(quoted(name)) for name in missing}
+    text = read_text_member(checked, ROLES_MEMBER, max_bytes=ROLES_LIMIT_BYTES).encode()
+    wanted = {name.encode() for name in missing} | {quoted(name).encode() for name in missing}
     for event in read_sql_dump(iter((text,))):
         if isinstance(event, Statement) and (found := _ROLE_STATEMENT.match(event.sql)):
             subject = found["role"] or found["member"]

@@ -22,6 +22,7 @@ from tasks.installations import reread
 from tasks.replacement import (
     MAINTENANCE_DATABASE,
     Replacement,
+    apply_attributes,
     check_target,
     expected_content,
     load_replacement,
@@ -161,6 +162,10 @@ def restore_dump(
         kept, downtime, quarantined = None, 0.0, 0
         if not found:
             quarantined = _guard(installation, checked, new, options, now)
+            # A restore goes on without what this server refuses; a verification says so.
+            not_kept = apply_attributes(installation, checked, new)
+            found += not_kept if options.neutralise else []
+        if not found:
             kept, downtime = _replace_current(installation, checked, new, options, now)
 
     restored = Restored(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import datetime
 
 from tasks.adapters import application, docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive
-from tasks.adapters.postgres import Server, server_of, session, wait_until_ready
+from tasks.adapters.postgres import server_of, session, wait_until_ready
 from tasks.core.errors import BackupError
 from tasks.core.installation import Installation
 from tasks.directory_swap import KeptDirectories, swap_directories_back, swap_directories_in
@@ -49,8 +50,8 @@ def restore_copy(
         wrong = verify_base_backup(installation, checked, copy)
         quarantined = 0
         if not wrong:
-            with private_server(installation, copy) as view:
-                _, wrong = prove_copy(view, thorough=False)
+            with private_server(installation, archive, copy) as view:
+                _, wrong = prove_copy(view, archive, thorough=False)
                 if not wrong and wants_quarantine(checked, options.quarantine, now):
                     quarantined = quarantine_copy(view)
         kept, downtime = None, 0.0
@@ -114,7 +115,7 @@ def probe_stack(installation: Installation, *, start: bool) -> None:
         return
     database = current.database
     with server_of(current) as superuser:
-        as_application = Server(superuser.host, superuser.port, database.user, database.password)
+        as_application = replace(superuser, user=database.user, password=database.password, superuser=False)
         wait_until_ready(as_application, database.name, timeout_seconds=LOGIN_SECONDS)
     if start or installation.application.state in ("running", "restarting"):
         start_and_probe(installation)

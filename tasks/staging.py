@@ -10,24 +10,26 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters import docker_engine
+from tasks.adapters import databases, docker_engine
 from tasks.adapters.archive_reader import CheckedArchive
 from tasks.adapters.compose import compose_up
 from tasks.adapters.extraction import extract
 from tasks.adapters.files import make_directory, remove_tree, write_atomically
 from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import server_of, wait_until_ready
+from tasks.adapters.postgres import quoted, server_of, session, wait_until_ready
 from tasks.adapters.state import state_subdirectory
 from tasks.borrowing import journalled
 from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation, Service
 from tasks.core.limits import StagingLimits
 from tasks.core.manifest import ImageFacts
+from tasks.core.server_settings import staging_settings
 from tasks.installations import discover
 
 logger = logging.getLogger(__name__)
@@ -66,22 +68,71 @@ def staging_installation(
     )
     with journalled(journal, lambda: remove_staging(project, directory)):
         make_directory(directory)
-        model = staging_model(production, archive, project, directory, limits)
+        settings = server_settings(production, archive)
+        model = staging_model(production, archive, project, directory, limits, settings=settings)
         write_atomically(directory / "compose.yaml", json.dumps(model, indent=1).encode())
         compose_up(directory, [directory / "compose.yaml"], project, timeout_seconds=COMPOSE_SECONDS, no_start=True)
         _refuse_a_way_out(project)
         staging = discover(directory, installation_id=f"{production.id}-staging", project=project)
         _refuse_anything_shared(staging, production)
-        yield staging if archive.kind == "physical" else start_postgres(staging)
+        if archive.kind == "physical":
+            yield staging
+            return
+        started = start_postgres(staging)
+        make_tablespaces(started, archive)
+        yield started
+
+
+def server_settings(production: Installation, archive: CheckedArchive) -> Mapping[str, str]:
+    """Give the settings of production's server that objects may depend on: as the archive says, else as they are now, if it runs."""
+    if archive.manifest is not None and archive.manifest.database.server_settings:
+        return archive.manifest.database.server_settings
+    if production.postgres.state != "running":
+        return {}
+    with server_of(production) as server, session(server, MAINTENANCE_DATABASE, purpose="look") as opened:
+        return databases.server_settings(opened)
 
 
 def start_postgres(staging: Installation) -> Installation:
-    """Start a staging stack's PostgreSQL, wait until a login over TCP works, and give the stack as it is then."""
+    """Start a staging stack's PostgreSQL, wait until a login over TCP works, and give the stack as it is then.
+
+    Raise BackupError, with the end of its log, where it gives up.
+    """
     docker_engine.start_container(staging.postgres.container_id)
     started = discover(staging.directory, installation_id=staging.id, project=staging.project)
-    with server_of(started) as server:
-        wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=POSTGRES_START_SECONDS)
-    return started
+    deadline = time.monotonic() + POSTGRES_START_SECONDS
+    while True:
+        try:
+            with server_of(started) as server:
+                wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=1.0)
+                return started
+        except BackupError as error:
+            found = docker_engine.container(staging.postgres.container_id)
+            if found is not None and found.state == "running" and error.transient and time.monotonic() < deadline:
+                continue
+            said = docker_engine.logs(staging.postgres.container_id, 8).strip()
+            raise BackupError(
+                f"staging's PostgreSQL does not start: {error.message}; its log ends: {said}",
+                hint="it runs production's image with production's settings of its server; does that image lack a library now?",
+            ) from error
+
+
+def make_tablespaces(staging: Installation, archive: CheckedArchive) -> None:
+    """Make the tablespaces that the backup's objects lie in, inside staging's own data directory; safe to repeat.
+
+    A server too old for such ones has none, and everything lies in the default one.
+    """
+    wanted = archive.manifest.database.tablespaces if archive.manifest else []
+    if not wanted:
+        return
+    with server_of(staging) as server, session(server, MAINTENANCE_DATABASE, purpose="tablespaces") as opened:
+        try:
+            opened.execute("SET allow_in_place_tablespaces = on")
+        except BackupError as error:
+            logger.info("Everything lies in the default tablespace on staging: %s", error.message)
+            return
+        for name in set(wanted) - databases.tablespaces(opened):
+            opened.execute(f"CREATE TABLESPACE {quoted(name)} LOCATION ''")
 
 
 def settle(journal: Journal) -> str:
@@ -106,9 +157,18 @@ def remove_staging(project: str, directory: Path) -> None:
 
 
 def staging_model(
-    production: Installation, archive: CheckedArchive, project: str, directory: Path, limits: StagingLimits
+    production: Installation,
+    archive: CheckedArchive,
+    project: str,
+    directory: Path,
+    limits: StagingLimits,
+    *,
+    settings: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Build the compose model of a staging stack and put the archive's configuration files that it mounts into `directory`."""
+    """Build the compose model of a staging stack and put the archive's configuration files that it mounts into `directory`.
+
+    `settings` are those of production's server that objects may depend on.
+    """
     password = secrets.token_urlsafe(24)
     superuser = archive.manifest.superuser if archive.manifest else production.database.superuser
     database = archive.manifest.database.name if archive.manifest else production.database.name
@@ -139,8 +199,9 @@ def staging_model(
         data = directory / "data"
         make_directory(data / PGDATA)
         postgres["volumes"] = [{"type": "bind", "source": str(data / PGDATA), "target": production.pgdata}]
+        postgres["command"] = staging_settings(settings)
     else:
-        postgres["command"] = ["postgres", *(word for setting in FAST_AND_LOOSE for word in ("-c", setting))]
+        postgres["command"] = staging_settings(settings, FAST_AND_LOOSE)
         postgres["volumes"] = [f"data:{production.data_mount.target}"]
     application = {
         **common,

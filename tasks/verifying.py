@@ -93,8 +93,8 @@ def _drill_copy(staging: Installation, archive: CheckedArchive, *, now: datetime
     with copy_beside(staging, place, keys, now=now) as copy:
         extract_copy(archive, copy)
         wrong = [*verify_base_backup(staging, archive, copy), *check_keys(archive, copy.keys)]
-        with private_server(staging, copy) as view:
-            attachments, damaged = prove_copy(view, thorough=True)
+        with private_server(staging, archive, copy) as view:
+            attachments, damaged = prove_copy(view, archive, thorough=True)
             wrong += damaged
             with server_of(view) as server, session(server, view.database.name, purpose="neutralise") as opened:
                 rows, tables = count_rows(opened)
@@ -136,7 +136,11 @@ def check_attachments(opened: Session) -> tuple[int, list[str]]:
 
 @step(name="check constraints and indexes")
 def check_structure(opened: Session) -> list[str]:
-    """Name invalid and damaged indexes in words."""
+    """Name damaged indexes in words.
+
+    An index that a dump makes is valid once it is made; only that of a partitioned table is not while it lacks a partition's, as the dump says
+    (`ON ONLY`, `ATTACH PARTITION`), and the definitions are compared.
+    """
     return damaged_indexes(opened, thorough=False)
 
 

@@ -11,6 +11,7 @@ import http.client
 import time
 from collections.abc import Sequence
 
+from tasks.adapters.databases import unguarded
 from tasks.adapters.postgres import Session, quoted, quoted_literal
 from tasks.core.errors import BackupError, Refused
 
@@ -33,7 +34,7 @@ def quarantine(session: Session) -> int:
     columns = _switches(session, table)
     kept = ", ".join(f"{quoted_literal(name)}, {quoted(name)}" for name in columns)
     changed = " OR ".join(f"{quoted(name)}" if name == ENABLED else f"{quoted(name)} IS NOT NULL" for name in columns)
-    with session.transaction():
+    with unguarded(session):
         session.execute(f"CREATE SCHEMA IF NOT EXISTS {QUARANTINE_SCHEMA}")
         session.execute(
             f"CREATE TABLE IF NOT EXISTS {QUARANTINE_SCHEMA}.quarantined_accounts (account_id text PRIMARY KEY, settings jsonb NOT NULL)"
@@ -55,7 +56,7 @@ def lift_quarantine(session: Session) -> int:
         return 0
     table = _accounts_table(session)
     lifted = 0
-    with session.transaction():
+    with unguarded(session):
         if table is not None:
             columns = _switches(session, table)
             kept = ", ".join(
@@ -91,7 +92,7 @@ def neutralise(session: Session) -> int:
         (_SECRET, ACCOUNTS),
     )
     table = _accounts_table(session)
-    with session.transaction():
+    with unguarded(session):
         for schema, name, column, required in secrets:
             empty = "''" if required else "NULL"
             session.execute(f"UPDATE {quoted(schema)}.{quoted(name)} SET {quoted(column)} = {empty}")

@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tasks.adapters.postgres import Session, quoted, quoted_literal
-from tasks.core.byte_text import shown
+from tasks.core.database_attributes import DEFAULT_TABLESPACE, attributes
 from tasks.core.errors import BackupError, Refused
-from tasks.core.manifest import DatabaseFacts
+from tasks.core.manifest import DatabaseFacts, Grant
 
 logger = logging.getLogger(__name__)
 
 NAME_LIMIT_BYTES = 63
 COPY_ROW_LIMIT_BYTES = 0x3FFFFFFF  # MaxAllocSize: one row of COPY's text must fit into it
 TOAST_WORTH_A_LOOK_BYTES = 1 << 20
+# What objects of a database may need to be made again, besides what extensions define (`cron.database_name`). No addresses, no paths to data, no
+# commands: these settings are given to servers on which backups are proven.
+SERVER_SETTINGS = (
+    "shared_preload_libraries", "session_preload_libraries", "local_preload_libraries", "dynamic_library_path", "extension_control_path",
+    "max_prepared_transactions", "max_locks_per_transaction", "max_connections", "max_worker_processes", "track_commit_timestamp",
+    "default_text_search_config", "icu_validation_level",
+)  # fmt: skip
+_ENABLED = {"O": "", "R": " REPLICA", "A": " ALWAYS"}
+SECRET_SETTING = re.compile("password|passphrase|secret|token|key|salt|credential", re.IGNORECASE)
 
 
 def database_facts(session: Session) -> DatabaseFacts:
     """Gather what a restore must compare, from the database that the session is in."""
     major = server_major(session)
-    provider, locale, version = "'c'", "NULL", "NULL"
+    provider, locale, version, rules = "'c'", "NULL", "NULL", "NULL"
     if major >= 15:
         provider, version = "datlocprovider::text", "datcollversion"
         locale = "datlocale" if major >= 17 else "daticulocale"
+        rules = "daticurules" if major >= 16 else rules
     (row,) = session.execute(
         f"SELECT datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype, {provider}, {locale}, {version},"
-        " pg_database_size(oid) FROM pg_database WHERE datname = current_database()"
+        f" pg_database_size(d.oid), {rules}, datconnlimit, datistemplate, spcname"
+        " FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = current_database()"
     )
     banner = str(session.value("SELECT version()"))
     platform = re.search(r" on (\S+?)-\S*linux-(\w+)", banner)
@@ -39,10 +52,16 @@ def database_facts(session: Session) -> DatabaseFacts:
         character_type=row[4],
         locale_provider={"c": "libc", "i": "icu", "b": "builtin"}[row[5]],
         icu_locale=row[6],
+        icu_rules=row[9],
         collation_version=row[7],
         size_bytes=row[8],
         comment=database_comment(session, row[0]),
+        connection_limit=row[10],
+        is_template=row[11],
+        tablespace=row[12],
+        security_labels=_security_labels(session),
         privileges=_privileges(session),
+        grants=_grants(session),
         settings=database_settings(session),
         roles=[
             name for (name,) in session.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY rolname")
@@ -54,6 +73,9 @@ def database_facts(session: Session) -> DatabaseFacts:
         libc=platform[2] if platform else "",
         migration_head=migration_head(session),
         extensions=dict(session.execute("SELECT extname, extversion FROM pg_extension ORDER BY extname")),
+        tablespaces=_tablespaces(session),
+        server_settings=server_settings(session),
+        invalid_indexes=invalid_indexes(session),
     )
 
 
@@ -72,24 +94,99 @@ def database_settings(session: Session) -> dict[str, list[str]]:
 
 
 def _privileges(session: Session) -> list[str] | None:
+    grants = _grants(session)
+    if grants is None:
+        return None
+    return sorted(f"{each.grantee or 'PUBLIC'} {each.privilege}" for each in grants)
+
+
+def _grants(session: Session) -> list[Grant] | None:
+    """Read the grants in the order in which PostgreSQL keeps them: what others depend on comes first."""
+    if session.value("SELECT datacl IS NULL FROM pg_database WHERE datname = current_database()"):
+        return None
     rows = session.execute(
-        "SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type"
-        " FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = current_database() ORDER BY 1, 2"
+        "SELECT pg_get_userbyid(a.grantor), CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type,"
+        " a.is_grantable FROM pg_database d, aclexplode(d.datacl) WITH ORDINALITY a(grantor, grantee, privilege_type, is_grantable, place)"
+        " WHERE d.datname = current_database() ORDER BY a.place"
     )
-    default = session.value("SELECT datacl IS NULL FROM pg_database WHERE datname = current_database()")
-    return None if default else [f"{grantee} {privilege}" for grantee, privilege in rows]
+    return [
+        Grant(grantor=grantor, grantee=grantee, privilege=privilege, grantable=grantable)
+        for grantor, grantee, privilege, grantable in rows
+    ]
 
 
-def apply_privileges(session: Session, name: str, privileges: list[str] | None) -> None:
-    """Give a database its grants; None leaves PostgreSQL's defaults."""
-    if privileges is None:
-        return
-    session.execute(f"REVOKE ALL ON DATABASE {quoted(name)} FROM PUBLIC")
-    for line in privileges:
-        grantee, _, privilege = line.rpartition(" ")
-        if privilege in ("CREATE", "CONNECT", "TEMPORARY"):
-            to = "PUBLIC" if grantee == "PUBLIC" else quoted(grantee)
-            session.execute(f"GRANT {privilege} ON DATABASE {quoted(name)} TO {to}")
+def _security_labels(session: Session) -> dict[str, str]:
+    return dict(
+        session.execute(
+            "SELECT provider, label FROM pg_shseclabel WHERE classoid = 'pg_database'::regclass"
+            " AND objoid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1"
+        )
+    )
+
+
+def _tablespaces(session: Session) -> list[str]:
+    """Name the tablespaces that the database and its objects use, beside PostgreSQL's own."""
+    rows = session.execute(
+        "SELECT spcname FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') AND (oid IN (SELECT reltablespace FROM pg_class)"
+        " OR oid = (SELECT dattablespace FROM pg_database WHERE datname = current_database())) ORDER BY 1"
+    )
+    return [name for (name,) in rows]
+
+
+def server_settings(session: Session) -> dict[str, str]:
+    """Read the settings of the server (not of this session, database or role) that objects may depend on."""
+    rows = session.execute(
+        "SELECT name, setting FROM pg_settings WHERE source IN ('configuration file', 'command line', 'environment variable')"
+        " AND (name = ANY(%s) OR name LIKE '%%.%%') ORDER BY 1",
+        (list(SERVER_SETTINGS),),
+    )
+    return {name: value for name, value in rows if not SECRET_SETTING.search(name)}
+
+
+def invalid_indexes(session: Session) -> list[str]:
+    """Name the indexes that PostgreSQL does not use: a concurrent build that failed, a partitioned one that lacks a partition's."""
+    rows = session.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1")
+    return [name for (name,) in rows]
+
+
+def apply_attributes(session: Session, name: str, facts: DatabaseFacts, *, owner: str) -> list[str]:
+    """Give a database what belongs to it and stands in no dump: grants, labels, settings, limits; return in words what the server refused.
+
+    Its settings act on every later session in it, but ours. Safe to repeat.
+    """
+    roles = {role for (role,) in session.execute("SELECT rolname FROM pg_roles")}
+    refused = []
+    for each in attributes(facts, name, owner=owner, roles=roles):
+        try:
+            with session.transaction():
+                for statement in each.statements:
+                    session.execute(statement)
+        except BackupError as error:
+            if error.transient:
+                raise
+            refused.append(f"the database's {each.words} could not be set: {error.message}")
+    return refused
+
+
+@contextmanager
+def unguarded(session: Session) -> Iterator[None]:
+    """Run the block in one transaction that the database's own triggers do not see: neither those of tables nor event triggers.
+
+    A guard against changes by others must not keep a restored account able to reach its mailbox, nor a proof from being made. Triggers that are ENABLE ALWAYS still fire, but event
+    triggers are off for all our sessions from PostgreSQL 17 on, and before it are switched off here and on again.
+    """
+    with session.transaction():
+        guards = []
+        if not session.value("SELECT current_setting('event_triggers', true) = 'off'"):
+            guards = session.execute(
+                "SELECT evtname, evtenabled::text FROM pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1"
+            )
+        for name, _ in guards:
+            session.execute(f"ALTER EVENT TRIGGER {quoted(name)} DISABLE")
+        session.execute("SET LOCAL session_replication_role = replica")
+        yield
+        for name, enabled in guards:
+            session.execute(f"ALTER EVENT TRIGGER {quoted(name)} ENABLE{_ENABLED[enabled]}")
 
 
 def migration_head(session: Session) -> str | None:
@@ -156,9 +253,9 @@ def beside_name(name: str, suffix: str) -> str:
 
 
 def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: str, comment: str) -> None:
-    """Make an empty database with the encoding and locale of another, from template0 so that nothing else is in it.
+    """Make an empty database with the encoding, locale and tablespace of another, from template0 so that nothing else is in it.
 
-    Raise Refused where the server's libc or ICU does not have that locale.
+    Where the server lacks that tablespace it lies in the default one. Raise Refused where the server's libc or ICU does not have that locale.
     """
     options = [
         "TEMPLATE template0",
@@ -167,11 +264,19 @@ def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: 
         f"LC_CTYPE {quoted_literal(like.character_type)}",
         f"OWNER {quoted(owner)}",
     ]
-    if server_major(session) >= 15 and like.locale_provider != "libc":
+    major = server_major(session)
+    if major >= 15:  # said even where it is the usual one: template0 may have another
         options.append(f"LOCALE_PROVIDER {like.locale_provider}")
         if like.icu_locale:
             option = "ICU_LOCALE" if like.locale_provider == "icu" else "BUILTIN_LOCALE"
             options.append(f"{option} {quoted_literal(like.icu_locale)}")
+    if major >= 16 and like.icu_rules:
+        options.append(f"ICU_RULES {quoted_literal(like.icu_rules)}")
+    if like.tablespace != DEFAULT_TABLESPACE:
+        if like.tablespace in tablespaces(session):
+            options.append(f"TABLESPACE {quoted(like.tablespace)}")
+        else:
+            logger.warning("This server has no tablespace %s; the database lies in the default one", like.tablespace)
     try:
         session.execute(f"CREATE DATABASE {quoted(name)} {' '.join(options)}")
     except BackupError as error:
@@ -184,36 +289,21 @@ def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: 
     set_comment(session, name, comment)
 
 
+def tablespaces(session: Session) -> frozenset[str]:
+    """Name the server's tablespaces."""
+    return frozenset(name for (name,) in session.execute("SELECT spcname FROM pg_tablespace"))
+
+
 def set_comment(session: Session, name: str, comment: str | None) -> None:
-    """Comment on a database; None takes the comment away.
-
-    Comments of databases are the cluster's: from a session in UTF-8 bytes that are none cannot be written, and are spelled out.
-    """
-    if comment is not None and comment != shown(comment) and not session.takes_any_bytes:
-        logger.warning("the comment of database %s holds bytes that are no UTF-8; it becomes %r", name, shown(comment))
-        comment = shown(comment)
+    """Comment on a database; None takes the comment away."""
     session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {'NULL' if comment is None else quoted_literal(comment)}")
-
-
-def apply_settings(session: Session, name: str, settings: dict[str, list[str]]) -> None:
-    """Give a database its `ALTER DATABASE ... SET` lines, those for single roles too."""
-    for role, lines in settings.items():
-        for line in lines:
-            setting, _, value = line.partition("=")
-            whose = f"ROLE {quoted(role)} IN DATABASE {quoted(name)}" if role else f"DATABASE {quoted(name)}"
-            # A list-valued setting (search_path) is stored as SQL already; quoting it would make one name of it.
-            text = (
-                value
-                if setting in ("search_path", "temp_tablespaces", "local_preload_libraries")
-                else quoted_literal(value)
-            )
-            session.execute(f"ALTER {whose} SET {quoted(setting) if '.' not in setting else setting} TO {text}")
 
 
 def drop_database(session: Session, name: str) -> None:
     """Drop a database and end the sessions in it; already gone is success."""
     if not database_exists(session, name):
         return
+    session.execute(f"ALTER DATABASE {quoted(name)} IS_TEMPLATE false")  # a template cannot be dropped
     session.execute(f"ALTER DATABASE {quoted(name)} ALLOW_CONNECTIONS false")
     end_sessions(session, name)
     session.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import select
 import stat
 import time
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 from tasks.adapters import docker_engine
 from tasks.adapters.client_login import Login, client_login
 from tasks.adapters.docker_program import Program
-from tasks.adapters.postgres import application_name
+from tasks.adapters.postgres import application_name, major_of_image, server_of, session
+from tasks.core import session_settings
 from tasks.core.errors import BackupError, ProgramFailed
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
@@ -51,6 +53,8 @@ def dump_database(
     words (transient where a lock was not granted in time). Closing it early ends pg_dump in the container too.
     """
     options = ["--format=plain"] if archive_format == "guide" else ["--format=custom", "--compress=0"]
+    # The database may tell its clients to use an encoding that cannot say everything it holds.
+    options.append(f"--encoding={_encoding_of(installation, database)}")
     options += [f"--exclude-table-data={table}" for table in without_rows_of]
     if snapshot is not None:
         options.append(f"--snapshot={snapshot}")
@@ -64,6 +68,14 @@ def dump_database(
     ]
     # A FIFO cannot be synced; the archive is.
     yield from _output(installation, command, lambda path: [*command, f"--file={path}", "--no-sync"], limits)
+
+
+def _encoding_of(installation: Installation, database: str) -> str:
+    with server_of(installation) as server, session(server, "postgres", purpose="dump") as opened:
+        found = opened.value("SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = %s", (database,))
+    if found is None:
+        raise ProgramFailed(f"PostgreSQL has no database {database!r}")
+    return str(found)
 
 
 def base_backup(installation: Installation, *, label: str, limits: DumpLimits) -> Generator[bytes, None, None]:
@@ -102,20 +114,14 @@ def _output(
 
 def dump_roles(installation: Installation, *, timeout_seconds: float) -> bytes:
     """Return `pg_dumpall --roles-only`: every role with its password's hash and its memberships, as SQL. Keep it as secret as the dump."""
-    command = [
-        "pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
-        f"--database={connection_string('postgres')}",
-    ]  # fmt: skip
-    deadline = time.monotonic() + timeout_seconds
-    with login_of(installation).start(command) as program:
-        # Bytes, for a role's name may be in any encoding.
-        text = b"".join(_within(program.chunks(idle_timeout_seconds=timeout_seconds), deadline, program))
-        code = program.wait(max(1.0, deadline - time.monotonic()))
-        if code != 0:
-            raise program.failure(f"failed with exit code {code}", exit_code=code)
-        if b"PostgreSQL database cluster dump complete" not in text:
-            raise program.failure("ended without its end mark")
-    return text
+    said = login_of(installation).run(
+        ["pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
+         f"--database={connection_string('postgres')}"],
+        timeout_seconds=timeout_seconds,
+    )  # fmt: skip
+    if "PostgreSQL database cluster dump complete" not in said:
+        raise ProgramFailed("pg_dumpall ended without its end mark")
+    return said.encode()
 
 
 def schema_sections(installation: Installation, head: bytes, section: str, *, timeout_seconds: float) -> bytes:
@@ -137,16 +143,27 @@ def schema_sections(installation: Installation, head: bytes, section: str, *, ti
 
 
 def login_of(installation: Installation) -> Login:
-    """Give the login of PostgreSQL's programs inside the container, without a password in sight; ask the server whether it wants one."""
+    """Give the login of PostgreSQL's programs inside the container, without a password in sight; ask the server whether it wants one.
+
+    What database, role and server set does not act on these programs, nor do login event triggers.
+    """
+    major = major_of_image(installation) or _major_of_programs(installation.postgres.container_id)
     environment = {
         "PGAPPNAME": application_name("dump"),
-        "PGOPTIONS": "-c bytea_output=hex",
+        "PGOPTIONS": session_settings.program_options(major),
         "PGTZ": "UTC",  # so that the text of a timestamp does not depend on the server's settings
         "PGCONNECT_TIMEOUT": "15",
     }
     superuser = installation.database.superuser
     probe = ["psql", "-w", "-X", "-q", f"--username={superuser}", f"--dbname={connection_string('postgres')}", "-c", ""]
     return client_login(installation, environment, probe=probe)
+
+
+def _major_of_programs(container: str) -> int:
+    """Ask an image that does not say so in its environment."""
+    said = docker_engine.run_program(container, ["pg_dump", "--version"], environment={}, timeout_seconds=60).stdout
+    found = re.search(r"\(PostgreSQL\) (\d+)", said)
+    return int(found[1]) if found else 0
 
 
 def connection_string(database: str) -> str:

@@ -1,8 +1,7 @@
 """Sessions with PostgreSQL, in our words; the only module that knows psycopg.
 
 A session goes to the container's own address with the password, so that a login is really proven, never through `trust`. Foreign
-exceptions end here, with PostgreSQL's own detail and hint: what waiting could cure (no connection, server starting, lock not granted) is
-marked transient. Text is spelled as in `tasks/core/byte_text.py`, so that a database in SQL_ASCII is one like any other.
+exceptions end here: what waiting could cure (no connection, server starting, lock not granted) is marked transient.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg.adapt import Buffer, Dumper, Loader
+from psycopg import sql
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
 from tasks.adapters.docker_engine import host_can_reach, relay
-from tasks.core.byte_text import bytes_of, shown, text_of
+from tasks.core import session_settings
 from tasks.core.errors import BackupError, ProgramFailed
 from tasks.core.installation import Installation, command_to_run
 
@@ -28,32 +27,34 @@ logger = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10
-CANCEL_TIMEOUT_SECONDS = 5.0
-DETAIL_LIMIT = 400  # characters of each of PostgreSQL's additions
-SQL_ASCII = "SQL_ASCII"
-TEXT_TYPES = ("text", "varchar", "bpchar", "name", '"char"', 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a database server answers, and as whom we log in."""
+    """Where a database server answers, and as whom we log in.
+
+    `major_hint` is the version that its image claims to have, None where it claims none. `superuser` tells whether the login is one's.
+    """
 
     host: str
     port: int
     user: str
     password: str = field(repr=False)
+    major_hint: int | None = None
+    superuser: bool = True
 
 
 @contextmanager
 def server_of(installation: Installation) -> Iterator[Server]:
     """Give the installation's server as its superuser: at the container's address, or through a relay where the host cannot reach it."""
     database = installation.database
+    major = major_of_image(installation)
     for address in installation.postgres.addresses:
         if address.startswith("/"):  # a private server's socket directory
-            yield Server(address, database.port, database.superuser, database.superuser_password)
+            yield Server(address, database.port, database.superuser, database.superuser_password, major)
             return
         if host_can_reach(address, database.port, timeout_seconds=2.0):
-            yield Server(address, database.port, database.superuser, database.superuser_password)
+            yield Server(address, database.port, database.superuser, database.superuser_password, major)
             return
     if installation.postgres.state != "running":
         raise BackupError(
@@ -62,24 +63,13 @@ def server_of(installation: Installation) -> Iterator[Server]:
         )
     logger.debug("no address of %s can be reached from here; going through the container", installation.postgres.name)
     with relay(installation.postgres.container_id, database.port) as (host, port):
-        yield Server(host, port, database.superuser, database.superuser_password)
+        yield Server(host, port, database.superuser, database.superuser_password, major)
 
 
-class _TextLoader(Loader):
-    """Gives text as `text_of` reads it: psycopg would give bytes in SQL_ASCII, or fail at what is no UTF-8."""
-
-    def load(self, data: Buffer) -> str:
-        return text_of(bytes(data))
-
-
-class _TextDumper(Dumper):
-    """Sends text as the bytes that it stands for."""
-
-    def dump(self, obj: str) -> bytes:
-        raw = bytes_of(obj)
-        if b"\0" in raw:
-            raise psycopg.DataError("PostgreSQL text cannot contain a NUL byte")
-        return raw
+def major_of_image(installation: Installation) -> int | None:
+    """Give the major version that PostgreSQL's image says it holds, as the official ones do; None where it says nothing."""
+    said = installation.postgres.environment.get("PG_MAJOR", "")
+    return int(said) if said.isdecimal() and len(said) < 4 else None
 
 
 class Session:
@@ -91,19 +81,19 @@ class Session:
     def execute(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """Run one statement and return its rows (none for a statement that gives none)."""
         with _our_errors(statement):
-            cursor = self._connection.execute(bytes_of(statement), parameters)
+            cursor = self._connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
     def run(self, statement: bytes) -> None:
         """Run a statement of a dump exactly as it stands: no parameters, no interpretation of percent signs."""
-        with _our_errors(text_of(statement[:200])):
+        with _our_errors(statement[:200].decode(errors="replace")):
             self._connection.execute(statement, prepare=False)
 
     def parameter_types(self, statement: str) -> list[int]:
         """Ask which types (by number) a statement's parameters have."""
         with _our_errors(statement):
             raw = self._connection.pgconn
-            _require_success(raw.prepare(b"", bytes_of(statement)))
+            _require_success(raw.prepare(b"", statement.encode()))
             found = _require_success(raw.describe_prepared(b""))
             return [found.param_type(number) for number in range(found.nparams)]
 
@@ -114,7 +104,7 @@ class Session:
         """
         with _our_errors(statement):
             raw = self._connection.pgconn
-            _require_success(raw.prepare(b"", bytes_of(statement)))
+            _require_success(raw.prepare(b"", statement.encode()))
             for values in rows:
                 formats = [int(number in binary) for number in range(len(values))]
                 _require_success(raw.exec_prepared(b"", values, formats))  # type: ignore[arg-type]  # None is NULL
@@ -130,7 +120,7 @@ class Session:
         with (
             _our_errors(statement),
             self._connection.cursor() as cursor,
-            cursor.copy(bytes_of(statement)) as copy,
+            cursor.copy(statement) as copy,
         ):
             yield copy
 
@@ -139,7 +129,7 @@ class Session:
         with (
             _our_errors(statement),
             self._connection.cursor() as cursor,
-            cursor.copy(bytes_of(statement)) as copy,
+            cursor.copy(statement) as copy,
         ):
             while row := copy.read():
                 yield memoryview(row)
@@ -149,18 +139,6 @@ class Session:
         """Run the block in one transaction: all of it happens or nothing."""
         with _our_errors("transaction"), self._connection.transaction():
             yield
-
-    def cancel(self) -> None:
-        """Ask the server to give up the statement that another thread has running here; no answer is awaited for long."""
-        try:
-            self._connection.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
-        except psycopg.Error as error:
-            logger.debug("the running statement could not be cancelled: %s", error)
-
-    @property
-    def takes_any_bytes(self) -> bool:
-        """Tell whether the session's database is in SQL_ASCII."""
-        return self._connection.info.parameter_status("server_encoding") == SQL_ASCII
 
     @property
     def backend_pid(self) -> int:
@@ -174,34 +152,47 @@ def session(
 ) -> Iterator[Session]:
     """Open a session that commits each statement by itself; close it on leaving.
 
+    What a database, a role or the server sets does not act on it (see `tasks/core/session_settings.py`); `settings` come on top.
     `purpose` shows in pg_stat_activity as `mailarchiver-backup PURPOSE`. Raise BackupError where no login is possible: transient where
     the server is not (yet) there, final where it refuses the password or has no such database.
     """
-    options = " ".join(f"-c {name}={_option(value)}" for name, value in (settings or {}).items())
     with _our_errors(f"connecting to database {database!r}", server):
-        connection = psycopg.connect(
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=server.password,
-            dbname=database,
-            application_name=application_name(purpose),
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            keepalives_idle=30,
-            options=options or None,
-            client_encoding="UTF8",
-            autocommit=True,
-        )
-        if connection.info.parameter_status("server_encoding") == SQL_ASCII:
-            # It translates nothing, but would refuse what is no UTF-8.
-            connection.execute(b"SET client_encoding = 'SQL_ASCII'")
-        for each in TEXT_TYPES:
-            connection.adapters.register_loader(each, _TextLoader)
-        connection.adapters.register_dumper(str, _TextDumper)
+        connection = _connect(server, database, purpose, settings or {})
     try:
         yield Session(connection)
     finally:
         connection.close()
+
+
+def _connect(server: Server, database: str, purpose: str, settings: Mapping[str, str]) -> psycopg.Connection[Row]:
+    """Connect with everything pinned that this server knows, also where its image told nothing or another version."""
+    generations = session_settings.generations(server.major_hint)
+    while True:
+        generation = generations.pop(0)
+        pinned = session_settings.pinned_settings(generation, superuser=server.superuser)
+        try:
+            connection: psycopg.Connection[Row] = psycopg.connect(
+                host=server.host,
+                port=server.port,
+                user=server.user,
+                password=server.password,
+                dbname=database,
+                client_encoding="UTF8",
+                application_name=application_name(purpose),
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                keepalives_idle=30,
+                options=session_settings.as_options({**pinned, **settings}),
+                autocommit=True,
+            )
+        except psycopg.OperationalError as error:
+            if generations and session_settings.names_a_newer_option(str(error)):
+                continue
+            raise
+        known = session_settings.generation_of(connection.info.server_version // 10_000)
+        if known <= generation:
+            return connection
+        connection.close()
+        generations = [known]
 
 
 def application_name(purpose: str) -> str:
@@ -211,13 +202,12 @@ def application_name(purpose: str) -> str:
 
 def quoted(name: str) -> str:
     """Quote an identifier."""
-    return '"' + name.replace('"', '""') + '"'
+    return sql.Identifier(name).as_string(None)
 
 
 def quoted_literal(value: str) -> str:
     """Quote a string literal."""
-    escaped = value.replace("'", "''")
-    return f" E'{escaped.replace(chr(92), chr(92) * 2)}'" if "\\" in value else f"'{escaped}'"
+    return sql.Literal(value).as_string(None)
 
 
 def wait_until_ready(server: Server, database: str, *, timeout_seconds: float) -> None:
@@ -238,10 +228,6 @@ def wait_until_ready(server: Server, database: str, *, timeout_seconds: float) -
             time.sleep(0.1)
 
 
-def _option(value: str) -> str:
-    return value.replace("\\", "\\\\").replace(" ", "\\ ")
-
-
 @contextmanager
 def _our_errors(what: str, server: Server | None = None) -> Iterator[None]:
     try:
@@ -253,26 +239,21 @@ def _our_errors(what: str, server: Server | None = None) -> Iterator[None]:
             hint="the password in the configuration is not the one the database was made with; set it with ALTER ROLE ... PASSWORD",
         ) from error
     except (psycopg.errors.InvalidCatalogName, psycopg.errors.InvalidAuthorizationSpecification) as error:
-        raise ProgramFailed(f"PostgreSQL: {_said(error)}", hint=_hint(error), sqlstate=_state(error)) from error
+        raise ProgramFailed(f"PostgreSQL: {_first_line(error)}") from error
     except psycopg.errors.LockNotAvailable as error:
         raise ProgramFailed(
-            f"a lock was not granted in time: {_said(error)}",
+            f"a lock was not granted in time: {_first_line(error)}",
             hint="is a VACUUM FULL or a migration running?",
             transient=True,
-            sqlstate=_state(error),
         ) from error
     except psycopg.errors.DiskFull as error:
+        raise ProgramFailed(f"PostgreSQL's disk is full: {_first_line(error)}", hint="free some space on it") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise ProgramFailed(
-            f"PostgreSQL's disk is full: {_said(error)}", hint="free some space on it", sqlstate=_state(error)
+            f"PostgreSQL, while {_shown(what)}: {_first_line(error)}", transient=_is_transient(error)
         ) from error
     except psycopg.Error as error:
-        away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        raise ProgramFailed(
-            f"PostgreSQL{', while' if away else ' refuses'} {_shown(what)}: {_said(error)}",
-            hint=_hint(error),
-            transient=away and _is_transient(error),
-            sqlstate=_state(error),
-        ) from error
+        raise ProgramFailed(f"PostgreSQL refuses {_shown(what)}: {_first_line(error)}") from error
 
 
 def _require_success(result: PGresult) -> PGresult:
@@ -282,34 +263,18 @@ def _require_success(result: PGresult) -> PGresult:
 
 
 def _is_transient(error: psycopg.Error) -> bool:
-    """Tell whether our own server was away or starting: no SQLSTATE, or 57P0x (shutting down, starting up).
-
-    Class 08 (no connection) is what a server says of *another* one that it asks for us: nothing that a second attempt would cure.
-    """
+    """Tell whether the server was away or starting: no SQLSTATE, connection class 08, or 57P0x (shutting down, starting up)."""
     state = error.sqlstate
     text = str(error)
     if state is None:
         return "password" not in text and "does not exist" not in text
-    return state.startswith("57P")
+    return state.startswith(("08", "57P"))
 
 
-def _said(error: psycopg.Error) -> str:
-    """Give what PostgreSQL said, with its detail and where it was."""
-    words = error.diag.message_primary or (str(error).strip() or type(error).__name__).splitlines()[0]
-    context = (error.diag.context or "").splitlines()[:1]
-    more = [("DETAIL", error.diag.message_detail), ("CONTEXT", context[0] if context else None)]
-    told = "; ".join(f"{name}: {' '.join(text.split())[:DETAIL_LIMIT]}" for name, text in more if text)
-    return f"{words} ({told})" if told else words
-
-
-def _hint(error: psycopg.Error) -> str:
-    return " ".join((error.diag.message_hint or "").split())[:DETAIL_LIMIT]
-
-
-def _state(error: psycopg.Error) -> str:
-    return error.sqlstate or ""
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _shown(what: str) -> str:
-    line = shown(" ".join(what.split()))
+    line = " ".join(what.split())
     return line if len(line) <= 100 else f"{line[:97]}..."

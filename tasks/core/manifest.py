@@ -57,11 +57,22 @@ class Census(Value):
     schema_objects: dict[str, str]
 
 
+class Grant(Value):
+    """One privilege on a database: who granted it to whom ("" for PUBLIC), and whether they may pass it on."""
+
+    grantor: str
+    grantee: str
+    privilege: str
+    grantable: bool = False
+
+
 class DatabaseFacts(Value):
     """The database and server that a backup was taken from: what a restore compares before it touches anything.
 
-    `settings` are its `ALTER DATABASE ... SET` lines by role ("" for all), `privileges` its grants as `role privilege` (PUBLIC for
-    everybody; None where they are PostgreSQL's defaults).
+    `settings` are its `ALTER DATABASE ... SET` lines by role ("" for all), as PostgreSQL keeps them. `grants` stand in PostgreSQL's order, None
+    for its defaults; `privileges` say less of the same (`role privilege`) for older readers. `tablespaces` are those that it and its objects
+    use beside the default one. `server_settings` are those of the server that objects may depend on. `invalid_indexes` were so at the source;
+    None in manifests that did not look.
     """
 
     name: str
@@ -71,9 +82,15 @@ class DatabaseFacts(Value):
     character_type: str
     locale_provider: str = "libc"
     icu_locale: str | None = None
+    icu_rules: str | None = None
     collation_version: str | None = None
     comment: str | None = None
+    connection_limit: int = -1
+    is_template: bool = False
+    tablespace: str = "pg_default"
+    security_labels: dict[str, str] = Field(default_factory=dict)
     privileges: list[str] | None = None
+    grants: list[Grant] | None = None
     settings: dict[str, list[str]] = Field(default_factory=dict)
     roles: list[str] = Field(default_factory=list)
     size_bytes: NonNegativeInt = 0
@@ -84,6 +101,9 @@ class DatabaseFacts(Value):
     architecture: str = ""
     migration_head: str | None = None
     extensions: dict[str, str] = Field(default_factory=dict)
+    tablespaces: list[str] = Field(default_factory=list)
+    server_settings: dict[str, str] = Field(default_factory=dict)
+    invalid_indexes: list[str] | None = None
 
 
 class ImageFacts(Value):

@@ -18,7 +18,7 @@ from tasks.adapters.archive_reader import (
     check_archive,
     check_while,
     open_member,
-    read_text_member,
+    read_small_member,
 )
 from tasks.adapters.extraction import extract
 from tasks.adapters.files import free_space, make_directory, remove_tree
@@ -27,6 +27,7 @@ from tasks.adapters.postgres import Server, Session, quoted, server_of, session,
 from tasks.adapters.streams import read_ahead
 from tasks.archives import KEYS_DIRECTORY
 from tasks.borrowing import journalled
+from tasks.core.byte_text import bytes_of
 from tasks.core.census import CensusTaker, differences
 from tasks.core.compatibility import missing_roles, refuse_unfit_dump
 from tasks.core.custom_dump import Head, read_custom_dump
@@ -326,7 +327,7 @@ def _dump_events(installation: Installation, archive: Archive, chunks: Iterator[
 def _section(installation: Installation, head: bytes, section: str) -> Iterator[Statement | Title]:
     text = dump.schema_sections(installation, head, section, timeout_seconds=SECTION_TIMEOUT_SECONDS)
     for event in read_sql_dump(iter((text,))):
-        if isinstance(event, Statement):
+        if isinstance(event, Statement | Title):
             yield event
 
 
@@ -349,8 +350,8 @@ def _create_roles(opened: Session, archive: Archive, facts: DatabaseFacts) -> No
     if not missing or not any(member.name == ROLES_MEMBER for member in archive.members):
         return
     checked = archive if isinstance(archive, CheckedArchive) else check_archive(archive.path)
-    text = read_text_member(checked, ROLES_MEMBER, max_bytes=ROLES_LIMIT_BYTES).encode()
-    wanted = {name.encode() for name in missing} | {quoted(name).encode() for name in missing}
+    text = read_small_member(checked, ROLES_MEMBER, max_bytes=ROLES_LIMIT_BYTES)
+    wanted = {bytes_of(name) for name in missing} | {bytes_of(quoted(name)) for name in missing}
     for event in read_sql_dump(iter((text,))):
         if isinstance(event, Statement) and (found := _ROLE_STATEMENT.match(event.sql)):
             subject = found["role"] or found["member"]

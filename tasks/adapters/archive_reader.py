@@ -200,10 +200,15 @@ def open_member(archive: CheckedArchive, name: str) -> Iterator[bytes]:
 
 def read_text_member(archive: CheckedArchive, name: str, *, max_bytes: int) -> str:
     """Read a small member as text; raise Refused where it is larger."""
+    return read_small_member(archive, name, max_bytes=max_bytes).decode(errors="replace")
+
+
+def read_small_member(archive: CheckedArchive, name: str, *, max_bytes: int) -> bytes:
+    """Read a small member; raise Refused where it is larger."""
     size = next((member.bytes for member in archive.members if member.name == name), 0)
     if size > max_bytes:
         raise Refused(f"{name} in {archive.path.name} has {size:,} bytes, more than {max_bytes:,}")
-    return b"".join(open_member(archive, name)).decode(errors="replace")
+    return b"".join(open_member(archive, name))
 
 
 def read_record_beside(path: Path) -> Record | None:

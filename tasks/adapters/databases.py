@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tasks.adapters.postgres import Session, quoted, quoted_literal
+from tasks.core.byte_text import shown
 from tasks.core.database_attributes import DEFAULT_TABLESPACE, attributes
 from tasks.core.errors import BackupError, Refused
 from tasks.core.manifest import DatabaseFacts, Grant
@@ -295,7 +296,13 @@ def tablespaces(session: Session) -> frozenset[str]:
 
 
 def set_comment(session: Session, name: str, comment: str | None) -> None:
-    """Comment on a database; None takes the comment away."""
+    """Comment on a database; None takes the comment away.
+
+    Comments of databases are the cluster's: from a session in UTF-8 bytes that are none cannot be written, and are spelled out.
+    """
+    if comment is not None and comment != shown(comment) and not session.takes_any_bytes:
+        logger.warning("the comment of database %s holds bytes that are no UTF-8; it becomes %r", name, shown(comment))
+        comment = shown(comment)
     session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {'NULL' if comment is None else quoted_literal(comment)}")
 
 

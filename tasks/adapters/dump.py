@@ -114,14 +114,20 @@ def _output(
 
 def dump_roles(installation: Installation, *, timeout_seconds: float) -> bytes:
     """Return `pg_dumpall --roles-only`: every role with its password's hash and its memberships, as SQL. Keep it as secret as the dump."""
-    said = login_of(installation).run(
-        ["pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
-         f"--database={connection_string('postgres')}"],
-        timeout_seconds=timeout_seconds,
-    )  # fmt: skip
-    if "PostgreSQL database cluster dump complete" not in said:
-        raise ProgramFailed("pg_dumpall ended without its end mark")
-    return said.encode()
+    command = [
+        "pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
+        f"--database={connection_string('postgres')}",
+    ]  # fmt: skip
+    deadline = time.monotonic() + timeout_seconds
+    with login_of(installation).start(command) as program:
+        # Bytes, for a role's name may be in any encoding.
+        text = b"".join(_within(program.chunks(idle_timeout_seconds=timeout_seconds), deadline, program))
+        code = program.wait(max(1.0, deadline - time.monotonic()))
+        if code != 0:
+            raise program.failure(f"failed with exit code {code}", exit_code=code)
+        if b"PostgreSQL database cluster dump complete" not in text:
+            raise program.failure("ended without its end mark")
+    return text
 
 
 def schema_sections(installation: Installation, head: bytes, section: str, *, timeout_seconds: float) -> bytes:

@@ -7,17 +7,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 
 from tasks.adapters.postgres import Server, Session, session
 from tasks.core.census import table_census
 from tasks.core.dump_events import CopyBegin
-from tasks.core.errors import ArchiveDamaged
+from tasks.core.errors import ArchiveDamaged, ProgramFailed
 from tasks.core.manifest import TableCensus
 
 logger = logging.getLogger(__name__)
 
 PIECES_WAITING = 4
+LEAVING_SECONDS = 10.0
 
 
 class _Signal(Enum):
@@ -30,9 +32,13 @@ class _Signal(Enum):
 class Lane:
     """A session with a thread that does what it is told in order. An error there is raised at the next thing it is told."""
 
-    def __init__(self, server: Server, database: str, number: int, settings: Mapping[str, str]) -> None:
-        self._server, self._database, self._settings = server, database, settings
+    def __init__(
+        self, server: Server, database: str, number: int, settings: Mapping[str, str], *, deadline: float
+    ) -> None:
+        self._server, self._database, self._settings, self._deadline = server, database, settings, deadline
         self._work: queue.Queue[Callable[[Session], None] | bytes | _Signal] = queue.Queue(PIECES_WAITING)
+        self._session: Session | None = None
+        self._doing = ""
         self._error: BaseException | None = None
         self._left = False
         self._thread = threading.Thread(target=self._run, name=f"load-{number}", daemon=True)
@@ -41,22 +47,36 @@ class Lane:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # Given up: what waits is not begun any more, what runs is cancelled.
+            with suppress(queue.Empty):
+                while True:
+                    self._work.get_nowait()
+            opened = self._session
+            if opened is not None and self._thread.is_alive():
+                opened.cancel()
         self._work.put(_Signal.LEAVE)
-        self._thread.join()
+        self._thread.join(None if kind is None else LEAVING_SECONDS)
 
-    def do(self, work: Callable[[Session], None]) -> None:
-        """Have it done with the lane's session, after all that was told before."""
-        self._tell(work)
+    def do(self, work: Callable[[Session], None], *, about: str = "") -> None:
+        """Have it done with the lane's session, after all that was told before; `about` names the object in an error."""
+
+        def named(opened: Session) -> None:
+            self._doing = about
+            work(opened)
+
+        self._tell(named)
 
     def run(self, statement: bytes) -> None:
         """Run a statement of the dump."""
         self._tell(lambda opened: opened.run(statement))
 
-    def begin_copy(self, statement: str) -> None:
-        """Begin a COPY; nothing but its bytes and its end may follow."""
+    def begin_copy(self, statement: str, *, about: str = "") -> None:
+        """Begin a COPY; nothing but its bytes and its end may follow. `about` names the object in an error."""
 
         def copy(opened: Session) -> None:
+            self._doing = about
             with opened.copy_in(statement) as writer:
                 for piece in self._pieces():
                     writer.write(piece)
@@ -71,13 +91,13 @@ class Lane:
         """End the COPY that was begun."""
         self._tell(_Signal.END_COPY)
 
-    def drain(self, statements: queue.SimpleQueue[bytes]) -> None:
-        """Run the statements of a queue that several lanes share, until it is empty."""
+    def drain(self, statements: queue.SimpleQueue[tuple[str, bytes]]) -> None:
+        """Run the statements (each with the name of its object) of a queue that several lanes share, until it is empty."""
 
         def work(opened: Session) -> None:
             while True:
                 try:
-                    statement = statements.get_nowait()
+                    self._doing, statement = statements.get_nowait()
                 except queue.Empty:
                     return
                 begun = time.monotonic()
@@ -105,12 +125,19 @@ class Lane:
         self._raise_error()
 
     def _tell(self, work: Callable[[Session], None] | bytes | _Signal) -> None:
-        self._raise_error()
-        self._work.put(work)
+        while True:
+            self._raise_error()
+            try:
+                self._work.put(work, timeout=1.0)
+                return
+            except queue.Full:
+                continue
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
+        if time.monotonic() > self._deadline:
+            raise ProgramFailed(f"PostgreSQL did not load {self._doing or 'the dump'} within the time limit")
 
     def _pieces(self) -> Iterator[bytes]:
         while isinstance(piece := self._work.get(), bytes):
@@ -122,10 +149,13 @@ class Lane:
     def _run(self) -> None:
         try:
             with session(self._server, self._database, purpose="load", settings=self._settings) as opened:
+                self._session = opened
                 while (work := self._work.get()) is not _Signal.LEAVE:
                     if callable(work):
                         work(opened)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that tells us what to do
+            if isinstance(error, ProgramFailed):
+                error.about = error.about or self._doing
             self._error = error
             # Whoever tells us something before it sees the error must not wait for ever.
             while not self._left and self._work.get() is not _Signal.LEAVE:

@@ -45,8 +45,9 @@ def binary_table(main: Session, table: CopyBegin) -> BinaryTable | None:
 class Rows:
     """The rows of one table, dealt out to the lanes in batches that end where a row ends."""
 
-    def __init__(self, table: CopyBegin, binary: BinaryTable | None, lanes: Sequence[Lane]) -> None:
+    def __init__(self, table: CopyBegin, binary: BinaryTable | None, lanes: Sequence[Lane], *, about: str) -> None:
         self._statement = table.statement
+        self._about = about
         self._binary = binary
         self._lanes = lanes
         self._begun: set[Lane] = set()
@@ -81,7 +82,7 @@ class Rows:
         rows = b"".join(self._pieces)
         if rows and self._binary is not None and is_wide(rows):
             self._end_copy(self._lane)
-            self._lane.do(partial(insert_rows, table=self._binary, rows=rows))
+            self._lane.do(partial(insert_rows, table=self._binary, rows=rows), about=self._about)
             self._pieces = []
         self._copy()
         self._bytes = 0
@@ -90,7 +91,7 @@ class Rows:
     def _copy(self) -> None:
         if self._pieces and self._lane not in self._begun:
             self._begun.add(self._lane)
-            self._lane.begin_copy(self._statement)
+            self._lane.begin_copy(self._statement, about=self._about)
         for piece in self._pieces:
             self._lane.copy(piece)
         self._pieces = []

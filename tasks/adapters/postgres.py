@@ -1,7 +1,8 @@
 """Sessions with PostgreSQL, in our words; the only module that knows psycopg.
 
 A session goes to the container's own address with the password, so that a login is really proven, never through `trust`. Foreign
-exceptions end here: what waiting could cure (no connection, server starting, lock not granted) is marked transient.
+exceptions end here, with PostgreSQL's own detail and hint: what waiting could cure (no connection, server starting, lock not granted) is
+marked transient. Text is spelled as in `tasks/core/byte_text.py`, so that a database in SQL_ASCII is one like any other.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
 from tasks.adapters.docker_engine import host_can_reach, relay
 from tasks.core import session_settings
+from tasks.core.byte_text import bytes_of, shown, text_of
 from tasks.core.errors import BackupError, ProgramFailed
 from tasks.core.installation import Installation, command_to_run
 
@@ -27,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10
+CANCEL_TIMEOUT_SECONDS = 5.0
+DETAIL_LIMIT = 400  # characters of each of PostgreSQL's additions
+SQL_ASCII = "SQL_ASCII"
+TEXT_TYPES = ("text", "varchar", "bpchar", "name", '"char"', 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,23 @@ def major_of_image(installation: Installation) -> int | None:
     return int(said) if said.isdecimal() and len(said) < 4 else None
 
 
+class _TextLoader(Loader):
+    """Gives text as `text_of` reads it: psycopg would give bytes in SQL_ASCII, or fail at what is no UTF-8."""
+
+    def load(self, data: Buffer) -> str:
+        return text_of(bytes(data))
+
+
+class _TextDumper(Dumper):
+    """Sends text as the bytes that it stands for."""
+
+    def dump(self, obj: str) -> bytes:
+        raw = bytes_of(obj)
+        if b"\0" in raw:
+            raise psycopg.DataError("PostgreSQL text cannot contain a NUL byte")
+        return raw
+
+
 class Session:
     """One connection; `execute` returns all rows, values arrive as Python's types."""
 
@@ -81,19 +104,19 @@ class Session:
     def execute(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """Run one statement and return its rows (none for a statement that gives none)."""
         with _our_errors(statement):
-            cursor = self._connection.execute(statement, parameters)
+            cursor = self._connection.execute(bytes_of(statement), parameters)
             return cursor.fetchall() if cursor.description else []
 
     def run(self, statement: bytes) -> None:
         """Run a statement of a dump exactly as it stands: no parameters, no interpretation of percent signs."""
-        with _our_errors(statement[:200].decode(errors="replace")):
+        with _our_errors(text_of(statement[:200])):
             self._connection.execute(statement, prepare=False)
 
     def parameter_types(self, statement: str) -> list[int]:
         """Ask which types (by number) a statement's parameters have."""
         with _our_errors(statement):
             raw = self._connection.pgconn
-            _require_success(raw.prepare(b"", statement.encode()))
+            _require_success(raw.prepare(b"", bytes_of(statement)))
             found = _require_success(raw.describe_prepared(b""))
             return [found.param_type(number) for number in range(found.nparams)]
 
@@ -104,7 +127,7 @@ class Session:
         """
         with _our_errors(statement):
             raw = self._connection.pgconn
-            _require_success(raw.prepare(b"", statement.encode()))
+            _require_success(raw.prepare(b"", bytes_of(statement)))
             for values in rows:
                 formats = [int(number in binary) for number in range(len(values))]
                 _require_success(raw.exec_prepared(b"", values, formats))  # type: ignore[arg-type]  # None is NULL
@@ -120,7 +143,7 @@ class Session:
         with (
             _our_errors(statement),
             self._connection.cursor() as cursor,
-            cursor.copy(statement) as copy,
+            cursor.copy(bytes_of(statement)) as copy,
         ):
             yield copy
 
@@ -129,7 +152,7 @@ class Session:
         with (
             _our_errors(statement),
             self._connection.cursor() as cursor,
-            cursor.copy(statement) as copy,
+            cursor.copy(bytes_of(statement)) as copy,
         ):
             while row := copy.read():
                 yield memoryview(row)
@@ -139,6 +162,18 @@ class Session:
         """Run the block in one transaction: all of it happens or nothing."""
         with _our_errors("transaction"), self._connection.transaction():
             yield
+
+    def cancel(self) -> None:
+        """Ask the server to give up the statement that another thread has running here; no answer is awaited for long."""
+        try:
+            self._connection.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
+        except psycopg.Error as error:
+            logger.debug("the running statement could not be cancelled: %s", error)
+
+    @property
+    def takes_any_bytes(self) -> bool:
+        """Tell whether the session's database is in SQL_ASCII."""
+        return self._connection.info.parameter_status("server_encoding") == SQL_ASCII
 
     @property
     def backend_pid(self) -> int:
@@ -158,6 +193,12 @@ def session(
     """
     with _our_errors(f"connecting to database {database!r}", server):
         connection = _connect(server, database, purpose, settings or {})
+        if connection.info.parameter_status("server_encoding") == SQL_ASCII:
+            # It translates nothing, but would refuse what is no UTF-8.
+            connection.execute(b"SET client_encoding = 'SQL_ASCII'")
+        for each in TEXT_TYPES:
+            connection.adapters.register_loader(each, _TextLoader)
+        connection.adapters.register_dumper(str, _TextDumper)
     try:
         yield Session(connection)
     finally:
@@ -202,12 +243,13 @@ def application_name(purpose: str) -> str:
 
 def quoted(name: str) -> str:
     """Quote an identifier."""
-    return sql.Identifier(name).as_string(None)
+    return '"' + name.replace('"', '""') + '"'
 
 
 def quoted_literal(value: str) -> str:
     """Quote a string literal."""
-    return sql.Literal(value).as_string(None)
+    escaped = value.replace("'", "''")
+    return f" E'{escaped.replace(chr(92), chr(92) * 2)}'" if "\\" in value else f"'{escaped}'"
 
 
 def wait_until_ready(server: Server, database: str, *, timeout_seconds: float) -> None:
@@ -239,21 +281,26 @@ def _our_errors(what: str, server: Server | None = None) -> Iterator[None]:
             hint="the password in the configuration is not the one the database was made with; set it with ALTER ROLE ... PASSWORD",
         ) from error
     except (psycopg.errors.InvalidCatalogName, psycopg.errors.InvalidAuthorizationSpecification) as error:
-        raise ProgramFailed(f"PostgreSQL: {_first_line(error)}") from error
+        raise ProgramFailed(f"PostgreSQL: {_said(error)}", hint=_hint(error), sqlstate=_state(error)) from error
     except psycopg.errors.LockNotAvailable as error:
         raise ProgramFailed(
-            f"a lock was not granted in time: {_first_line(error)}",
+            f"a lock was not granted in time: {_said(error)}",
             hint="is a VACUUM FULL or a migration running?",
             transient=True,
+            sqlstate=_state(error),
         ) from error
     except psycopg.errors.DiskFull as error:
-        raise ProgramFailed(f"PostgreSQL's disk is full: {_first_line(error)}", hint="free some space on it") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise ProgramFailed(
-            f"PostgreSQL, while {_shown(what)}: {_first_line(error)}", transient=_is_transient(error)
+            f"PostgreSQL's disk is full: {_said(error)}", hint="free some space on it", sqlstate=_state(error)
         ) from error
     except psycopg.Error as error:
-        raise ProgramFailed(f"PostgreSQL refuses {_shown(what)}: {_first_line(error)}") from error
+        away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        raise ProgramFailed(
+            f"PostgreSQL{', while' if away else ' refuses'} {_shown(what)}: {_said(error)}",
+            hint=_hint(error),
+            transient=away and _is_transient(error),
+            sqlstate=_state(error),
+        ) from error
 
 
 def _require_success(result: PGresult) -> PGresult:
@@ -263,18 +310,34 @@ def _require_success(result: PGresult) -> PGresult:
 
 
 def _is_transient(error: psycopg.Error) -> bool:
-    """Tell whether the server was away or starting: no SQLSTATE, connection class 08, or 57P0x (shutting down, starting up)."""
+    """Tell whether our own server was away or starting: no SQLSTATE, or 57P0x (shutting down, starting up).
+
+    Class 08 (no connection) is what a server says of *another* one that it asks for us: nothing that a second attempt would cure.
+    """
     state = error.sqlstate
     text = str(error)
     if state is None:
         return "password" not in text and "does not exist" not in text
-    return state.startswith(("08", "57P"))
+    return state.startswith("57P")
 
 
-def _first_line(error: psycopg.Error) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _said(error: psycopg.Error) -> str:
+    """Give what PostgreSQL said, with its detail and where it was."""
+    words = error.diag.message_primary or (str(error).strip() or type(error).__name__).splitlines()[0]
+    context = (error.diag.context or "").splitlines()[:1]
+    more = [("DETAIL", error.diag.message_detail), ("CONTEXT", context[0] if context else None)]
+    told = "; ".join(f"{name}: {' '.join(text.split())[:DETAIL_LIMIT]}" for name, text in more if text)
+    return f"{words} ({told})" if told else words
+
+
+def _hint(error: psycopg.Error) -> str:
+    return " ".join((error.diag.message_hint or "").split())[:DETAIL_LIMIT]
+
+
+def _state(error: psycopg.Error) -> str:
+    return error.sqlstate or ""
 
 
 def _shown(what: str) -> str:
-    line = " ".join(what.split())
+    line = shown(" ".join(what.split()))
     return line if len(line) <= 100 else f"{line[:97]}..."

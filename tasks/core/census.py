@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tasks.core.byte_text import bytes_of, shown, text_of
 from tasks.core.custom_dump import Head
 from tasks.core.dump_events import (
     CopyBegin,
@@ -68,7 +69,7 @@ class CensusTaker:
                 self._target, self._rows, self._sum = target, 0, 0
             case CopyEnd():
                 self._end_partial_row()
-                self._tables[self._target] = TableCensus(rows=self._rows, digest=f"{self._sum:064x}")
+                self._tables[self._target] = _sum_of(self._tables.get(self._target), self._rows, self._sum)
             case Title():
                 self._end_large_object()
                 self._title = event
@@ -132,15 +133,18 @@ class CensusTaker:
     def _see_statement(self, sql: bytes) -> None:
         setval = _SETVAL.fullmatch(sql)
         if setval:
-            self._sequences[setval["name"].decode()] = setval["value"].decode()
+            self._sequences[text_of(setval["name"])] = text_of(setval["value"])
         elif not _SESSION.match(sql):
-            title = self._title
-            name = " ".join(
-                part for part in (title.kind, f"{title.schema}.{title.name}" if title.schema else title.name) if part
-            )
-            definition = f"{title.owner}\n{sql.decode('utf-8', 'surrogateescape').strip()}"
-            digest = hashlib.sha256(definition.encode("utf-8", "surrogateescape")).hexdigest()
+            name = str(self._title)
+            digest = hashlib.sha256(bytes_of(self._title.owner) + b"\n" + sql.strip()).hexdigest()
             self._objects.setdefault(name, []).append(digest)
+
+
+def _sum_of(before: TableCensus | None, rows: int, total: int) -> TableCensus:
+    """Add rows to what a table held before: partitions may come one after another, each as rows of their root."""
+    if before is None:
+        return TableCensus(rows=rows, digest=f"{total:064x}")
+    return TableCensus(rows=before.rows + rows, digest=f"{(int(before.digest, 16) + total) % _MODULUS:064x}")
 
 
 def table_census(rows: Iterable[bytes | memoryview]) -> TableCensus:
@@ -187,6 +191,7 @@ def differences(expected: Census, found: Census, *, compare_schema: bool = True)
                     else "is defined differently"
                 )
                 words.append(f"{name} {what}")
+    words = [shown(each) for each in words]
     if len(words) > DIFFERENCES_SHOWN:
         words = [*words[:DIFFERENCES_SHOWN], f"... and {len(words) - DIFFERENCES_SHOWN} more differences"]
     return words

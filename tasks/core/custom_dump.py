@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tasks.core.byte_text import bytes_of, text_of
 from tasks.core.dump_events import (
     CopyBegin,
     CopyData,
@@ -83,6 +84,7 @@ def read_custom_dump(chunks: Iterable[bytes]) -> Iterator[Head | DumpEvent]:
 def _definitions(head: Head) -> Iterator[DumpEvent]:
     """Yield every definition; those that `pg_restore --section` would count to the data are told in full, ready to be run."""
     section = _SECTION_PRE_DATA
+    conforming = not any(entry.title.kind == "STDSTRINGS" and "off" in entry.definition for entry in head.entries)
     for entry in head.entries:
         # Comments and grants have no section of their own: they go with what stands before them.
         section = entry.section if entry.section != _SECTION_NONE else section
@@ -96,13 +98,13 @@ def _definitions(head: Head) -> Iterator[DumpEvent]:
             for number in entry.definition.split():
                 yield Statement(f"SELECT pg_catalog.lo_create('{int(number)}');".encode(), "data")
                 owner = entry.title.owner.replace('"', '""')
-                yield Statement(f'ALTER LARGE OBJECT {int(number)} OWNER TO "{owner}";'.encode(), "data")
+                yield Statement(bytes_of(f'ALTER LARGE OBJECT {int(number)} OWNER TO "{owner}";'), "data")
         elif section == _SECTION_DATA:
-            for event in read_sql_dump(iter((entry.definition.encode("utf-8", "surrogateescape"),))):
+            for event in read_sql_dump(iter((bytes_of(entry.definition),)), conforming=conforming):
                 if isinstance(event, Statement):
                     yield Statement(event.sql, "data")
         else:
-            yield Statement(entry.definition.encode("utf-8", "surrogateescape"), "pre-data")
+            yield Statement(bytes_of(entry.definition), "pre-data")
 
 
 def _read_blocks(source: _Source, head: Head) -> Iterator[DumpEvent]:
@@ -259,7 +261,7 @@ class _Source:
             return None
         if length > STRING_LIMIT_BYTES:
             raise ArchiveDamaged(f"the dump announces a text of {length} bytes")
-        return self.take(length).decode("utf-8", "surrogateescape")
+        return text_of(self.take(length))
 
     def end_recording(self) -> bytes:
         recorded, self._recorded = self._recorded or [], None

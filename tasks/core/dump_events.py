@@ -24,6 +24,12 @@ class Title:
     name: str
     owner: str
 
+    def __str__(self) -> str:
+        """Name the object in words: `TABLE DATA public.a`."""
+        return " ".join(
+            part for part in (self.kind, f"{self.schema}.{self.name}" if self.schema else self.name) if part
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -35,7 +41,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class CopyBegin:
-    """The rows of a table follow. `target` is the quoted table with its columns: `public.t (a, b)`."""
+    """The rows of a table follow. `target` is the quoted table with its columns (`public.t (a, b)`), spelled as in `byte_text`."""
 
     target: str
 

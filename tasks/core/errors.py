@@ -51,7 +51,8 @@ class Busy(BackupError):
 class ProgramFailed(BackupError):
     """An external program did not prove that it succeeded.
 
-    Keeps the command (its secrets removed), the exit code (None: killed or unknown) and the end of its stderr.
+    Keeps the command (its secrets removed), the exit code (None: killed or unknown) and the end of its stderr; of what PostgreSQL refused,
+    its error code (`sqlstate`), and which object of a dump it was `about` ("TABLE DATA public.a"), where that is known.
     """
 
     def __init__(
@@ -63,8 +64,11 @@ class ProgramFailed(BackupError):
         stderr: str = "",
         hint: str = "",
         transient: bool = False,
+        sqlstate: str = "",
     ) -> None:
         super().__init__(message, hint=hint, transient=transient)
+        self.sqlstate = sqlstate
+        self.about = ""
         self.command = command
         self.exit_code_seen = exit_code_seen
         self.stderr = stderr

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DumpLimits:
-    """How long a dump may wait for a table's lock, stay silent, and take altogether."""
+    """How long a dump may wait for a table's lock, stay silent, and take altogether; the last holds for each statement of a load, too.
+
+    `foreign_seconds` is how long a load may wait for another server whose tables a materialized view reads.
+    """
 
     lock_wait_seconds: float = 120
     idle_seconds: float = 600
     total_seconds: float = 24 * 3600
+    foreign_seconds: float = 120
 
 
 @dataclass(frozen=True, slots=True)

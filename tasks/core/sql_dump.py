@@ -1,8 +1,9 @@
 """Read a plain `pg_dump` as a stream of events, without ever holding more than a piece of it.
 
-Only what pg_dump writes is understood: SQL statements with standard_conforming_strings on, `COPY ... FROM stdin` with its rows,
-`\\restrict` and `\\unrestrict`, comments. Anything else is refused, above all psql's other backslash commands: they would
-run programs. (Source of the format: PostgreSQL's src/bin/pg_dump/pg_backup_archiver.c and pg_backup_db.c.)
+Only what pg_dump writes is understood: SQL statements, `COPY ... FROM stdin` with its rows, `\\restrict` and `\\unrestrict`, comments.
+Anything else is refused, above all psql's other backslash commands: they would run programs. Bytes stay bytes: a dump is in any encoding
+that PostgreSQL knows as a server's, in which ASCII's bytes are ASCII. (Source of the format: PostgreSQL's
+src/bin/pg_dump/pg_backup_archiver.c and pg_backup_db.c; of what ends a statement: src/fe_utils/psqlscan.l.)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from tasks.core.byte_text import text_of
 from tasks.core.dump_events import (
     CopyBegin,
     CopyData,
@@ -34,23 +36,25 @@ _TITLE = re.compile(
     re.DOTALL,
 )
 _COPY = re.compile(rb"COPY (?P<target>.+) FROM stdin;", re.DOTALL)
-_TOKEN = re.compile(
-    rb"""
+_TOKEN_PATTERN = rb"""
       [eE]'(?:[^'\\]|\\.|'')*'
-    | '(?:[^']|'')*'
+    | '(?:%s)*'
     | "(?:[^"]|"")*"
     | \$(?P<tag>(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?)\$.*?\$(?P=tag)\$
-    | --[^\n]*\n
-    | /\*.*?\*/
+    | (?P<comment>--[^\n]*\n | /\*.*?\*/)
     | (?P<word>[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)
-    | [^A-Za-z_\x80-\xff'"$\-/;()]+
+    | (?P<space>\s+)
+    | (?P<signs>[^A-Za-z_\x80-\xff'"$\-/;()\s]+)
     | (?P<single>.)
-    """,
-    re.DOTALL | re.VERBOSE,
-)
+    """
+_TOKEN = re.compile(_TOKEN_PATTERN % rb"[^']|''", re.DOTALL | re.VERBOSE)
+# With standard_conforming_strings off a backslash is an escape in every string.
+_TOKEN_WITH_ESCAPES = re.compile(_TOKEN_PATTERN % rb"[^'\\]|\\.|''", re.DOTALL | re.VERBOSE)
+_CONFORMING = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?P<value>\w+)'?\s*;", re.IGNORECASE)
 _OPENS_A_TOKEN = re.compile(rb"""['"]|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?(?:\$|\Z)|/\*|--""")
 _LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\);")
-_LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, '\\x([0-9a-f]*)'\);")
+# Without standard_conforming_strings the backslash is doubled.
+_LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, [eE]?'\\{1,2}x([0-9a-f]*)'\);")
 _LO_CLOSE = re.compile(rb"SELECT pg_catalog\.lo_close\(0\);")
 
 _POST_DATA_KINDS = {
@@ -61,20 +65,21 @@ _POST_DATA_KINDS = {
 _DATA_KINDS = {"TABLE DATA", "SEQUENCE SET", "BLOBS", "BLOB DATA", "BLOB METADATA"}
 
 
-def read_sql_dump(chunks: Iterable[bytes]) -> Iterator[DumpEvent]:
-    """Yield the events of a plain dump.
+def read_sql_dump(chunks: Iterable[bytes], *, conforming: bool = True) -> Iterator[DumpEvent]:
+    """Yield the events of a plain dump; `conforming` is how standard_conforming_strings is at its beginning.
 
     Raise ArchiveDamaged where the bytes are no such dump, or end inside a statement or inside a table's rows. Whether the dump is
     complete is told by a `DumpComplete` event alone: callers must have seen it before they call a dump good.
     """
-    return _Reader(iter(chunks)).events()
+    return _Reader(iter(chunks), conforming).events()
 
 
 class _Reader:
     """The lexer's state: a buffer, the place in it, and the section of the dump we are in."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes], conforming: bool) -> None:
         self._chunks = chunks
+        self._token = _TOKEN if conforming else _TOKEN_WITH_ESCAPES
         self._buffer = b""
         self._at = 0
         self._ended = False
@@ -92,7 +97,7 @@ class _Reader:
                 copy = _COPY.fullmatch(statement)
                 if copy:
                     self._section = "data"
-                    yield CopyBegin(copy["target"].decode())
+                    yield CopyBegin(text_of(copy["target"]))
                     self._line()
                     yield from self._rows(copy["target"])
                     yield CopyEnd()
@@ -106,13 +111,13 @@ class _Reader:
         # A name with a newline in it is the one thing that could make a title ambiguous; pg_dump replaces newlines by spaces.
         title = _TITLE.match(line)
         if title:
-            kind = title["kind"].decode()
+            kind = text_of(title["kind"])
             if kind in _DATA_KINDS:
                 self._section = "data"
             elif self._section == "data" or kind in _POST_DATA_KINDS:
                 self._section = "post-data"
-            schema, owner = title["schema"].decode(), (title["owner"] or b"").decode()
-            yield Title(kind, "" if schema == "-" else schema, title["name"].decode(), "" if owner == "-" else owner)
+            schema, owner = text_of(title["schema"]), text_of(title["owner"] or b"")
+            yield Title(kind, "" if schema == "-" else schema, text_of(title["name"]), "" if owner == "-" else owner)
 
     def _backslash_command(self, line: bytes) -> None:
         if not re.fullmatch(rb"\\(un)?restrict [A-Za-z0-9]+", line):
@@ -132,6 +137,9 @@ class _Reader:
         elif _LO_CLOSE.fullmatch(statement):
             self._in_large_object = False
         elif statement not in (b"BEGIN;", b"COMMIT;"):  # pg_dump wraps large objects in these; the loader does its own
+            if conforming := _CONFORMING.fullmatch(statement):
+                on = conforming["value"].lower() in (b"on", b"true", b"yes", b"1")
+                self._token = _TOKEN if on else _TOKEN_WITH_ESCAPES
             yield Statement(statement, self._section)
 
     def _rows(self, target: bytes) -> Iterator[DumpEvent]:
@@ -180,7 +188,7 @@ class _Reader:
         body = _FunctionBody()
         parentheses = 0
         while True:
-            token = _TOKEN.match(self._buffer, self._at + length)
+            token = self._token.match(self._buffer, self._at + length)
             if token is None or (not self._ended and token.end() == len(self._buffer)) or self._is_cut(token):
                 # The token may go on in the next chunk: read it again from its start when there is more.
                 if len(self._buffer) - self._at > STATEMENT_LIMIT_BYTES:
@@ -190,16 +198,19 @@ class _Reader:
                     raise ArchiveDamaged(f"the dump ends inside the statement {cut!r}")
                 continue
             length = token.end() - self._at
-            if token["word"]:
-                if not parentheses:
-                    body.see(token["word"].lower())
-            elif single := token["single"]:
+            if token["space"] or token["comment"]:
+                continue
+            if not parentheses:
+                body.see(token["word"], token[0])
+            if single := token["single"]:
                 parentheses += {b"(": 1, b")": -1}.get(single, 0)
                 if single == b";" and parentheses <= 0 and not body.depth:
                     return self._take(self._at + length)
 
     def _is_cut(self, token: re.Match[bytes]) -> bool:
-        """Tell whether a single character is really the beginning of a literal or comment that has no end yet."""
+        """Tell whether what was found is really the beginning of a literal or comment that has no end yet."""
+        if token["word"] in (b"e", b"E"):
+            return self._buffer.startswith(b"'", token.end())
         return bool(token["single"] and _OPENS_A_TOKEN.match(self._buffer, token.start()))
 
     def _skip_space(self) -> bool:
@@ -244,19 +255,33 @@ class _Reader:
 
 
 class _FunctionBody:
-    """Follow `CREATE FUNCTION ... BEGIN ATOMIC ...; END`, whose semicolons end no statement (as psql's lexer does)."""
+    """Follow `CREATE FUNCTION ... BEGIN ATOMIC ...; END`, whose semicolons end no statement.
+
+    psql takes any `begin` after CREATE FUNCTION for the opening, and stumbles over a column of that name. But it is followed by ATOMIC, never
+    comes a second time, and within it only CASE and END are words that no name is written as without quotes (they are reserved).
+    """
 
     def __init__(self) -> None:
         self.depth = 0
         self._words: list[bytes] = []
+        self._previous = b""
+        self._closed = False
 
-    def see(self, word: bytes) -> None:
+    def see(self, word: bytes | None, token: bytes) -> None:
+        """Take the next token outside parentheses that is neither space nor comment; `word` where it is one."""
+        previous, self._previous = self._previous, token.lower()
+        if word is None or previous.endswith(b"."):  # what follows a dot is a name
+            return
+        word = word.lower()
         if len(self._words) < 4:
             self._words.append(word)
         words = self._words[:1] + self._words[3:] if self._words[1:3] == [b"or", b"replace"] else self._words
-        if words[:1] != [b"create"] or words[1:2] not in ([b"function"], [b"procedure"]):
+        if words[:1] != [b"create"] or words[1:2] not in ([b"function"], [b"procedure"]) or self._closed:
             return
-        if word == b"begin" or (word == b"case" and self.depth):
+        if not self.depth:
+            self.depth = int(word == b"atomic" and previous == b"begin")
+        elif word == b"case":
             self.depth += 1
-        elif word == b"end" and self.depth:
+        elif word == b"end":
             self.depth -= 1
+            self._closed = not self.depth

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.byte_text import bytes_of, shown, text_of
 from tasks.core.census import CensusTaker, differences
 from tasks.core.custom_dump import read_custom_dump
-from tasks.core.dump_events import DumpComplete
-from tasks.core.dump_statements import is_allowed, may_run_in_parallel
+from tasks.core.dump_events import CopyBegin, DumpComplete, LargeObjectData, Statement
+from tasks.core.dump_statements import is_allowed, is_time_limit, may_run_in_parallel, refreshed_view
 from tasks.core.errors import ArchiveDamaged
 from tasks.core.manifest import Census
 from tasks.core.sql_dump import read_sql_dump
@@ -168,3 +169,123 @@ def test_index_builds_run_in_parallel_and_nothing_else() -> None:
     assert may_run_in_parallel(b'ALTER TABLE ONLY public.a\n    ADD CONSTRAINT "PK a" PRIMARY KEY (id);')
     assert not may_run_in_parallel(b"ALTER TABLE ONLY a\n    ADD CONSTRAINT f FOREIGN KEY (b) REFERENCES c(d);")
     assert not may_run_in_parallel(b"COMMENT ON INDEX a IS 'b';")
+    assert not may_run_in_parallel(
+        b"ALTER TABLE a\n    ADD CONSTRAINT c CHECK ((t <> ' PRIMARY KEY '::text)) NOT VALID;"
+    )
+    assert not may_run_in_parallel(b'ALTER TABLE a ADD CONSTRAINT c FOREIGN KEY ("x UNIQUE y") REFERENCES d(e);')
+
+
+def test_what_a_statement_sets_or_refreshes_is_known() -> None:
+    assert is_time_limit(b"SET statement_timeout = 0;")
+    assert is_time_limit(b"SET transaction_timeout = 0;")
+    assert not is_time_limit(b"SET client_encoding = 'UTF8';")
+    assert refreshed_view(b'REFRESH MATERIALIZED VIEW "a.b"."c d";') == '"a.b"."c d"'
+    assert refreshed_view(b"CREATE MATERIALIZED VIEW a AS SELECT 1;") is None
+
+
+def statements(text: bytes, size: int, *, conforming: bool = True) -> list[bytes]:
+    return [
+        event.sql for event in read_sql_dump(pieces(text, size), conforming=conforming) if isinstance(event, Statement)
+    ]
+
+
+BODIES = [
+    b"CREATE FUNCTION public.f() RETURNS int\n    LANGUAGE sql\n    BEGIN ATOMIC\n SELECT diary.begin\n    FROM public.diary;\nEND;",
+    b"CREATE FUNCTION begin.atomic(begin date) RETURNS int LANGUAGE sql AS $$SELECT 1$$;",
+    b"CREATE FUNCTION public.begin(atomic int) RETURNS begin.atomic LANGUAGE sql IMMUTABLE RETURN 1;",
+    b"CREATE OR REPLACE FUNCTION public.end() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN begin THEN CASE a.end WHEN 1 THEN 2 END"
+    b" ELSE 3 END AS \"end\"; SELECT ';' AS atomic; END;",
+    b"CREATE PROCEDURE a.b(INOUT begin int) LANGUAGE sql BEGIN ATOMIC INSERT INTO t (begin, atomic) VALUES (1, (SELECT CASE WHEN true THEN 1 END)); END;",
+    b"CREATE PROCEDURE a.case() LANGUAGE sql begin  -- why; not\n atomic END;",
+    b"CREATE FUNCTION a.c() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT E'it\\';--' || ' END; '; END;",
+    b"CREATE VIEW a.begin AS SELECT b.begin, b.atomic AS atomic FROM b;",
+    b"CREATE TABLE a.t (begin int, atomic int, function int);",
+    b'CREATE FUNCTION "x begin atomic;"() RETURNS trigger LANGUAGE plpgsql AS $_$ BEGIN ATOMIC; END $_$;',
+    b"CREATE FUNCTION a.f(x numeric DEFAULT 1.5) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1.0; SELECT x1.case, 2 FROM x1; END;",
+]
+
+
+@pytest.mark.parametrize("size", [1, 5, 1 << 20])
+def test_only_begin_atomic_opens_a_body(size: int) -> None:
+    for body in BODIES:
+        assert statements(body + b"\n\nSELECT 1;\n", size) == [body, b"SELECT 1;"], body
+    assert statements(b"\n".join(BODIES), size) == BODIES
+
+
+@pytest.mark.parametrize("size", [1, 4, 1 << 20])
+def test_backslashes_escape_where_the_dump_says_so(size: int) -> None:
+    text = (
+        rb"COMMENT ON TABLE a IS 'back\';SET standard_conforming_strings = off;COMMENT ON TABLE a IS 'it\'; is '' ; \\';"
+        rb"SELECT pg_catalog.lo_open('7', 131072);SELECT pg_catalog.lowrite(0, '\\x00ff5c');SELECT pg_catalog.lo_close(0);"
+        rb"SET standard_conforming_strings = on;COMMENT ON TABLE b IS '\';"
+    )
+    found = list(read_sql_dump(pieces(text, size)))
+
+    assert b"".join(event.data for event in found if isinstance(event, LargeObjectData)) == b"\x00\xff\\"
+    assert [event.sql for event in found if isinstance(event, Statement)] == [
+        rb"COMMENT ON TABLE a IS 'back\';",
+        b"SET standard_conforming_strings = off;",
+        rb"COMMENT ON TABLE a IS 'it\'; is '' ; \\';",
+        b"SET standard_conforming_strings = on;",
+        rb"COMMENT ON TABLE b IS '\';",
+    ]
+    assert statements(rb"COMMENT ON TABLE a IS 'it\'; is';", size, conforming=False) == [
+        rb"COMMENT ON TABLE a IS 'it\'; is';"
+    ]
+
+
+def test_rows_of_a_target_that_comes_again_are_added_up() -> None:
+    def taken(*copies: bytes) -> Census:
+        taker = CensusTaker()
+        for rows in copies:
+            for event in read_sql_dump(iter((b"COPY public.root (a) FROM stdin;\n" + rows + b"\\.\n\n",))):
+                taker.see(event)
+        return taker.result()
+
+    assert taken(b"1\n2\n", b"", b"3\n") == taken(b"3\n1\n2\n")
+    assert taken(b"1\n", b"1\n") != taken(b"1\n")
+    assert taken(b"1\n", b"2\n").tables["public.root (a)"].rows == 2
+
+
+def test_a_name_in_any_bytes_is_one() -> None:
+    text = (
+        b'-- Name: f\xfcr; Type: TABLE; Schema: public; Owner: m\xf6\n\nCREATE TABLE public."f\xfcr" ("\xe4" int);\n'
+        b'COPY public."f\xfcr" ("\xe4") FROM stdin;\n\xff\xfe\n\\.\n'
+        b"SELECT pg_catalog.setval('public.\"z\xe4hler\"', 5, true);\n"
+    )
+    taker = CensusTaker()
+    for event in read_sql_dump(pieces(text, 9)):
+        taker.see(event)
+        if isinstance(event, CopyBegin):
+            assert bytes_of(event.target) == b'public."f\xfcr" ("\xe4")'
+
+    census = taker.result()
+    assert Census.model_validate_json(census.model_dump_json()) == census
+    assert [shown(name) for name in census.schema_objects] == [r"TABLE public.f\xfcr"]
+    assert differences(
+        census,
+        Census.model_validate_json(
+            '{"tables": {}, "sequences": {}, "schema_objects": {}, "large_objects": {"rows": 0, "digest": "%s"}}'
+            % ("0" * 64)
+        ),
+    )[0] == (r'table public."f\xfcr" is missing (1 rows)')
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"plain",
+        "grün 日本".encode(),
+        b"f\xfcr",
+        b"\xf0\x9f\x93",
+        b"\xf4\x8f\xbe\x80\xff",
+        b"\xf4\x8f\xbf",
+        bytes(range(256)),
+    ],
+)
+def test_bytes_become_text_and_come_back(raw: bytes) -> None:
+    text = text_of(raw)
+
+    assert bytes_of(text) == raw
+    assert text.encode().decode() == text

@@ -115,9 +115,9 @@ def _first_host(host: str, port: str, *, source: str) -> tuple[str, int | None]:
     """Take the first of several hosts, and the port that may stand behind it."""
     first = host.split(",")[0].strip()
     name, colon, own_port = first.rpartition(":")
-    if colon and own_port.isdigit() and ":" not in name:
+    if colon and own_port.isdecimal() and ":" not in name:
         first, port = name, own_port
-    if port and not port.isdigit():
+    if port and not port.isdecimal():
         raise _unreadable(source, f"its port is {port!r}")
     return first, int(port) if port else None
 

@@ -226,7 +226,7 @@ def application_port_of(environment: Mapping[str, str], published: Collection[in
     targets = set(published)
     if len(targets) == 1:
         return targets.pop()
-    ports = [word for word in re.split(r"[;,\s]+", settings.get("ASPNETCORE_HTTP_PORTS", "")) if word.isdigit()]
+    ports = [word for word in re.split(r"[;,\s]+", settings.get("ASPNETCORE_HTTP_PORTS", "")) if word.isdecimal()]
     if ports and DEFAULT_APPLICATION_PORT not in targets:
         return int(ports[0])
     return DEFAULT_APPLICATION_PORT
@@ -306,8 +306,8 @@ def _archive_name(path: Path, directory: Path) -> str:
 
 
 def _sanitised(parts: Iterable[str]) -> str:
-    """Join names so that nothing in them can climb out of an archive or end a line."""
-    return "/".join("_" if part == ".." else re.sub(r"[\x00-\x1f\x7f\\]", "_", part) for part in parts)
+    """Join names so that nothing in them can climb out of an archive, end a line, or be no UTF-8 (a file's name may be any bytes)."""
+    return "/".join("_" if part == ".." else re.sub(r"[\x00-\x1f\x7f\\\ud800-\udfff]", "_", part) for part in parts)
 
 
 def _names(candidates: Iterable[Candidate]) -> str:

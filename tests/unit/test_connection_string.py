@@ -59,6 +59,8 @@ def test_refuses_a_port_that_is_no_number() -> None:
     """The value seen is said."""
     with pytest.raises(Refused, match="'many'"):
         parse_connection_string("Host=db;Port=many", source="app")
+    with pytest.raises(Refused, match="'²'"):
+        parse_connection_string("Host=db;Port=²", source="app")
 
 
 def test_a_doubled_equals_sign_belongs_to_the_key() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -87,7 +88,8 @@ def _chart(title: str, nights: Sequence[tuple[str, Record | Entry]], formatter: 
 def _svg(chart: Any, colours: Sequence[str]) -> str:
     chart.config.style.colors = tuple(COLOURS[name] for name in colours) or ("#000000",)
     text: str = chart.render(is_unicode=True)
-    return text
+    # Settings for pygal's own script, which we do not load: a picture of plain shapes may stand anywhere.
+    return re.sub(r"<script\b.*?</script>", "", text, count=1, flags=re.DOTALL)
 
 
 def _nights(records: Sequence[Record], entries: Sequence[Entry]) -> list[tuple[str, Record | Entry]]:

@@ -175,7 +175,7 @@ def parse_dot_env(text: str) -> dict[str, str]:
     {'COMPOSE_FILE': 'a.yml:b.yml'}
     """
     settings: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.removeprefix("\ufeff").splitlines():
         match = _DOT_ENV_LINE.match(line)
         if match:
             settings[match["key"]] = match["single"] or match["double"] or match["plain"] or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -38,7 +39,7 @@ def copied(rows: list[bytes], *, table: str = "public.a (b)", cuts: list[int] | 
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts or []), len(data)]
     return [
         CopyBegin(table),
-        *(CopyData(data[one:two]) for one, two in zip(places, places[1:], strict=False)),
+        *(CopyData(data[one:two]) for one, two in itertools.pairwise(places)),
         CopyEnd(),
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.core.discovery import is_anonymous
 from tasks.core.installation import Installation, command_to_run
 
 DEFAULT_PASSWORDS = {"masterkey": "POSTGRES_PASSWORD", "secret123!": "Authentication__Password"}
@@ -88,7 +89,7 @@ def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
                 "mount a directory at /app/DataProtection-Keys, or every update logs all users out",
             )
         )
-    if installation.data_mount.kind == "volume" and len(installation.data_mount.source) == 64:
+    if is_anonymous(installation.data_mount):
         found.append(
             Problem(
                 "warning",

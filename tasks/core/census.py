@@ -34,6 +34,9 @@ _SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('(?P<name>(?:[^']|'')+)', (?P
 # Sent along with every dump but no object of the database: how to read the dump, and what the next CREATE TABLE defaults to.
 _TABLE = re.compile(r'(?:"(?:[^"]|"")*"|[^\s"(])+')
 _SESSION = re.compile(rb"SET \w+ = |SELECT pg_catalog\.set_config\(")
+_INHERITS = re.compile(
+    rb"(?P<head>CREATE (?:UNLOGGED )?TABLE [^\n]*\()\n(?P<columns>.*)\n(?P<rest>\)\nINHERITS \(.*)", re.DOTALL
+)
 DIFFERENCES_SHOWN = 50
 
 
@@ -45,6 +48,8 @@ class CensusTaker:
     _tables: dict[str, TableCensus] = field(default_factory=dict)
     _sequences: dict[str, str] = field(default_factory=dict)
     _objects: dict[str, list[str]] = field(default_factory=dict)
+    _orderless: dict[str, list[str]] = field(default_factory=dict)
+    _inheriting: set[str] = field(default_factory=set)
     _title: Title = field(default_factory=lambda: Title("", "", "", ""))
     _target: str = ""
     _rows: int = 0
@@ -94,10 +99,8 @@ class CensusTaker:
             tables=dict(sorted(self._tables.items())),
             sequences=dict(sorted(self._sequences.items())),
             large_objects=TableCensus(rows=self._large_objects, digest=f"{self._large_object_sum:064x}"),
-            schema_objects={
-                name: hashlib.sha256("\0".join(sorted(definitions)).encode()).hexdigest()
-                for name, definitions in sorted(self._objects.items())
-            },
+            schema_objects={name: _digest_of_all(definitions) for name, definitions in sorted(self._objects.items())},
+            inheriting={name: _digest_of_all(self._orderless[name]) for name in sorted(self._inheriting)},
         )
 
     def _see_rows(self, data: bytes) -> None:
@@ -136,8 +139,26 @@ class CensusTaker:
             self._sequences[text_of(setval["name"])] = text_of(setval["value"])
         elif not _SESSION.match(sql):
             name = str(self._title)
-            digest = hashlib.sha256(bytes_of(self._title.owner) + b"\n" + sql.strip()).hexdigest()
-            self._objects.setdefault(name, []).append(digest)
+            self._objects.setdefault(name, []).append(self._digest(sql.strip()))
+            if _INHERITS.match(sql):
+                self._inheriting.add(name)
+            self._orderless.setdefault(name, []).append(self._digest(_without_order(sql)))
+
+    def _digest(self, definition: bytes) -> str:
+        return hashlib.sha256(bytes_of(self._title.owner) + b"\n" + definition).hexdigest()
+
+
+def _without_order(sql: bytes) -> bytes:
+    """Sort the columns of a table that inherits: once restored they stand in its parent's order, by PostgreSQL's own doing."""
+    found = _INHERITS.match(sql)
+    if found is None:
+        return sql.strip()
+    lines = sorted(line.strip().rstrip(b",") for line in found["columns"].splitlines())
+    return b"\n".join([found["head"].strip(), *lines, found["rest"].strip()])
+
+
+def _digest_of_all(definitions: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(sorted(definitions)).encode()).hexdigest()
 
 
 def _sum_of(before: TableCensus | None, rows: int, total: int) -> TableCensus:
@@ -182,7 +203,8 @@ def differences(expected: Census, found: Census, *, compare_schema: bool = True)
     if compare_schema:
         for name in sorted(expected.schema_objects.keys() | found.schema_objects.keys()):
             before, after = expected.schema_objects.get(name), found.schema_objects.get(name)
-            if before != after:
+            same = expected.inheriting.get(name)
+            if before != after and (same is None or same != found.inheriting.get(name)):
                 what = (
                     "is missing"
                     if after is None

@@ -49,12 +49,14 @@ class Census(Value):
     Taken from the stream of `pg_dump` itself, so it is of exactly the dump's snapshot. `tables` are keyed by quoted,
     schema-qualified name with the column list; `sequences` give each sequence's `setval` arguments; `schema` maps each
     object of the dump (its kind and name) to the digest of its definition; `large_objects` counts and digests them.
+    `inheriting` has another digest for tables that inherit, one that does not see the order of their columns.
     """
 
     tables: dict[str, TableCensus]
     sequences: dict[str, str]
     large_objects: TableCensus
     schema_objects: dict[str, str]
+    inheriting: dict[str, str] = Field(default_factory=dict)
 
 
 class Grant(Value):

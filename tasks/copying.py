@@ -13,6 +13,7 @@ from pathlib import Path
 from tasks.adapters import docker_engine, dump
 from tasks.adapters.archive_segment import Segment
 from tasks.adapters.archive_writer import PartialArchive, segment
+from tasks.adapters.data_users import other_users
 from tasks.adapters.databases import database_facts
 from tasks.adapters.directory_copy import FirstPass, copy_changes, copy_directory
 from tasks.adapters.files import remove_tree
@@ -77,16 +78,22 @@ def plan_data_copy(installation: Installation) -> DataPlan:
 
 
 def refuse_other_users(installation: Installation) -> None:
-    """Raise Refused where a container other than the installation's own PostgreSQL mounts its data."""
-    others = [
-        container.name
-        for container in docker_engine.containers_mounting(installation.data_mount)
-        if container.id != installation.postgres.container_id
-    ]
-    if others:
+    """Raise Refused where a container other than the installation's own PostgreSQL mounts its data, or could run a server on it.
+
+    Who may write to a directory around the data, and is no server, is told alone.
+    """
+    others = other_users(installation)
+    if others.in_the_way:
         raise Refused(
-            f"the data directory {installation.data_mount.source} is mounted by {', '.join(others)} too",
-            hint="stop and remove what else uses it",
+            f"the data directory {installation.data_mount.source} is mounted by {', '.join(others.in_the_way)} too "
+            "(itself, or a directory around it)",
+            hint="stop and remove what else uses it, or mount no more than it needs, read-only",
+        )
+    if others.around:
+        logger.warning(
+            "%s may write to the data directory %s, through a directory around it",
+            ", ".join(others.around),
+            installation.data_mount.source,
         )
 
 

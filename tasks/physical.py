@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -30,6 +31,7 @@ from tasks.core.installation import Installation, Mount
 from tasks.core.server_settings import settings_for_a_data_directory
 from tasks.core.space import MARGIN_BYTES, Need, require_room
 from tasks.core.tar_reader import TarEntry
+from tasks.helper_containers import helper_container
 from tasks.progress import progress
 from tasks.step import step
 
@@ -97,15 +99,10 @@ def platform_of(installation: Installation) -> Platform:
         "postgres --version; echo machine $(uname -m);"
         " if ls /lib/ld-musl-* >/dev/null 2>&1; then echo libc musl; else echo libc gnu $(ldd --version 2>/dev/null | head -n 1); fi"
     )
-    helper = docker_engine.create_helper(
-        installation.postgres.image_id, ["-c", script], labels={COPY_LABEL: "probe"}, entrypoint=["sh"]
-    )
-    try:
+    with helper_container(installation, ["-c", script], labels={COPY_LABEL: "probe"}, entrypoint=["sh"]) as helper:
         docker_engine.start_container(helper)
         docker_engine.wait_container(helper, PROBE_SECONDS)
         said = docker_engine.logs(helper, 20)
-    finally:
-        docker_engine.remove_container(helper, force=True)
     major = re.search(r"\(PostgreSQL\)\s+(\d+)", said)
     machine = re.search(r"^machine (\S+)", said, re.MULTILINE)
     libc = re.search(r"^libc (\S+)(?:.*\s(\d+\.\d+)\s*$)?", said, re.MULTILINE)
@@ -220,34 +217,33 @@ def private_server(installation: Installation, archive: Archive, copy: Copy) -> 
     sockets = _sockets(copy.label)
     make_directory(sockets)
     sockets.chmod(0o777)  # PostgreSQL's user makes its socket there; the directory above is ours alone
-    helper = docker_engine.create_helper(
-        installation.postgres.image_id,
-        settings_for_a_data_directory(archive.manifest.database.server_settings if archive.manifest else {}),
-        mounts=[
-            Mount("bind", str(copy.data), installation.pgdata, copy.data),
-            Mount("bind", str(sockets), SOCKET_DIRECTORY, sockets),
-        ],
-        environment={"PGDATA": installation.pgdata, "POSTGRES_PASSWORD": secrets.token_urlsafe(16)},
-        labels={COPY_LABEL: copy.label},
-    )
     try:
-        docker_engine.start_container(helper)
-        view = replace(
+        with helper_container(
             installation,
-            postgres=replace(
-                installation.postgres,
-                container_id=helper,
-                container_name="the private server",
-                state="running",
-                addresses=(str(sockets),),
-            ),
-        )
-        _wait_for(view)
-        yield view
-        docker_engine.stop_container(helper, timeout_seconds=STOP_SECONDS)
-        _sync(copy.data)
+            settings_for_a_data_directory(archive.manifest.database.server_settings if archive.manifest else {}),
+            mounts=[
+                Mount("bind", str(copy.data), installation.pgdata, copy.data),
+                Mount("bind", str(sockets), SOCKET_DIRECTORY, sockets),
+            ],
+            environment={"PGDATA": installation.pgdata, "POSTGRES_PASSWORD": secrets.token_urlsafe(16)},
+            labels={COPY_LABEL: copy.label},
+        ) as helper:
+            docker_engine.start_container(helper)
+            view = replace(
+                installation,
+                postgres=replace(
+                    installation.postgres,
+                    container_id=helper,
+                    container_name="the private server",
+                    state="running",
+                    addresses=(str(sockets),),
+                ),
+            )
+            _wait_for(view)
+            yield view
+            docker_engine.stop_container(helper, timeout_seconds=STOP_SECONDS)
+            _sync(copy.data)
     finally:
-        docker_engine.remove_container(helper, force=True)
         remove_tree(sockets.parent)
 
 
@@ -282,18 +278,17 @@ def verify_base_backup(installation: Installation, archive: CheckedArchive, copy
     names = {member.name for member in archive.members}
     if not {f"{DATA_DIRECTORY}/backup_manifest", f"{DATA_DIRECTORY}/backup_label"} <= names:
         return []
-    helper = docker_engine.create_helper(
-        installation.postgres.image_id,
-        ["-c", f"PATH=$PATH:$(pg_config --bindir 2>/dev/null) pg_verifybackup --quiet {installation.pgdata}"],
+    command = f"PATH=$PATH:$(pg_config --bindir 2>/dev/null) pg_verifybackup --quiet {shlex.quote(installation.pgdata)}"
+    with helper_container(
+        installation,
+        ["-c", command],
         mounts=[Mount("bind", str(copy.data), installation.pgdata, copy.data, read_only=True)],
-        network="none", environment={}, labels={COPY_LABEL: copy.label}, user=None, entrypoint=["sh"],
-    )  # fmt: skip
-    try:
+        labels={COPY_LABEL: copy.label},
+        entrypoint=["sh"],
+    ) as helper:
         docker_engine.start_container(helper)
         code = docker_engine.wait_container(helper, PROGRAM_SECONDS)
         said = docker_engine.logs(helper, 10).strip()
-    finally:
-        docker_engine.remove_container(helper, force=True)
     return [] if code == 0 else [f"pg_verifybackup: {said}"]
 
 

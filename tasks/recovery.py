@@ -42,6 +42,7 @@ HANDLERS: dict[str, str] = {
     "directory-swap": "tasks.directory_swap:settle",
     "staging": "tasks.staging:settle",
     "scratch": "tasks.copying:settle",
+    "helper": "tasks.helper_containers:settle",
 }
 
 _CLAIM_SECONDS = 5.0

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from tasks.adapters import docker_engine
+from tasks.adapters.data_users import other_users
 from tasks.adapters.discovery import configuration_problems
 from tasks.core.diagnosis import Problem, Seen, find_problems
 from tasks.core.installation import Installation
@@ -23,18 +24,15 @@ def problems(installation: Installation) -> list[Problem]:
         for port in (container.published_ports if container else ())
         if port.host_address not in ("127.0.0.1", "::1")
     ]
-    others = [
-        found.name
-        for found in docker_engine.containers_mounting(installation.data_mount)
-        if found.id != installation.postgres.container_id
-    ]
+    others = other_users(installation)
     compose_error, configuration = configuration_problems(installation)
     seen = Seen(
         version_file=_version_file(installation),
         image_major=installation.postgres.environment.get("PG_MAJOR", ""),
         readable_by_all=[file.archive_name for file in installation.config_files if _readable_by_all(file.path)],
         published=published,
-        other_users=others,
+        other_users=others.in_the_way,
+        around=others.around,
         compose_error=compose_error,
         # Compose says so of every file that was written for its first version, and nothing depends on it.
         configuration=[each for each in configuration if "`version` is obsolete" not in each],

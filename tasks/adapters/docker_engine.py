@@ -252,11 +252,21 @@ def container(container_id: str) -> Container | None:
 
 
 def containers_mounting(place: Mount) -> list[Container]:
-    """List the containers, in any state, that mount the same directory or volume, or something within, by whatever name.
-
-    Who mounts what lies around it (all backups, all of /srv) is a reader and not listed.
-    """
+    """List the containers, in any state, that mount the same directory or volume, or something within, by whatever name."""
     return [each for each in containers() if any(_shows(mount, place) for mount in each.mounts)]
+
+
+def containers_around(place: Mount) -> list[Container]:
+    """List the containers, in any state, that may write to a directory around a place (all of /srv), and so to the place itself."""
+    return [each for each in containers() if any(not mount.read_only and _shows(place, mount) for mount in each.mounts)]
+
+
+def programs_in(container_id: str) -> list[str]:
+    """List the command lines of what runs in a container; none where it does not run, or Docker does not tell."""
+    with suppress(BackupError), _our_words(f"list the programs of container {container_id[:12]}"):
+        found = _client().top(container_id, ps_args="-eo pid,args")
+        return [row[-1] for row in found.get("Processes") or () if row]
+    return []
 
 
 def start_container(container_id: str) -> None:

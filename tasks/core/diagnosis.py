@@ -26,7 +26,8 @@ class Seen:
     """What was looked up besides the installation itself.
 
     `version_file` is the data directory's PG_VERSION ("" where it cannot be read), `readable_by_all` the configuration files that everybody on this
-    machine may read, `published` the addresses at which PostgreSQL is published, `other_users` the containers that mount the data too,
+    machine may read, `published` the addresses at which PostgreSQL is published, `other_users` the containers that mount the data too, `around` those
+    that may write to a directory around it,
     `compose_error` why Compose does not understand the files that the containers were made from, `configuration` what of it cannot be read or is not set.
     """
 
@@ -35,6 +36,7 @@ class Seen:
     readable_by_all: Collection[str]
     published: Collection[str]
     other_users: Collection[str]
+    around: Collection[str] = ()
     compose_error: str = ""
     configuration: Collection[str] = ()
 
@@ -61,6 +63,14 @@ def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
                 "error",
                 f"the data directory is mounted by {', '.join(sorted(seen.other_users))} too",
                 "two servers on one directory ruin it: remove one",
+            )
+        )
+    if seen.around:
+        found.append(
+            Problem(
+                "warning",
+                f"the data directory lies in a directory that {', '.join(sorted(seen.around))} may write to",
+                "mount it there read-only, or mount no more than is needed",
             )
         )
     if seen.version_file and seen.image_major and seen.version_file != seen.image_major:

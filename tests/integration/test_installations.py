@@ -26,7 +26,7 @@ from tasks.core.installation import Installation
 from tests.cli import PROGRAM, Answer, Operator
 from tests.settings import write_settings
 from tests.stack import engine
-from tests.stack.images import POSTGRES
+from tests.stack.images import POSTGRES, application_image
 
 pytestmark = pytest.mark.docker
 
@@ -382,11 +382,16 @@ def test_a_volume_that_stands_for_a_directory_is_read_there(
     assert ("volume", f"the-mail-of-{project}", None) == (found.kind, found.source, found.host_path)
 
 
-@pytest.mark.parametrize("way", ["the same", "through a link", "within", "around"])
+@pytest.mark.parametrize(
+    "way", ["the same", "through a link", "within", "around", "far around", "a reader", "no server"]
+)
 def test_who_else_mounts_the_data_is_noticed(
     way: str, place: Callable[[str], Path], create: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Two servers on one directory ruin it, whatever name it has for the second; who mounts all that is around only reads."""
+    """Two servers on one directory ruin it, whatever name it has for the second, and wherever around it the mount begins.
+
+    Who can only read what is around, or is no server, is no danger; the second is worth a warning.
+    """
     disk = tmp_path / "disk" / "mail"
     disk.mkdir(parents=True)
     (tmp_path / "link").symlink_to(disk)
@@ -396,21 +401,28 @@ def test_who_else_mounts_the_data_is_noticed(
     file.write_text(file.read_text() + options)
     create(directory)
     found = discover(directory)
-    others = {"the same": disk, "through a link": tmp_path / "link", "within": disk / "pgdata", "around": disk.parent}
-    create(other_stack(tmp_path / "other", others[way]))
+    others = {
+        "the same": disk, "through a link": tmp_path / "link", "within": disk / "pgdata", "around": disk.parent,
+        "far around": tmp_path, "a reader": f"{disk.parent}:/srv:ro", "no server": disk.parent,
+    }  # fmt: skip
+    image = application_image() if way == "no server" else POSTGRES
+    create(other_stack(tmp_path / "other", others[way], image))
+    found_wrong = [problem.what for problem in problems(found)]
 
-    if way == "around":
+    if way in ("a reader", "no server"):
         refuse_other_users(found)
+        assert not any("mounted by" in what for what in found_wrong)
+        assert any("may write to" in what for what in found_wrong) == (way == "no server")
         return
     with pytest.raises(Refused, match="mounted by"):
         refuse_other_users(found)
-    assert any("mounted by" in problem.what for problem in problems(found))
+    assert any("mounted by" in what for what in found_wrong)
 
 
-def other_stack(directory: Path, mounted: Path) -> Path:
+def other_stack(directory: Path, mounted: Path | str, image: str) -> Path:
     """Write a compose file of somebody else's, who mounts a directory."""
     directory.mkdir()
-    service = {"image": POSTGRES, "volumes": [f"{mounted}:/anywhere"]}
+    service = {"image": image, "volumes": [mounted if isinstance(mounted, str) else f"{mounted}:/anywhere"]}
     (directory / "compose.yaml").write_text(json.dumps({"services": {"other": service}}))
     return directory
 

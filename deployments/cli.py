@@ -117,6 +117,12 @@ def restore(
         ),
     ] = None,
     restore_config: Annotated[bool, typer.Option(help="Also put the archive's configuration files in place.")] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave an object of the dump out, by the name that a failed verification told; may be repeated."
+        ),
+    ] = None,
     into: Annotated[
         Path | None, typer.Option(help="An empty directory of a fresh host: set the whole stack up from the archive.")
     ] = None,
@@ -125,12 +131,14 @@ def restore(
     from flows.guided_restore import guided_restore, restore_fresh_host, show_plan
 
     if into is not None:
-        _answer_restore(call, restore_fresh_host(call.work, backup, into.resolve(), quarantine=quarantine))
+        _answer_restore(
+            call, restore_fresh_host(call.work, backup, into.resolve(), quarantine=quarantine, without=without)
+        )
         return
     work = call.the_work
     plan = show_plan(work.id, backup, quarantine) if not yes else ""
     confirm = confirmed(f"{plan}\nThe data of {work.directory} will be replaced.", work.id, yes=yes)
-    _answer_restore(call, guided_restore.fn(work.id, backup, confirm, quarantine, restore_config))
+    _answer_restore(call, guided_restore.fn(work.id, backup, confirm, quarantine, restore_config, without))
 
 
 @app.command("rollback")
@@ -180,7 +188,17 @@ def verify(call: Call, backup: BackupName = "latest") -> None:
 
     done = restore_verification.fn(call.the_work.id, backup)
     found = done.verification
-    wanted = ("verdict", "rows", "tables", "attachments", "differences", "restore_seconds", "seconds", "archive_sha256")
+    wanted = (
+        "verdict",
+        "rows",
+        "tables",
+        "attachments",
+        "differences",
+        "notes",
+        "restore_seconds",
+        "seconds",
+        "archive_sha256",
+    )
     told = {"archive": str(done.path), **found.model_dump(mode="json", include=set(wanted))}
     call.answer(told, verification_report(done.archive, found))
     if found.verdict not in ("verified", "legacy"):
@@ -370,10 +388,15 @@ def _answer_restore(call: Call, restored: Any) -> None:
     told = {
         "restored": restored.backup, "rollback": kept, "downtime_seconds": restored.downtime_seconds, "seconds": restored.seconds,
         "quarantined": restored.quarantined > 0, "quarantined_accounts": restored.quarantined, "configuration": list(restored.configuration),
+        "left_out": list(restored.left_out), "notes": list(restored.notes),
     }  # fmt: skip
     lines = [
         f"Restored {restored.backup} in {duration_text(restored.seconds)}, {duration_text(restored.downtime_seconds)} of it down.",
         f"The former data is kept as {kept}: `rollback` brings it back, `commit` drops it." if kept else "",
+        f"Left out, as asked: {', '.join(restored.left_out)}. This is less than what was backed up."
+        if restored.left_out
+        else "",
+        *(f"Note: {note}" for note in restored.notes),
         f"{restored.quarantined} mail accounts are in quarantine: `lift-quarantine` ends it."
         if restored.quarantined
         else "",

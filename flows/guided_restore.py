@@ -11,6 +11,7 @@ from flows.sql_dump_restore import sql_dump_restore
 from tasks.approval import ask_for_approval
 from tasks.checking import already_checked, check_backup
 from tasks.configuration import given_works, work_of
+from tasks.core.errors import UsageError
 from tasks.fresh_host import set_up_fresh_host
 from tasks.planning import RestorePlan, fitting_restore, plan_restore
 from tasks.restoring import Restored
@@ -25,6 +26,7 @@ def guided_restore(
     confirm: str = "",
     quarantine: bool | None = None,
     restore_config: bool = False,
+    without: list[str] | None = None,
 ) -> Restored:
     """Look at the archive and run the restore that fits it: a dump beside the current database, or a whole data directory.
 
@@ -34,6 +36,7 @@ def guided_restore(
         confirm: The installation's id, typed again: a restore replaces its data. Empty pauses the run, shows the plan and asks.
         quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
+        without: Objects of a dump to leave out, by the names that a failed verification told; the rest is proven as ever.
     """
     work = work_of(installation)
     if in_flow_run() and not confirm:
@@ -42,9 +45,15 @@ def guided_restore(
         backup, confirm = plan.name, approval.confirm
         quarantine, restore_config = approval.wants_quarantine, approval.restore_config
     fitting = fitting_restore(work, backup)
-    flow_that_fits = full_restore if fitting == "data directory" else sql_dump_restore
-    run = flow_that_fits if in_flow_run() else flow_that_fits.fn
-    return run(installation, backup, confirm, quarantine, restore_config)
+    if fitting == "data directory":
+        if without:
+            raise UsageError(
+                f"{backup} holds a data directory, of which nothing can be left out", hint="leave --without away"
+            )
+        full = full_restore if in_flow_run() else full_restore.fn
+        return full(installation, backup, confirm, quarantine, restore_config)
+    dump = sql_dump_restore if in_flow_run() else sql_dump_restore.fn
+    return dump(installation, backup, confirm, quarantine, restore_config, without)
 
 
 def show_plan(installation: str, backup: str, quarantine: bool | None) -> RestorePlan:
@@ -52,10 +61,12 @@ def show_plan(installation: str, backup: str, quarantine: bool | None) -> Restor
     return plan_restore(work_of(installation), backup, quarantine)
 
 
-def restore_fresh_host(work: Work | None, backup: str, directory: Path, *, quarantine: bool | None) -> Restored:
+def restore_fresh_host(
+    work: Work | None, backup: str, directory: Path, *, quarantine: bool | None, without: list[str] | None = None
+) -> Restored:
     """Set a stack up from an archive in an empty directory, and restore its data into it."""
     repository = work.repository if work else Path.cwd()
     archive = check_backup(repository, backup)
     fresh = set_up_fresh_host(archive, directory, repository, project=work.project if work else None)
     with given_works({fresh.id: fresh}), already_checked(archive):
-        return guided_restore.fn(fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine)
+        return guided_restore.fn(fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine, without=without)

@@ -37,8 +37,9 @@ def hot_backup(installation: str = "main", format: Format | None = None) -> Reco
             copy_keys(stack, archive)
             copy_configuration(stack, archive)
             record = seal_backup(
-                stack, archive, method="hot", at=dumped.at, facts=dumped.facts, census=dumped.census, begun=begun
-            )
+                stack, archive, method="hot", at=dumped.at, facts=dumped.facts,
+                census=dumped.census, no_census=dumped.no_census, begun=begun,
+            )  # fmt: skip
 
     report_backup(work, record)
     return record

@@ -22,6 +22,7 @@ def sql_dump_restore(
     confirm: str = "",
     quarantine: bool | None = None,
     restore_config: bool = False,
+    without: list[str] | None = None,
 ) -> Restored:
     """Load a dump beside the current database, prove it, and swap the two; the current one is kept until `commit`.
 
@@ -33,11 +34,14 @@ def sql_dump_restore(
         confirm: The installation's id, typed again: a restore replaces its data.
         quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
+        without: Objects of the dump to leave out, by the names that a failed verification told; the rest is proven as ever.
     """
     now = datetime.now(UTC)
     with exclusive_work(installation, "restore", confirmed=confirm) as work:
         found = find_archive(work.repository, backup)
-        options = RestoreOptions(quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits)
+        options = RestoreOptions(
+            quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits, without=tuple(without or ())
+        )
 
         with running_postgres(read_installation(work), leave_running=work.fresh) as stack:
             restored, archive = restore_dump(stack, found, options, now=now)

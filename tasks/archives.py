@@ -106,6 +106,7 @@ def seal_backup(
     at: datetime,
     facts: DatabaseFacts,
     census: Census | None,
+    no_census: str = "",
     begun: float,
     downtime_seconds: float = 0.0,
 ) -> Record:
@@ -132,6 +133,7 @@ def seal_backup(
         compose_files=[_archive_name(installation, path) for path in installation.compose_files],
         members=written_members(archive),
         census=census,
+        no_census=no_census,
     )
     with progress("read back") as tell:
         seconds = round(time.monotonic() - begun, 3)

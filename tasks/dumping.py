@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,36 +12,42 @@ from tasks.adapters import dump
 from tasks.adapters.archive_writer import PartialArchive, segment
 from tasks.adapters.databases import database_facts, oversized_values
 from tasks.adapters.postgres import Server, Session, server_of, session
-from tasks.adapters.streams import Observer
+from tasks.adapters.streams import Observer, watched
+from tasks.core.byte_text import shown
 from tasks.core.census import CensusTaker, table_of
 from tasks.core.custom_dump import read_custom_dump
-from tasks.core.errors import ArchiveDamaged, ProgramFailed, Refused
+from tasks.core.errors import ArchiveDamaged, BackupError, DumpCutShort, ProgramFailed, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import Census, DatabaseFacts, Format, TableCensus
-from tasks.core.sql_dump import read_sql_dump
+from tasks.core.sql_dump import TRAILER, read_sql_dump
 from tasks.progress import progress
 from tasks.step import step
+
+logger = logging.getLogger(__name__)
 
 DUMP_MEMBERS: dict[Format, str] = {"guide": "database.sql", "fast": "database.dump"}
 ROLES_MEMBER = "roles.sql"
 ROLES_TIMEOUT_SECONDS = 300
+TAIL_BYTES = 4096  # in which a plain dump's end mark stands
 
 
 @dataclass(frozen=True, slots=True)
 class Dumped:
-    """What a dump was of: the moment of its snapshot, the database, and the census of its content."""
+    """What a dump was of: the moment of its snapshot, the database, and the census of its content; without one, `no_census` says why."""
 
     at: datetime
     facts: DatabaseFacts
-    census: Census
+    census: Census | None
+    no_census: str = ""
 
 
 @step(name="dump database", run_name="dump {installation.database.name}")
 def dump_database(installation: Installation, archive: PartialArchive, limits: DumpLimits) -> Dumped:
     """Write the dump and the roles as the archive's next segment; safe to repeat: a retry starts over at the segment's beginning.
 
-    Dump and facts are of one snapshot, and the census is read off the dump's own bytes. Raise Refused, before the dump starts, for a database
+    Dump and facts are of one snapshot, and the census is read off the dump's own bytes. Reading it only looks on: where we cannot read what
+    pg_dump has written to its end, the backup is as good, and has no census. Raise Refused, before the dump starts, for a database
     without tables and for a value that no dump can carry.
     """
     with server_of(installation) as server, _snapshot_session(server, installation.database.name) as opened:
@@ -55,15 +62,52 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
             chunks = dump.dump_database(
                 installation, installation.database.name, archive.format, snapshot=snapshot, limits=limits
             )
+            tail = Tail()
             try:
-                part.add_stream(DUMP_MEMBERS[archive.format], observer.watch(chunks), mtime=at)
+                stream = observer.watch(watched(chunks, tail.see))
+                part.add_stream(DUMP_MEMBERS[archive.format], stream, mtime=at)
             except BaseException:
                 chunks.close()
                 observer.abandon()
                 raise
-            census = observer.finish()
+            census, no_census = _census_if_readable(observer, archive.format, tail)
             part.add_bytes(ROLES_MEMBER, dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS), mtime=at)
-    return Dumped(at, facts, census)
+    return Dumped(at, facts, census, no_census)
+
+
+class Tail:
+    """The last bytes of a stream."""
+
+    def __init__(self) -> None:
+        self.bytes = b""
+
+    def see(self, piece: bytes) -> None:
+        """Take the next piece."""
+        self.bytes = piece[-TAIL_BYTES:] if len(piece) >= TAIL_BYTES else (self.bytes + piece)[-TAIL_BYTES:]
+
+
+def _census_if_readable(observer: Observer[Census], archive_format: Format, tail: Tail) -> tuple[Census | None, str]:
+    """Give the census, or why there is none; raise DumpCutShort for a dump that is not whole, though pg_dump said so.
+
+    Whether a plain dump is whole its last lines tell, whatever of it we can read; a custom dump runs out before its announced end.
+    """
+    try:
+        return observer.finish(), ""
+    except DumpCutShort:
+        if archive_format == "fast" or TRAILER not in tail.bytes:
+            raise
+        reason = "a statement of the dump has no end for our reader"
+    except BackupError as error:
+        if archive_format == "guide" and TRAILER not in tail.bytes:
+            raise DumpCutShort("the dump has no end mark: it was cut short") from error
+        reason = error.message
+    except Exception as error:
+        if archive_format == "guide" and TRAILER not in tail.bytes:
+            raise
+        logger.exception("The dump's reader failed")
+        reason = f"our reader failed: {type(error).__name__}: {error}"
+    logger.warning("No census: %s", reason)
+    return None, reason
 
 
 def census_reader(archive_format: Format) -> Callable[[Iterator[bytes]], Census]:
@@ -74,7 +118,7 @@ def census_reader(archive_format: Format) -> Callable[[Iterator[bytes]], Census]
         for event in read_sql_dump(pieces) if archive_format == "guide" else read_custom_dump(pieces):
             taker.see(event)
         if not taker.complete:
-            raise ArchiveDamaged("the dump has no end mark: it was cut short")
+            raise DumpCutShort("the dump has no end mark: it was cut short")
         return taker.result()
 
     return take
@@ -96,7 +140,7 @@ def take_census(
         archive_format,
         snapshot=None,
         limits=limits,
-        without_rows_of=[table_of(each) for each in known],
+        without_rows_of=[table_of(each) for each in known if _can_be_said(each)],
     )
     try:
         found = census_reader(archive_format)(chunks)
@@ -105,6 +149,11 @@ def take_census(
         raise ProgramFailed(f"pg_dump of {database} wrote what cannot be read: {error.message}") from error
     finally:
         chunks.close()
+
+
+def _can_be_said(target: str) -> bool:
+    """Tell whether a table's name can be given to a program through Docker, which takes only UTF-8."""
+    return shown(target) == target
 
 
 def refuse_what_no_dump_can_carry(opened: Session, installation: Installation) -> None:

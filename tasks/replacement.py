@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters import application, databases, docker_engine, dump, load
+from tasks.adapters import application, databases, docker_engine, dump, load, load_programs
 from tasks.adapters.archive_reader import (
     ALTERED_HINT,
     Archive,
@@ -34,9 +35,11 @@ from tasks.core.custom_dump import Head, read_custom_dump
 from tasks.core.database_attributes import attribute_differences
 from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
 from tasks.core.dump_statements import roles_named
-from tasks.core.errors import ArchiveDamaged, BackupError, Refused
+from tasks.core.errors import ArchiveDamaged, BackupError, DumpCutShort, ProgramFailed, Refused, UsageError
 from tasks.core.installation import Installation
+from tasks.core.left_out import LeftOut
 from tasks.core.limits import DumpLimits
+from tasks.core.load_words import is_of_another_server, unloadable
 from tasks.core.manifest import Census, DatabaseFacts, Format, TableCensus
 from tasks.core.server_settings import with_known_tablespaces
 from tasks.core.space import MARGIN_BYTES, Need, require_room
@@ -53,6 +56,7 @@ KIND = "replacement"
 COMMENT = "mailarchiver-backup: being restored, not in use"
 MAINTENANCE_DATABASE = "postgres"
 SECTION_TIMEOUT_SECONDS = 300
+STAGING_FOREIGN_SECONDS = 10
 ROLES_LIMIT_BYTES = 16 << 20
 # The load leaves WAL behind besides the tables and indexes.
 LOADED_FACTOR = 1.3
@@ -159,21 +163,45 @@ def settle(journal: Journal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A dump that was loaded while its archive was checked: the archive, and the census of the rows as the database has them."""
+    """A dump that was loaded while its archive was checked: the archive, and the census of the rows as the database has them.
+
+    `left_out` is what was left out on purpose, `notes` say in words what was out of the ordinary.
+    """
 
     archive: CheckedArchive
     rows: dict[str, TableCensus]
+    left_out: LeftOut
+    notes: tuple[str, ...] = ()
 
 
 @step(name="load dump", run_name="load {archive.name}", retries=1)
-def load_replacement(installation: Installation, archive: Archive, new: Replacement) -> Loaded:
+def load_replacement(
+    installation: Installation,
+    archive: Archive,
+    new: Replacement,
+    limits: DumpLimits,
+    *,
+    without: Sequence[str] = (),
+    is_staging: bool = False,
+) -> Loaded:
     """Load the archive's dump and keys into the replacement while the archive is checked.
 
+    Where our loader refuses or fails, PostgreSQL's own programs are tried with the same bytes. They run whatever the dump says, psql's
+    commands too, so that is done only on staging, which has no way out, and with an archive that has our manifest: it was written from this
+    program's own pg_dump, as far as anybody can know today, while of a legacy archive nobody knows who wrote it. Nor is it done where
+    something is to be left out: they cannot.
+
     Safe to repeat: a retry drops what there is and starts over. Raise ArchiveDamaged, with the replacement worth nothing, where a byte is not
-    as it was sealed.
+    as it was sealed; ProgramFailed, saying that the archive is sound, where PostgreSQL itself cannot load what it dumped; UsageError for a
+    name of something to be left out that nothing has.
     """
+    if is_staging:  # which has no way to any other server
+        limits = replace(limits, foreign_seconds=min(limits.foreign_seconds, STAGING_FOREIGN_SECONDS))
     dump_member = _dump_member(archive)
     rows: dict[str, TableCensus] = {}
+    left_out = LeftOut(without)
+    failures: list[BackupError] = []
+    notes: tuple[str, ...] = ()
     with server_of(installation) as server:
         places = _make_database(installation, server, archive, new)
         with progress("load", expected_bytes=_size_of(archive, dump_member)) as tell:
@@ -183,10 +211,29 @@ def load_replacement(installation: Installation, archive: Archive, new: Replacem
                 if name == dump_member:
                     # Closed here, whatever happens: nobody else must be reading when the archive is closed.
                     with closing(read_ahead(pieces)) as chunks:
-                        events = with_known_tablespaces(_dump_events(installation, archive, chunks), places)
-                        rows.update(load.load_dump(server, new.database, events, on_bytes=count.add))
+                        try:
+                            found = left_out.filter(_dump_events(installation, archive, chunks))
+                            events = with_known_tablespaces(found, places)
+                            loaded = load.load_dump(server, new.database, events, limits=limits, on_bytes=count.add)
+                        except BackupError as error:
+                            if error.transient:
+                                raise
+                            failures.append(error)
+                        else:
+                            rows.update(loaded)
+                        deque(chunks, maxlen=0)  # the archive's check wants every byte
 
             checked = check_while(archive, take)
+        if failures:
+            notes = _load_by_program(
+                installation, server, checked, new, limits, failures[0],
+                may_try=(is_staging or archive.manifest is not None) and not without,
+            )  # fmt: skip
+        elif left_out.missing:
+            raise UsageError(
+                f"nothing in the dump of {archive.name} is called {', '.join(left_out.missing)}",
+                hint="give the name as the failed restore or verification told it, for instance 'TABLE DATA public.a'",
+            )
         with session(server, new.database, purpose="analyze") as opened:
             # Autovacuum does it within a minute, beside the running application; before the swap it would cost as much as the load of the
             # rows, for statistics of the full-text index alone.
@@ -196,7 +243,40 @@ def load_replacement(installation: Installation, archive: Archive, new: Replacem
         _remove_keys(new.keys)
         make_directory(new.keys.parent)
         extract(checked, KEYS_DIRECTORY, new.keys, keep_owners=True)
-    return Loaded(checked, rows)
+    return Loaded(checked, rows, left_out, notes)
+
+
+def _load_by_program(
+    installation: Installation,
+    server: Server,
+    archive: CheckedArchive,
+    new: Replacement,
+    limits: DumpLimits,
+    failure: BackupError,
+    *,
+    may_try: bool,
+) -> tuple[str, ...]:
+    """Load the dump by PostgreSQL's own program after our loader has failed; return what is to be told of it.
+
+    Raise the failure, in the words for both, where this fails too or is not to be tried.
+    """
+    custom = archive.kind == "custom"
+    program = load_programs.program_for(custom=custom)
+    second: BackupError | None = None
+    if not may_try:
+        if archive.manifest is None:
+            raise failure
+    elif not is_of_another_server(failure):
+        logger.warning("Our loader failed (%s); %s loads the dump instead", failure.message, program)
+        _make_database(installation, server, archive, new)
+        try:
+            with closing(read_ahead(open_member(archive, _dump_member(archive)))) as chunks:
+                load_programs.load_by_program(installation, new.database, chunks, limits, custom=custom)
+        except ProgramFailed as error:
+            second = error
+        else:
+            return (f"loaded by PostgreSQL's own {program}, for our loader failed: {failure.message}",)
+    raise unloadable(archive.name, failure, second, program) from failure
 
 
 def _make_database(installation: Installation, server: Server, archive: Archive, new: Replacement) -> frozenset[str]:
@@ -215,17 +295,23 @@ def _make_database(installation: Installation, server: Server, archive: Archive,
 
 @step(name="prove replacement", retries=1)
 def prove_replacement(
-    installation: Installation, loaded: Loaded, new: Replacement, expected: Census, limits: DumpLimits
+    installation: Installation, loaded: Loaded, new: Replacement, expected: Census | None, limits: DumpLimits
 ) -> list[str]:
-    """Take the census of the replacement and return in words how it differs from the expected one; nothing is equal."""
+    """Take the census of the replacement and return in words how it differs from the expected one; nothing is equal.
+
+    What was left out on purpose counts neither way. Where nothing is known to be expected, nothing differs.
+    """
     archive = loaded.archive
+    if expected is None:
+        return []
     archive_format: Format = "fast" if archive.kind == "custom" else "guide"
     with progress("census"):
         found = take_census(installation, new.database, archive_format, limits, known=loaded.rows)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
         major = databases.server_major(opened)
     same_major = archive.manifest is None or archive.manifest.database.server_major == major
-    return differences(expected, found, compare_schema=same_major)
+    left_out = loaded.left_out
+    return differences(left_out.without(expected), left_out.without(found), compare_schema=same_major)
 
 
 @step(name="apply database attributes")
@@ -264,28 +350,43 @@ def neutralise_replacement(installation: Installation, new: Replacement) -> int:
 class Expected:
     """What a restore must come to: the census, and the roles that the dump cannot be loaded without.
 
-    `roles` are only looked for in a legacy archive; any other brings its own.
+    `roles` are only looked for in a legacy archive; any other brings its own. Of a dump that we cannot read there is no census: `note` says so.
     """
 
-    census: Census
+    census: Census | None
     roles: frozenset[str] = frozenset()
+    note: str = ""
 
 
 @step(name="read expected census")
 def expected_content(archive: Archive) -> Expected:
-    """Give the census of the archive's manifest; for a legacy archive, read its dump through for its own."""
-    if archive.manifest is not None and archive.manifest.census is not None:
-        return Expected(archive.manifest.census)
-    if not isinstance(archive, CheckedArchive):
+    """Give the census of the archive's manifest; where there is none, read its dump through for its own.
+
+    A dump that was backed up without a census, since we could not read it, may be readable by now; if not, nothing is known to be expected.
+    """
+    manifest = archive.manifest
+    if manifest is not None and manifest.census is not None:
+        return Expected(manifest.census)
+    if manifest is not None and not manifest.no_census:
         raise ArchiveDamaged(f"the record of {archive.path.name} holds no census", hint=ALTERED_HINT)
+    try:
+        expected = _read_through(archive if isinstance(archive, CheckedArchive) else check_archive(archive.path))
+    except ArchiveDamaged:
+        if manifest is None:
+            raise
+        return Expected(None, note=f"no census: {manifest.no_census}")
+    return expected if manifest is None else Expected(expected.census)
+
+
+def _read_through(archive: CheckedArchive) -> Expected:
     taker, roles = CensusTaker(), set[str]()
-    chunks = read_ahead(open_member(archive, _dump_member(archive)))
-    for event in read_custom_dump(chunks) if archive.kind == "custom" else read_sql_dump(chunks):
-        taker.see(event)
-        if isinstance(event, Statement):
-            roles |= roles_named(event.sql)
+    with closing(read_ahead(open_member(archive, _dump_member(archive)))) as chunks:
+        for event in read_custom_dump(chunks) if archive.kind == "custom" else read_sql_dump(chunks):
+            taker.see(event)
+            if isinstance(event, Statement):
+                roles |= roles_named(event.sql)
     if not taker.complete:
-        raise ArchiveDamaged(f"the dump in {archive.path.name} has no end mark: it was cut short")
+        raise DumpCutShort(f"the dump in {archive.path.name} has no end mark: it was cut short")
     return Expected(taker.result(), frozenset(roles))
 
 

@@ -40,6 +40,13 @@ def report_backup(work: Work, record: Record) -> None:
     manifest = record.manifest
     logger.info("Backup %s: %d bytes in %s", record.file, record.bytes, duration_text(record.seconds))
     _artifact(f"backup-{manifest.installation}", backup_report(record))
+    if manifest.no_census:
+        tell(
+            work,
+            "verification",
+            f"{manifest.name} of {work.id} has no census",
+            f"pg_dump wrote it to its end, but we could not read it: {manifest.no_census}. A verification shows whether it restores.",
+        )
     payload = {"installation": manifest.installation, "archive": manifest.name, "bytes": record.bytes}
     _announce("mailarchiver.backup.completed", manifest.installation, payload)
     if in_flow_run() and verification_due(own_records(work, list_backups(work.repository)), work.verification):
@@ -77,15 +84,24 @@ def report_restore(installation: str, restored: Restored) -> None:
         ("Backup", restored.backup),
         ("Took", duration_text(restored.seconds)),
         ("Downtime", duration_text(restored.downtime_seconds)),
-        ("Content", f"{restored.rows:,} rows in {restored.tables} tables, equal to the backup"),
+        ("Content", _content(restored)),
         ("Former data", f"kept as {kept.database} until `mailarchiver-backup commit`" if kept else "untouched"),
         ("Mail accounts in quarantine", str(restored.quarantined)),
     ]
     text = f"# Restore of {installation}\n\n{table(rows)}\n\nTo take it back: `mailarchiver-backup rollback`.\n"
+    text += "".join(f"\nNote: {note}.\n" for note in restored.notes)
     if restored.quarantined:
         text += "\nThe mail accounts neither synchronise nor delete until `mailarchiver-backup lift-quarantine`.\n"
     _artifact(f"restore-{installation}", text)
     _announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
+
+
+def _content(restored: Restored) -> str:
+    if not restored.compared:
+        return "restored; there is no census to compare it with"
+    if restored.left_out:
+        return f"all but {', '.join(restored.left_out)}, which was left out as asked; the rest is equal to the backup"
+    return f"{restored.rows:,} rows in {restored.tables} tables, equal to the backup"
 
 
 def report_plan(work: Work, backup: str, plan: str) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from tasks.adapters import application, docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive
 from tasks.adapters.postgres import server_of, session, wait_until_ready
+from tasks.core.census import row_count
 from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
@@ -47,18 +48,24 @@ Proof = Callable[[Installation, Replacement], Sequence[str]]
 class RestoreOptions:
     """How to restore: `quarantine` None decides by the backup's age; `neutralise` is for staging alone.
 
-    `start_application` starts an application that did not run before (staging, a fresh host).
+    `start_application` starts an application that did not run before (staging, a fresh host). `without` names objects of the dump that are left
+    out, as `tasks/core/left_out.py` says.
     """
 
     quarantine: bool | None = None
     neutralise: bool = False
     start_application: bool = False
     limits: DumpLimits = field(default_factory=DumpLimits)
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did. `kept` is what was in place before, None where a difference stopped it before the swap."""
+    """What a restore did. `kept` is what was in place before, None where a difference stopped it before the swap.
+
+    `compared` is false where there was nothing to compare the content with; `left_out` names what was left out, `notes` say what was out of the
+    ordinary.
+    """
 
     backup: str
     kept: Kept | KeptDirectories | None
@@ -69,6 +76,9 @@ class Restored:
     rows: int
     tables: int
     configuration: dict[str, str] = field(default_factory=dict)
+    compared: bool = True
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -153,7 +163,9 @@ def restore_dump(
     provide_roles(installation, expected, create=options.neutralise)
 
     with replacement(installation, archive, now=now) as new:
-        loaded = load_replacement(installation, archive, new)
+        loaded = load_replacement(
+            installation, archive, new, options.limits, without=options.without, is_staging=options.neutralise
+        )
         checked = loaded.archive
         found = [
             *prove_replacement(installation, loaded, new, expected.census, options.limits),
@@ -175,8 +187,11 @@ def restore_dump(
         downtime_seconds=round(downtime, 3),
         seconds=round(time.monotonic() - begun, 3),
         quarantined=quarantined,
-        rows=sum(table.rows for table in expected.census.tables.values()),
-        tables=len(expected.census.tables),
+        rows=row_count(expected.census) if expected.census is not None else 0,
+        tables=len(expected.census.tables) if expected.census is not None else 0,
+        compared=expected.census is not None,
+        left_out=options.without,
+        notes=(*loaded.notes, *([expected.note] if expected.note else [])),
     )
     return restored, checked
 

@@ -170,8 +170,8 @@ def check_keys(archive: CheckedArchive, keys: Path | None) -> list[str]:
 
 
 def conclude(archive: CheckedArchive, drill: Drill, *, now: datetime, begun: float) -> Verified:
-    """Turn a drill into a verdict bound to the archive's bytes: equal is verified, or `legacy` where no manifest said what to expect."""
-    verdict: Verdict = "verified" if archive.manifest else "legacy"
+    """Turn a drill into a verdict bound to the archive's bytes: equal is verified, or `legacy` where nothing said what to expect."""
+    verdict: Verdict = "verified" if archive.manifest and drill.restored.compared else "legacy"
     if drill.restored.differences:
         verdict = "different"
     moment = archive.manifest.created_at if archive.manifest else time_in_name(archive.name)
@@ -188,6 +188,7 @@ def conclude(archive: CheckedArchive, drill: Drill, *, now: datetime, begun: flo
             restore_seconds=drill.restored.seconds,
             seconds=round(time.monotonic() - begun, 3),
             data_age_seconds=(now - moment).total_seconds() if moment else None,
+            notes=list(drill.restored.notes),
         ),
     )
 
@@ -200,7 +201,8 @@ def conclude_failure(repository: Path, backup: str, error: BackupError, *, now: 
     return Verified(
         path,
         Verification(
-            verdict="failed", at=now, archive_sha256="", rows=0, tables=0, attachments=0, differences=[error.message],
+            verdict="failed", at=now, archive_sha256="", rows=0, tables=0, attachments=0,
+            differences=[error.message, *([f"What to do: {error.hint}"] if error.hint else [])],
             restore_seconds=0.0, seconds=round(time.monotonic() - begun, 3),
         ),
     )  # fmt: skip

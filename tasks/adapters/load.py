@@ -38,7 +38,7 @@ from tasks.core.dump_statements import (
     may_run_in_parallel,
     refreshed_view,
 )
-from tasks.core.errors import ArchiveDamaged, ProgramFailed, Refused
+from tasks.core.errors import DumpCutShort, ProgramFailed, Refused
 from tasks.core.limits import DumpLimits
 from tasks.core.manifest import TableCensus
 
@@ -154,7 +154,7 @@ class _Loader:
     def finish(self) -> dict[str, TableCensus]:
         """Wait until all is done; give the census of the rows that were read back."""
         if not self._complete:
-            raise ArchiveDamaged("the dump has no end mark: it was cut short")
+            raise DumpCutShort("the dump has no end mark: it was cut short")
         self._build()
         self._wait_for_rows()
         self._read_back()

@@ -24,7 +24,7 @@ from tasks.core.dump_events import (
     Statement,
     Title,
 )
-from tasks.core.errors import ArchiveDamaged, Refused
+from tasks.core.errors import ArchiveDamaged, DumpCutShort, Refused
 from tasks.core.sql_dump import read_sql_dump
 
 OLDEST_VERSION, NEWEST_VERSION = (1, 12), (1, 16)
@@ -127,7 +127,7 @@ def _read_blocks(source: _Source, head: Head) -> Iterator[DumpEvent]:
             raise ArchiveDamaged(f"the dump holds a block of unknown type {block} for {entry.title.name!r}")
     if awaited:
         names = ", ".join(sorted(entry.title.name for entry in awaited.values())[:5])
-        raise ArchiveDamaged(f"the dump ends before the data of {names}")
+        raise DumpCutShort(f"the dump ends before the data of {names}")
 
 
 def _read_rows(source: _Source, entry: Entry) -> Iterator[CopyData]:
@@ -226,7 +226,7 @@ class _Source:
             while gathered < length:
                 chunk = next(self._chunks, None)
                 if chunk is None:
-                    raise ArchiveDamaged("the dump is cut short")
+                    raise DumpCutShort("the dump is cut short")
                 parts.append(chunk)
                 gathered += len(chunk)
             self._buffer, self._at = b"".join(parts), 0

@@ -42,6 +42,10 @@ class ArchiveDamaged(Refused):
     """The archive's bytes are not what was sealed: truncated, altered, or never complete."""
 
 
+class DumpCutShort(ArchiveDamaged):
+    """A dump ends before its end: what its reader gave so far is not all."""
+
+
 class Busy(BackupError):
     """Another run holds the installation's lock; it was left alone."""
 

@@ -118,7 +118,10 @@ class ImageFacts(Value):
 
 
 class Manifest(Value):
-    """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy."""
+    """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy.
+
+    A dump that we could not read to its end has no census, and `no_census` says why: it is proven as a legacy archive is.
+    """
 
     version: int
     name: str
@@ -138,10 +141,14 @@ class Manifest(Value):
     compose_files: list[str] = Field(default_factory=list)
     members: list[Member]
     census: Census | None = None
+    no_census: str = ""
 
 
 class Verification(Value):
-    """The verdict of a restore on staging, bound to the archive's SHA-256 at that time."""
+    """The verdict of a restore on staging, bound to the archive's SHA-256 at that time.
+
+    `notes` tell what else is worth knowing: that our loader failed and PostgreSQL's own program loaded the dump, that there was no census.
+    """
 
     verdict: Verdict
     at: AwareDatetime
@@ -153,6 +160,7 @@ class Verification(Value):
     restore_seconds: float
     seconds: float
     data_age_seconds: float | None = None
+    notes: list[str] = Field(default_factory=list)
 
 
 class Record(Value):

@@ -32,6 +32,14 @@ def backup_report(record: Record) -> str:
     if manifest.census:
         counted = sum(found.rows for found in manifest.census.tables.values())
         rows.insert(4, ("Content", f"{counted:,} rows in {len(manifest.census.tables)} tables"))
+    elif manifest.no_census:
+        rows.insert(
+            4,
+            (
+                "Content",
+                f"**no census**: {manifest.no_census}; the dump is whole, and a verification still restores it",
+            ),
+        )
     return f"# Backup of {manifest.installation}\n\n{table(rows)}\n\nNot yet proven: a verification restores it on staging.\n"
 
 
@@ -52,7 +60,9 @@ def verification_report(name: str, verification: Verification) -> str:
     ]
     text = f"# Verification of {name}\n\n{table(rows)}\n"
     if verification.verdict == "legacy":
-        text += "\nLegacy archive, no census: it restored, and everything that can be checked without one is right.\n"
+        text += "\nThere is no census to compare with: it restored, and everything that can be checked without one is right.\n"
+    if verification.notes:
+        text += "\n## Notes\n\n" + "\n".join(f"- {line}" for line in verification.notes) + "\n"
     if verification.differences:
         text += "\n## Differences\n\n" + "\n".join(f"- {line}" for line in verification.differences) + "\n"
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from tasks.core.byte_text import bytes_of
 from tasks.core.database_attributes import DEFAULT_TABLESPACE
 from tasks.core.dump_events import DumpEvent, Statement
 
@@ -55,7 +56,7 @@ def with_known_tablespaces(events: Iterable[DumpEvent], known: Iterable[str]) ->
     """
     places = {DEFAULT_TABLESPACE.encode(), b""}
     for name in known:
-        places |= {name.encode(), b'"' + name.replace('"', '""').encode() + b'"'}
+        places |= {bytes_of(name), b'"' + bytes_of(name.replace('"', '""')) + b'"'}
     for event in events:
         if (
             isinstance(event, Statement)

@@ -24,7 +24,7 @@ from tasks.core.dump_events import (
     Statement,
     Title,
 )
-from tasks.core.errors import ArchiveDamaged
+from tasks.core.errors import ArchiveDamaged, DumpCutShort
 
 TRAILER = b"-- PostgreSQL database dump complete"
 STATEMENT_LIMIT_BYTES = 64 * 1024 * 1024
@@ -37,9 +37,9 @@ _TITLE = re.compile(
 )
 _COPY = re.compile(rb"COPY (?P<target>.+) FROM stdin;", re.DOTALL)
 _TOKEN_PATTERN = rb"""
-      [eE]'(?:[^'\\]|\\.|'')*'
-    | '(?:%s)*'
-    | "(?:[^"]|"")*"
+      [eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'
+    | '%s'
+    | "[^"]*+(?:""[^"]*+)*+"
     | \$(?P<tag>(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?)\$.*?\$(?P=tag)\$
     | (?P<comment>--[^\n]*\n | /\*.*?\*/)
     | (?P<word>[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)
@@ -47,9 +47,9 @@ _TOKEN_PATTERN = rb"""
     | (?P<signs>[^A-Za-z_\x80-\xff'"$\-/;()\s]+)
     | (?P<single>.)
     """
-_TOKEN = re.compile(_TOKEN_PATTERN % rb"[^']|''", re.DOTALL | re.VERBOSE)
+_TOKEN = re.compile(_TOKEN_PATTERN % rb"[^']*+(?:''[^']*+)*+", re.DOTALL | re.VERBOSE)
 # With standard_conforming_strings off a backslash is an escape in every string.
-_TOKEN_WITH_ESCAPES = re.compile(_TOKEN_PATTERN % rb"[^'\\]|\\.|''", re.DOTALL | re.VERBOSE)
+_TOKEN_WITH_ESCAPES = re.compile(_TOKEN_PATTERN % rb"[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+", re.DOTALL | re.VERBOSE)
 _CONFORMING = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?P<value>\w+)'?\s*;", re.IGNORECASE)
 _OPENS_A_TOKEN = re.compile(rb"""['"]|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?(?:\$|\Z)|/\*|--""")
 _LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\);")
@@ -165,7 +165,7 @@ class _Reader:
                 at_row_start = data.endswith(b"\n")
                 yield CopyData(data)
             if not self._fill():
-                raise ArchiveDamaged(f"the dump ends inside the rows of {target.decode(errors='replace')[:80]}")
+                raise DumpCutShort(f"the dump ends inside the rows of {target.decode(errors='replace')[:80]}")
 
     def _find_end_of_rows(self) -> int:
         """Give the place of the newline before the end mark; -1 where the buffer holds none.
@@ -193,9 +193,11 @@ class _Reader:
                 # The token may go on in the next chunk: read it again from its start when there is more.
                 if len(self._buffer) - self._at > STATEMENT_LIMIT_BYTES:
                     raise ArchiveDamaged(f"the dump holds a statement of more than {STATEMENT_LIMIT_BYTES} bytes")
-                if not self._fill() and (token is None or self._is_cut(token)):
+                # A long literal is read again when there is twice as much of it, not for every piece.
+                more = min(2 * (len(self._buffer) - self._at), STATEMENT_LIMIT_BYTES + 1)
+                if not self._fill(more) and (token is None or self._is_cut(token)):
                     cut = self._buffer[self._at : self._at + 60].decode(errors="replace")
-                    raise ArchiveDamaged(f"the dump ends inside the statement {cut!r}")
+                    raise DumpCutShort(f"the dump ends inside the statement {cut!r}")
                 continue
             length = token.end() - self._at
             if token["space"] or token["comment"]:
@@ -243,15 +245,20 @@ class _Reader:
         self._at = end
         return taken
 
-    def _fill(self) -> bool:
-        """Append the next chunk to what is left of the buffer; tell whether there was one."""
+    def _fill(self, least_bytes: int = 0) -> bool:
+        """Append the next chunk to what is left of the buffer, and more until it has so many bytes; tell whether there was one."""
+        pieces = [self._buffer[self._at :]]
+        gathered = len(pieces[0])
         for chunk in self._chunks:
             if chunk:
-                self._buffer = self._buffer[self._at :] + chunk
-                self._at = 0
-                return True
-        self._ended = True
-        return False
+                pieces.append(chunk)
+                gathered += len(chunk)
+                if gathered >= least_bytes:
+                    break
+        else:
+            self._ended = True
+        self._buffer, self._at = b"".join(pieces), 0
+        return len(pieces) > 1
 
 
 class _FunctionBody:

@@ -95,7 +95,7 @@ def judge(
     judged = next((record for record in records if record.verification is not None), None)
     if judged is not None and judged.verification is not None and not judged.verified:
         found = judged.verification
-        why = "; ".join(found.differences[:5]) or "its bytes changed"
+        why = "; ".join(found.differences[:5] or found.notes[:2]) or "its bytes changed"
         troubles.append(Trouble("verification", f"{judged.file} is {found.verdict}: {why}"))
     troubles += [Trouble("shrink", str(shrink)) for shrink in current_shrinks(candidates, shrink_limit_percent)[-1:]]
     needed = max(alarms.free_below_bytes, minimum_free_bytes + (newest.bytes if newest else 0))

@@ -289,3 +289,12 @@ def test_bytes_become_text_and_come_back(raw: bytes) -> None:
 
     assert bytes_of(text) == raw
     assert text.encode().decode() == text
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("literal", [b"'%s'", b"E'%s\\\\'", b"$_$%s$_$"])
+def test_a_long_literal_is_read_in_one_go_and_not_once_for_every_piece(literal: bytes) -> None:
+    """Read for each piece again, these twenty megabytes would take minutes."""
+    statement = b"COMMENT ON TABLE a IS " + literal % (b"it is long; " * 1_700_000) + b";"
+
+    assert statements(statement + b"\nSELECT 1;\n", 1 << 14) == [statement, b"SELECT 1;"]

@@ -1,0 +1,70 @@
+"""Load a dump by PostgreSQL's own programs in the server's container: `psql` for SQL, `pg_restore` for the custom format.
+
+Slower than our own loader, and they believe what they read: psql runs what a dump tells it to, and takes a dump that was cut for a whole one.
+So they are the second way, for dumps that are known to be ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from tasks.adapters.docker_program import Program
+from tasks.adapters.dump import connection_string, login_of
+from tasks.core.errors import DumpCutShort, ProgramFailed
+from tasks.core.installation import Installation
+from tasks.core.limits import DumpLimits
+from tasks.core.sql_dump import TRAILER
+
+TAIL_BYTES = 4096
+SAID_LIMIT = 1500  # characters
+
+
+def program_for(*, custom: bool) -> str:
+    """Name the program that loads a dump."""
+    return "pg_restore" if custom else "psql"
+
+
+def load_by_program(
+    installation: Installation, database: str, chunks: Iterable[bytes], limits: DumpLimits, *, custom: bool
+) -> None:
+    """Load a whole dump into an empty database.
+
+    Raise ProgramFailed where the program reports any error, DumpCutShort where a plain dump has no end mark (psql would not notice).
+    """
+    common = [
+        f"--username={installation.database.superuser}",
+        f"--dbname={connection_string(database)}",
+        "--no-password",
+    ]
+    if custom:
+        command = ["pg_restore", "--exit-on-error", *common]
+    else:
+        command = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--output=/dev/null", *common]
+    deadline = time.monotonic() + limits.total_seconds
+    tail = b""
+    with login_of(installation).start(command, stdin=True) as program:
+        try:
+            for chunk in chunks:
+                # It takes nothing while it builds an index, so only the whole has a limit.
+                program.write(chunk, idle_timeout_seconds=_left(deadline, program))
+                tail = (tail + chunk)[-TAIL_BYTES:]
+            program.close_stdin()
+        except ProgramFailed:
+            if not program.stderr_tail.strip():
+                raise
+        for _ in program.chunks(idle_timeout_seconds=_left(deadline, program)):
+            pass
+        code = program.wait(_left(deadline, program))
+        if code != 0:
+            said = " ".join(program.stderr_tail.split())[:SAID_LIMIT] or f"exit code {code}"
+            raise ProgramFailed(said, command=program.command, exit_code_seen=code, stderr=program.stderr_tail)
+    if not custom and TRAILER not in tail:
+        raise DumpCutShort("the dump has no end mark: it was cut short")
+
+
+def _left(deadline: float, program: Program) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise program.failure("did not load the dump within the time limit")
+    return left

@@ -230,7 +230,9 @@ def check(
 def list_backups(call: Call) -> None:
     """List the backups in the repository, newest first."""
     from tasks.adapters.repository import list_backups as listed
+    from tasks.adapters.repository_marker import require_repository
 
+    require_repository(call.the_work.repository)
     found = listed(call.the_work.repository)
     told = [
         {
@@ -311,6 +313,17 @@ def recover(call: Call) -> None:
     )
     if not all(each.settled for each in done):
         raise typer.Exit(1)
+
+
+@app.command("accept-repository")
+@command
+def accept_repository(call: Call) -> None:
+    """Go on with the repository as it is now, after it was moved, emptied or replaced on purpose."""
+    from tasks.adapters.repository_marker import accept_repository as accept
+
+    place = call.the_work.repository
+    accept(place)
+    call.answer({"repository": str(place)}, f"Backups go to {place} as it is now.")
 
 
 @app.command("doctor")

@@ -23,6 +23,7 @@ from tasks.adapters.archive_writer import (
     segment,
     written_members,
 )
+from tasks.adapters.repository_marker import claim_repository
 from tasks.core.errors import BackupError, NameTaken, Refused
 from tasks.core.installation import Installation, Service
 from tasks.core.manifest import MANIFEST_VERSION, Census, DatabaseFacts, Format, ImageFacts, Manifest, Method, Record
@@ -41,6 +42,7 @@ NAMES_TRIED = 1000
 @contextmanager
 def new_archive(repository: Path, archive_format: Format, now: datetime) -> Iterator[PartialArchive]:
     """Begin an archive and give it; unless it was sealed by the end of the block, nothing of it stays."""
+    claim_repository(repository)
     archive = _begin(repository, archive_format, now)
     try:
         yield archive

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from tasks.adapters.history_file import read_history
 from tasks.adapters.repository import Backup, accept_content, finish_removals, list_backups, remove_backup
+from tasks.adapters.repository_marker import require_repository
 from tasks.core.errors import UsageError
 from tasks.core.history import Entry, last_backup_failed
 from tasks.core.manifest import Record
@@ -31,7 +32,11 @@ def own_records(work: Work, backups: Sequence[Backup]) -> list[Record]:
 
 @step(name="plan retention")
 def plan_prune(work: Work, *, now: datetime) -> RetentionPlan:
-    """Plan which backups of an installation are kept, and which go; nothing goes while its last backup failed."""
+    """Plan which backups of an installation are kept, and which go; nothing goes while its last backup failed.
+
+    Raise Refused where the repository is not the one that backups went to before.
+    """
+    require_repository(work.repository)
     return plan_for(work, list_backups(work.repository), read_history(work.id), now=now)
 
 
@@ -60,6 +65,7 @@ def remove_planned(work: Work, plan: RetentionPlan) -> int:
 @step(name="accept content")
 def accept_newest(work: Work) -> str:
     """Take the newest backup's content as the new measure of what is normal; return its name."""
+    require_repository(work.repository)
     ours = [each for each in list_backups(work.repository) if not _candidate(work, each).foreign]
     if not ours:
         raise UsageError(f"there is no backup of {work.id} in {work.repository}")

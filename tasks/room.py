@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.adapters.files import free_space
 from tasks.adapters.postgres import server_of, session
+from tasks.adapters.repository_marker import require_repository
 from tasks.core.copy_plan import CopyPlan, CopyWay, plan_copy
 from tasks.core.errors import BackupError
 from tasks.core.installation import Installation
@@ -20,7 +21,11 @@ WAL_BYTES = 64 << 20
 
 @step(name="require room")
 def require_room_for_dump(installation: Installation, repository: Path, minimum_free_bytes: int) -> int:
-    """Raise Refused unless the repository has room for a dump of the database as it is now; return the bytes it may need."""
+    """Raise Refused unless the repository has room for a dump of the database as it is now; return the bytes it may need.
+
+    So too where it is not the repository that backups went to before: the room would be that of another disk.
+    """
+    require_repository(repository)
     with (
         server_of(installation) as server,
         session(server, installation.database.name, purpose="look", settings={"lock_timeout": "2s"}) as opened,
@@ -52,7 +57,11 @@ def require_room_for_data(
     *,
     way: CopyWay | None = None,
 ) -> CopyPlan:
-    """Raise Refused unless the repository has room for the archive of a data directory; return how it is best copied."""
+    """Raise Refused unless the repository has room for the archive of a data directory; return how it is best copied.
+
+    So too where it is not the repository that backups went to before: the room would be that of another disk.
+    """
+    require_repository(repository)
     files = sum(file.path.stat().st_size for file in installation.config_files if file.path.exists())
     need = Need("the archive", str(repository), data_bytes + files + WAL_BYTES + MARGIN_BYTES)
     free_bytes, free_inodes = free_space(repository)

@@ -13,6 +13,7 @@ from tasks.adapters.history_file import read_history
 from tasks.adapters.metrics_file import write_metrics
 from tasks.adapters.report_page import write_report_page
 from tasks.adapters.repository import Backup, list_backups
+from tasks.adapters.repository_marker import require_repository
 from tasks.adapters.state import read_json, state_subdirectory, write_json
 from tasks.core.catalogue import CatalogueLine, Listed, catalogue
 from tasks.core.charts import duration_chart, size_chart
@@ -60,7 +61,16 @@ def _status_of(work: Work, backups: Sequence[Backup], entries: Sequence[Entry], 
         last_failure=f"the last {failed.run} {failed.outcome} ({failed.at:%Y-%m-%d %H:%M} UTC): {failed.message}"
         if failed
         else "",
+        repository_problem=_problem_of(work.repository),
     )
+
+
+def _problem_of(repository: Path) -> str:
+    try:
+        require_repository(repository)
+    except BackupError as error:
+        return " ".join(str(error).splitlines())
+    return ""
 
 
 @step(name="write report")
@@ -77,7 +87,8 @@ def write_standing(work: Work, *, now: datetime) -> Standing:
     charts = (size_chart(work.id, records, entries), duration_chart(work.id, records))
     page = None
     try:
-        if work.repository.is_dir():
+        # Below a mount that is gone the page would lie where nobody looks, and say that there is no backup.
+        if work.repository.is_dir() and not any(trouble.kind == "repository" for trouble in status.troubles):
             page = write_report_page(work.repository, status, lines, charts, entries)
         if work.metrics_directory is not None:
             write_metrics(work.metrics_directory, status)

@@ -116,6 +116,21 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600, *, like: os.sta
             temporary.unlink()
 
 
+def create_whole(path: Path, data: bytes, mode: int = 0o600) -> bool:
+    """Make a file with this content, whole and on the disk, where there is none of that name; tell whether it was made."""
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{TEMPORARY_EXTENSION}")
+    write_atomically(temporary, data, mode)
+    try:
+        rename_no_replace(temporary, path)
+    except Refused:
+        return False
+    except OSError as error:
+        raise write_error(path, error, written_bytes=0) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 def keep_copy(path: Path, kept: Path) -> Path:
     """Keep a file (or link) under a second name beside the first, which never loses its own; return the name, with a number where that was taken.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tasks.adapters.archive_reader import read_record_beside, record_path_of
 from tasks.adapters.files import fsync_directory, write_atomically
+from tasks.adapters.repository_marker import require_repository
 from tasks.core.errors import BackupError, Refused, UsageError
 from tasks.core.manifest import Record, Verification
 from tasks.core.names import REMOVING_EXTENSION, split_archive_name, time_in_name
@@ -58,7 +59,12 @@ def list_backups(repository: Path) -> list[Backup]:
 
 
 def find_backup(repository: Path, backup: str) -> Path:
-    """Find an archive by its path, its name, or as "latest"; raise UsageError where there is none."""
+    """Find an archive by its path, its name, or as "latest"; raise UsageError where there is none.
+
+    Raise Refused where the repository is not the one that backups went to before (a path needs no repository).
+    """
+    if "/" not in backup and not Path(backup).is_file():
+        require_repository(repository)
     if backup == "latest":
         listed = list_backups(repository)
         if not listed:

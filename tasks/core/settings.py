@@ -152,8 +152,8 @@ class Timeouts(_Section):
     approval_seconds: Seconds = 3600
 
 
-AlarmKind = Literal["success", "failure", "verification", "shrink", "overdue", "space", "recovery"]
-PROBLEMS: tuple[AlarmKind, ...] = ("failure", "verification", "shrink", "overdue", "space", "recovery")
+AlarmKind = Literal["success", "failure", "verification", "shrink", "overdue", "space", "recovery", "repository"]
+PROBLEMS: tuple[AlarmKind, ...] = ("failure", "verification", "shrink", "overdue", "space", "recovery", "repository")
 
 
 class Notification(_Section):

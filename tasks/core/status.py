@@ -79,11 +79,13 @@ def judge(
     minimum_free_bytes: int,
     shrink_limit_percent: float,
     last_failure: str = "",
+    repository_problem: str = "",
 ) -> Status:
     """Judge an installation's own records (newest first). What is wrong is told worst first."""
     newest = records[0] if records else None
     newest_verified = next((record for record in records if record.verified), None)
     troubles = [
+        *([Trouble("repository", repository_problem)] if repository_problem else []),
         *_overdue("backup", newest, None, now, alarms.backup_within_hours),
         *_overdue(
             "verified backup", newest_verified, records[-1] if records else None, now, alarms.verified_within_hours

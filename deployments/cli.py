@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deployments.cli_options import Call, answering, catch_signals, command, confirmed
+from deployments.cli_options import Call, answering, catch_signals, command, confirmed, refuse_bad_input
 from tasks.core.copy_plan import CopyWay
 from tasks.core.errors import UsageError
 from tasks.core.manifest import Format, Method, Record
@@ -351,6 +353,7 @@ def serve(
     from tasks.adapters.settings_file import load_settings, settings_path
 
     with answering(as_json=False):
+        refuse_bad_input({"settings": settings})
         place = settings_path(settings)
         if place is None:
             raise UsageError(
@@ -369,6 +372,7 @@ def deploy(
     from tasks.adapters.settings_file import load_settings, settings_path
 
     with answering(as_json=False):
+        refuse_bad_input({"settings": settings})
         place = settings_path(settings)
         if place is None:
             raise UsageError(
@@ -421,6 +425,10 @@ def _answer_restore(call: Call, restored: Any) -> None:
 def main() -> None:
     """Run the program."""
     catch_signals()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file's name need not be text in this terminal's encoding.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UsageError as error:

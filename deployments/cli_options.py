@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import json
@@ -10,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ import typer
 from tasks.adapters.settings_file import settings_path
 from tasks.configuration import given_works, work_of
 from tasks.core.errors import BackupError, UsageError
+from tasks.core.plain_input import shown, text_problem
+from tasks.core.settings import INSTALLATION_ID, PROJECT
 from tasks.work import Work
 
 logger = logging.getLogger(__name__)
@@ -86,6 +89,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         asked = {name: options.pop(name) for name in COMMON}
         _set_up_logging(asked["verbose"])
         with answering(asked["as_json"]):
+            refuse_bad_input({**asked, **options})
             if asked["settings"]:
                 os.environ["MAILARCHIVER_BACKUP_SETTINGS"] = str(asked["settings"])
             work = _work(asked)
@@ -97,19 +101,54 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
+def refuse_bad_input(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option or argument that can be no name and no path: NUL, not UTF-8, too long; or one that is empty."""
+    for name, value in options.items():
+        if isinstance(value, str | Path):
+            what = text_problem(str(value)) or ("is empty" if not str(value) else "")
+            if what:
+                raise UsageError(
+                    f"{name} {shown(str(value))} {what}", hint="see --help, and `mailarchiver-backup list` for names"
+                )
+    for name, pattern in (("installation", INSTALLATION_ID), ("project", PROJECT)):
+        if options.get(name) is not None and not re.fullmatch(pattern, options[name]):
+            raise UsageError(
+                f"{name} {shown(options[name])} is not a name of that kind", hint=f"it must match {pattern}"
+            )
+
+
+def _resolved(place: Path, what: str) -> Path:
+    """Follow a path's links; raise UsageError where it cannot be followed, or where one of its directories is none."""
+    try:
+        found = place.resolve()
+        standing = next(each for each in (found, *found.parents) if os.path.lexists(each))
+        if not standing.is_dir():
+            raise UsageError(f"the {what} {found}: {standing} is not a directory", hint="is the path right?")
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its links lead in a circle"
+        raise UsageError(
+            f"the {what} {shown(str(place))} cannot be used: {reason}", hint="is the path right?"
+        ) from error
+    return found
+
+
 def _work(asked: dict[str, Any]) -> Work | None:
     if asked["directory"] is not None:
-        directory = Path(asked["directory"]).resolve()
+        directory = _resolved(asked["directory"], "directory")
         repository = asked["repository"] or directory / "backups"
         name = asked["installation"] or re.sub(r"[^a-z0-9_-]+", "-", directory.name.lower()).strip("-_")[:32] or "main"
-        return Work(id=name, directory=directory, repository=Path(repository).resolve(), project=asked["project"])
+        return Work(
+            id=name, directory=directory, repository=_resolved(repository, "repository"), project=asked["project"]
+        )
     if asked["installation"] is not None or _has_settings():
         found = work_of(asked["installation"] or "main")
         if asked["repository"] is None:
             return found
         raise UsageError("--repository goes with --directory; an installation of the settings file has its own")
     if asked["repository"] is not None:
-        return Work(id="main", directory=Path.cwd(), repository=Path(asked["repository"]).resolve())
+        return Work(id="main", directory=Path.cwd(), repository=_resolved(asked["repository"], "repository"))
     return None
 
 
@@ -134,9 +173,12 @@ def catch_signals() -> None:
         signal.signal(each, interrupt)
 
 
+_OUR_MISTAKES = {errno.EBADF, errno.EFAULT, errno.EDEADLK}
+
+
 @contextmanager
-def _told_as_permission() -> Iterator[None]:
-    """Say whose permission is missing, wherever it was met: that is no fault of the program."""
+def _system_errors_told() -> Iterator[None]:
+    """Say what the system refused, and whose permission is missing, wherever it was met: that is no fault of the program."""
     try:
         yield
     except PermissionError as error:
@@ -145,13 +187,20 @@ def _told_as_permission() -> Iterator[None]:
         raise BackupError(
             f"{place} is closed to {account}: {error.strerror or error}", hint="run it as root, or as whoever owns that"
         ) from error
+    except OSError as error:
+        if error.errno in _OUR_MISTAKES or error.filename is None:
+            raise
+        raise BackupError(
+            f"{os.fsdecode(error.filename)}: {error.strerror or error}",
+            hint="that is what the system says of this place; run again with --verbose to see where it was met",
+        ) from error
 
 
 @contextmanager
 def answering(as_json: bool) -> Iterator[None]:
     """Turn errors into one sentence, a hint and an exit code; a traceback is for --verbose alone."""
     try:
-        with _told_as_permission():
+        with _system_errors_told():
             yield
     except BackupError as error:
         logger.debug("", exc_info=True)

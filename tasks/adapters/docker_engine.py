@@ -149,7 +149,11 @@ _clients: dict[tuple[str, int], docker.APIClient] = {}
 def _client() -> docker.APIClient:
     key = (engine_address(), os.getpid())
     if key not in _clients:
-        _clients[key] = _new_client(None)
+        try:
+            _clients[key] = _new_client(None)
+        except ValueError as error:
+            # An address that is none, from DOCKER_HOST or a context.
+            raise docker.errors.DockerException(str(error)) from error
     return _clients[key]
 
 

@@ -47,15 +47,23 @@ def load_settings(path: Path | None = None) -> Settings:
             hint="begin with deployments/settings.example.yaml, or give --directory and --repository",
         )
     text = _read(place)
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         content = loader.get_single_data()
     except yaml.YAMLError as error:
         raise UsageError(
             f"the settings in {place} are not YAML: {_one_line(error)}", hint="check the indentation"
         ) from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        # What looks like a date, a number or a key, and is none: YAML's own words for it are Python's.
+        raise UsageError(
+            f"the settings in {place} hold a value that cannot be read: {_one_line(error)[:200]}",
+            hint="a date that no calendar has, a number of thousands of digits, or brackets in brackets without end?",
+        ) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     settings = parse_settings(content, source=str(place), known_problems=tuple(loader.duplicates))
     _refuse_one_place_twice(settings, place)
     return settings

@@ -78,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise BackupError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BackupError(f"{path} is not JSON: {error}", hint="read it; when it is worthless, remove it") from error
     if not isinstance(value, dict):
         raise BackupError(f"{path} holds {type(value).__name__}, not an object", hint="when it is worthless, remove it")

@@ -24,8 +24,10 @@ from pydantic import (
 )
 
 from tasks.core.manifest import Format, Method
+from tasks.core.plain_input import shown, text_problem
 from tasks.core.settings_problems import places_problems, problems_in, refuse
 
+PROJECT = r"[a-z0-9][a-z0-9_-]{0,99}"
 INSTALLATION_ID = r"[a-z0-9][a-z0-9_-]{0,31}"
 _UNITS = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -44,7 +46,7 @@ def parse_bytes(value: object) -> object:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
     if match is None or match[2] not in _UNITS:
         raise ValueError('is not a size; write bytes, or a number with a unit, such as "10 GB" or "512 MiB"')
-    return round(float(match[1]) * _UNITS[match[2]])
+    return round(min(float(match[1]) * _UNITS[match[2]], float(BYTES_LIMIT * 2)))
 
 
 def _absolute(value: object) -> object:
@@ -52,12 +54,23 @@ def _absolute(value: object) -> object:
         raise ValueError("is not an absolute path")
     if ".." in value.split("/"):
         raise ValueError('contains ".."')
+    if problem := text_problem(value):
+        raise ValueError(problem)
     return value
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, strict=True)]
-Count = Annotated[int, Field(ge=0, strict=True)]
-Seconds = Annotated[float, Field(gt=0)]
+# Far beyond what anybody means, and far below what the calendar, timers and disks can count.
+BYTES_LIMIT = 2**60
+COUNT_LIMIT = 100_000
+DAYS_LIMIT = 36_500
+SECONDS_LIMIT = 366 * 86_400
+HOURS_LIMIT = 10 * 366 * 24
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, le=BYTES_LIMIT, strict=True)]
+Count = Annotated[int, Field(ge=0, le=COUNT_LIMIT, strict=True)]
+Days = Annotated[int, Field(ge=0, le=DAYS_LIMIT, strict=True)]
+Seconds = Annotated[float, Field(gt=0, le=SECONDS_LIMIT, allow_inf_nan=False)]
+Hours = Annotated[float, Field(gt=0, le=HOURS_LIMIT, allow_inf_nan=False)]
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 
 
@@ -70,12 +83,12 @@ class _Section(BaseModel):
 class Retention(_Section):
     """Which backups are kept: the union of these rules, and never fewer than `minimum_verified` verified ones."""
 
-    keep_days: Count = 0
+    keep_days: Days = 0
     keep_last: Count = 0
     keep_daily: Count = 0
     keep_weekly: Count = 0
     keep_monthly: Count = 0
-    minimum_verified: Annotated[int, Field(ge=1, strict=True)] = 3
+    minimum_verified: Annotated[int, Field(ge=1, le=COUNT_LIMIT, strict=True)] = 3
     shrink_limit_percent: Annotated[float, Field(gt=0, lt=100)] = 20
 
     @model_validator(mode="after")
@@ -119,22 +132,24 @@ class Verification(_Section):
     """When a backup is restored on staging to prove it: after every backup, after each `every`-th, or on the schedule alone."""
 
     when: Literal["after_backup", "on_schedule", "never"] = "after_backup"
-    every: Annotated[int, Field(ge=1, strict=True)] = 1
+    every: Annotated[int, Field(ge=1, le=COUNT_LIMIT, strict=True)] = 1
 
 
 class Alarms(_Section):
     """When silence is an alarm: no backup, or no verified one, within so many hours; and how little free space is too little."""
 
-    backup_within_hours: Annotated[float, Field(gt=0)] = 30
-    verified_within_hours: Annotated[float, Field(gt=0)] = 200
+    backup_within_hours: Hours = 30
+    verified_within_hours: Hours = 200
     free_below_bytes: Bytes = 0
-    repeat_hours: Annotated[float, Field(gt=0)] = 20
+    repeat_hours: Hours = 20
 
 
 class Staging(_Section):
     """What a staging stack may take: memory of each container (None: no limit)."""
 
-    memory_bytes: Annotated[int, BeforeValidator(parse_bytes), Field(ge=64 * 2**20, strict=True)] | None = None
+    memory_bytes: (
+        Annotated[int, BeforeValidator(parse_bytes), Field(ge=64 * 2**20, le=BYTES_LIMIT, strict=True)] | None
+    ) = None
 
 
 class Timeouts(_Section):
@@ -146,9 +161,9 @@ class Timeouts(_Section):
 
     dump_seconds: Seconds = 24 * 3600
     lock_wait_seconds: Seconds = 120
-    postgres_stop_seconds: Annotated[int, Field(gt=0, strict=True)] = 120
+    postgres_stop_seconds: Annotated[int, Field(gt=0, le=86_400, strict=True)] = 120
     application_start_seconds: Seconds = 300
-    defer_seconds: Annotated[float, Field(ge=0)] = 3600
+    defer_seconds: Annotated[float, Field(ge=0, le=SECONDS_LIMIT, allow_inf_nan=False)] = 3600
     approval_seconds: Seconds = 3600
 
 
@@ -173,7 +188,7 @@ class InstallationSettings(_Section):
 
     directory: AbsolutePath
     repository: AbsolutePath
-    project: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = None
+    project: Annotated[str, Field(pattern=f"^{PROJECT}$")] | None = None
     method: Method = "hot"
     format: Format = "guide"
     schedule: Schedule = Schedule()
@@ -211,13 +226,17 @@ def parse_settings(content: object, *, source: str, known_problems: tuple[str, .
 
     read: dict[str, InstallationSettings] = {}
     for name, own in installations.items():
-        place = f"installations.{name}"
+        place = (
+            f"installations.{name}"
+            if isinstance(name, str) and len(name) <= 40
+            else f"installations.{shown(str(name))}"
+        )
         if not isinstance(name, str) or not re.fullmatch(INSTALLATION_ID, name):
             problems.append(
-                f"{place}: {name!r} is not an id: 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit"
+                f"{place}: {shown(str(name))} is not an id: 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit"
             )
         if not isinstance(own, Mapping):
-            problems.append(f"{place}: is not a mapping, but {own!r}")
+            problems.append(f"{place}: is not a mapping, but {shown(repr(own))}")
             continue
         try:
             read[str(name)] = InstallationSettings.model_validate({**defaults, **own})
@@ -234,7 +253,7 @@ def _mapping(content: Mapping[Any, Any], key: str, problems: list[str]) -> Mappi
     if found is None:
         return {}
     if not isinstance(found, Mapping):
-        problems.append(f"{key}: is not a mapping, but {found!r}")
+        problems.append(f"{key}: is not a mapping, but {shown(repr(found))}")
         return {}
     return found
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from tasks.adapters.load_lane import Lane
+from tasks.adapters.load_lane import Lane, finish_work
 from tasks.adapters.load_rows import Rows, binary_table
 from tasks.adapters.load_table import depends_on_foreign_table, table_facts
 from tasks.adapters.postgres import Server, Session, session
@@ -45,6 +45,7 @@ from tasks.core.manifest import TableCensus
 logger = logging.getLogger(__name__)
 
 LANES = 2
+GRACE_SECONDS = 60
 LARGE_OBJECT_PIECE_BYTES = 1 << 20
 LONGEST_TIMEOUT_MILLISECONDS = (1 << 31) - 1
 QUERY_CANCELED = "57014"
@@ -82,7 +83,8 @@ def load_dump(
     something or a statement exceeds its limit; its `about` names the object. `on_bytes` hears of the bytes of rows that were sent.
     """
     limits = limits or DumpLimits()
-    deadline = time.monotonic() + limits.total_seconds
+    # The server ends a statement by itself, with its own words; this is for one that does not.
+    deadline = time.monotonic() + limits.total_seconds + GRACE_SECONDS
     bounded = {"statement_timeout": _milliseconds(limits.total_seconds)}
     with ExitStack() as stack:
         main = stack.enter_context(session(server, database, purpose="load", settings={**LOAD_SETTINGS, **bounded}))
@@ -159,7 +161,7 @@ class _Loader:
         self._wait_for_rows()
         self._read_back()
         if self._reader is not None:
-            self._reader.finish_work()
+            finish_work([self._reader])
         logger.debug("All rows are read back")
         return {target: census for target, census in self._found.items() if target not in self._late}
 
@@ -221,8 +223,7 @@ class _Loader:
 
     def _wait_for_rows(self) -> None:
         if self._rows_on_their_way:
-            for lane in self._lanes:
-                lane.finish_work()
+            finish_work(self._lanes)
             self._rows_on_their_way = False
             logger.debug("All rows so far are in")
 
@@ -238,8 +239,7 @@ class _Loader:
         self._builds = []
         for lane in self._lanes:
             lane.drain(waiting)
-        for lane in self._lanes:
-            lane.finish_work()
+        finish_work(self._lanes)
         logger.debug("The indexes so far are built")
 
     def _read_back(self) -> None:

@@ -116,24 +116,23 @@ class Lane:
 
         self._tell(work)
 
-    def finish_work(self) -> None:
-        """Wait until all that was told so far is done."""
+    def mark(self) -> threading.Event:
+        """Give an event that is set once all that was told so far is done."""
         done = threading.Event()
         self._tell(lambda _: done.set())
-        while not done.wait(0.2):
-            self._raise_error()
-        self._raise_error()
+        return done
 
     def _tell(self, work: Callable[[Session], None] | bytes | _Signal) -> None:
         while True:
-            self._raise_error()
+            self.raise_error()
             try:
                 self._work.put(work, timeout=1.0)
                 return
             except queue.Full:
                 continue
 
-    def _raise_error(self) -> None:
+    def raise_error(self) -> None:
+        """Raise what went wrong here, or that time is up."""
         if self._error is not None:
             raise self._error
         if time.monotonic() > self._deadline:
@@ -153,6 +152,7 @@ class Lane:
                 while (work := self._work.get()) is not _Signal.LEAVE:
                     if callable(work):
                         work(opened)
+                        self._doing = ""
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that tells us what to do
             if isinstance(error, ProgramFailed):
                 error.about = error.about or self._doing
@@ -160,3 +160,13 @@ class Lane:
             # Whoever tells us something before it sees the error must not wait for ever.
             while not self._left and self._work.get() is not _Signal.LEAVE:
                 pass
+
+
+def finish_work(lanes: Sequence[Lane]) -> None:
+    """Wait until lanes have done all that they were told so far; an error of any of them ends the wait."""
+    for done in [lane.mark() for lane in lanes]:
+        while not done.wait(0.2):
+            for lane in lanes:
+                lane.raise_error()
+    for lane in lanes:
+        lane.raise_error()

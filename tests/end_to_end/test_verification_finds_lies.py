@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,3 +147,51 @@ def test_a_changed_key_file_is_found(stack: Stack, archive: Path, tmp_path: Path
 
     assert (answer.code, answer.value["verdict"]) == (1, "failed")
     assert "SHA-256" in answer.value["differences"][0]
+
+
+@pytest.mark.parametrize("manifest_too", [True, False], ids=["ours", "a stranger's"])
+def test_what_our_loader_refuses_postgresql_may_load_where_the_archive_is_ours(
+    stack: Stack, archive: Path, tmp_path: Path, manifest_too: bool
+) -> None:
+    """The second way is told of, and proves as much; it is not taken on production for an archive that has no manifest."""
+    place = tmp_path / "backups"
+    trailer = b"--\n-- PostgreSQL database dump complete"
+
+    def add(name: str, content: bytes) -> bytes:
+        return (
+            content.replace(trailer, b"DO $$ BEGIN PERFORM 1; END $$;\n\n" + trailer, 1)
+            if name == "database.sql"
+            else content
+        )
+
+    changed = rebuilt(archive, place, add)
+    if not manifest_too:
+        changed = without_manifest(changed)
+    operator = Operator(stack.directory, place)
+
+    # Without a manifest the dump's own census counts, where the statement stands that leaves nothing behind.
+    verdict = operator.run("verify", "latest").value
+    assert verdict["verdict"] == ("verified" if manifest_too else "different")
+    assert (
+        "PostgreSQL's own psql, for our loader failed: the dump holds a statement that pg_dump does not write"
+        in verdict["notes"][0]
+    )
+
+    if not manifest_too:
+        refused = operator.run("restore", str(changed), "--yes")
+        assert refused.code == 1
+        assert "pg_dump does not write" in refused.value["error"]
+
+
+def without_manifest(archive: Path) -> Path:
+    """Make an archive a legacy one: take its manifest and record away."""
+    scratch = archive.parent / "scratch"
+    scratch.mkdir()
+    subprocess.run(["tar", "-xzf", str(archive), "-C", str(scratch)], check=True)
+    name = archive.name.removesuffix(".tar.gz")
+    (scratch / name / "manifest.json").unlink()
+    archive.unlink()
+    archive.with_name(f"{name}.manifest.json").unlink()
+    subprocess.run(["tar", "-czf", str(archive), "-C", str(scratch), name], check=True)
+    shutil.rmtree(scratch)
+    return archive

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
+from collections.abc import Iterator
 
 import pytest
 
 from tasks.adapters.load import load_dump
 from tasks.adapters.postgres import Server, server_of
+from tasks.core.errors import ProgramFailed
+from tasks.core.limits import DumpLimits
+from tasks.core.load_words import is_of_another_server
+from tasks.core.manifest import TableCensus
 from tasks.core.sql_dump import read_sql_dump
 from tasks.installations import discover
+from tests.stack.engine import host_address
 from tests.stack.stack import Stack
 
 pytestmark = pytest.mark.docker
@@ -78,3 +86,120 @@ def test_wide_rows_narrow_rows_and_huge_rows_arrive_as_they_were(
     finally:
         for name in (SOURCE, COPY):
             small_stack.psql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+HEAD = """SET statement_timeout = 0;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET check_function_bodies = false;
+"""
+END = "\n--\n-- PostgreSQL database dump complete\n--\n\n"
+SLOW_INDEXES = """
+CREATE TABLE public.t (a int);
+CREATE FUNCTION public.slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$BEGIN PERFORM pg_sleep(120); RETURN $1; END$$;
+--
+-- Data for Name: t; Type: TABLE DATA; Schema: public; Owner: mailuser
+--
+
+COPY public.t (a) FROM stdin;
+1
+1
+\\.
+
+--
+-- Name: t_slow; Type: INDEX; Schema: public; Owner: mailuser
+--
+
+CREATE INDEX t_slow ON public.t USING btree (public.slow(a));
+"""
+
+
+@pytest.fixture
+def empty(small_stack: Stack) -> Iterator[str]:
+    """Lend the name of an empty database."""
+    small_stack.psql(f'CREATE DATABASE "{COPY}"')
+    yield COPY
+    small_stack.psql(f'DROP DATABASE "{COPY}" WITH (FORCE)')
+
+
+def loaded(stack: Stack, database: str, text: str, limits: DumpLimits | None = None) -> dict[str, TableCensus]:
+    """Load the text of a dump."""
+    return load_dump(server(stack), database, read_sql_dump(iter(((HEAD + text + END).encode(),))), limits=limits)
+
+
+def test_a_check_that_asks_another_table_finds_all_that_the_dump_has_before_it(small_stack: Stack, empty: str) -> None:
+    """Two lanes may not overtake each other where a constraint's function looks at other rows, those of its own table too."""
+    known = "\n".join(str(number) for number in range(150_000))
+    asking = "\n".join(f"149999\t{number}" for number in range(150_000))
+    rows = loaded(
+        small_stack,
+        empty,
+        "CREATE TABLE public.known (n int);\n"
+        "CREATE FUNCTION public.is_known(int) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.known WHERE n = $1)';\n"
+        "CREATE DOMAIN public.known_number AS int CHECK (VALUE < 10 OR public.is_known(VALUE));\n"
+        "CREATE TABLE public.asking (n public.known_number, i int);\n"
+        f"COPY public.known (n) FROM stdin;\n{known}\n\\.\n\nCOPY public.asking (n, i) FROM stdin;\n149999\t-1\n\\.\n\n"
+        "CREATE TABLE public.asking_too (n int, i int, CONSTRAINT asks CHECK (i > 0 OR public.is_known(n)));\n"
+        "COPY public.asking_too (n, i) FROM stdin;\n149999\t0\n\\.\n\n"
+        "CREATE INDEX known_n ON public.known USING btree (n);\n"
+        f"COPY public.asking (n, i) FROM stdin;\n{asking[: asking.index(chr(10))]}\n\\.\n\n",
+    )
+
+    assert small_stack.psql("SELECT count(*) FROM public.asking", database=empty) == [(2,)]
+    # The rows of `asking` were read back before its last ones came: what is not certain is not told.
+    assert {name.split(" (")[0]: census.rows for name, census in rows.items()} == {
+        "public.known": 150_000,
+        "public.asking_too": 1,
+    }
+
+
+def test_no_statement_takes_longer_than_the_limit(small_stack: Stack, empty: str) -> None:
+    """The dump itself takes all limits away."""
+    begun = time.monotonic()
+
+    with pytest.raises(ProgramFailed, match="statement timeout") as failed:
+        loaded(small_stack, empty, SLOW_INDEXES, DumpLimits(total_seconds=3))
+
+    assert failed.value.about == "INDEX public.t_slow"
+    assert not failed.value.transient
+    assert time.monotonic() - begun < 40
+
+
+def test_a_failure_does_not_wait_for_what_runs_beside_it(small_stack: Stack, empty: str) -> None:
+    begun = time.monotonic()
+    unique = "\n-- Name: t_key; Type: INDEX; Schema: public; Owner: mailuser\n\nCREATE UNIQUE INDEX t_key ON public.t USING btree (a);\n"
+
+    with pytest.raises(
+        ProgramFailed, match=r"could not create unique index.*DETAIL: Key \(a\)=\(1\) is duplicated"
+    ) as failed:
+        loaded(small_stack, empty, SLOW_INDEXES + unique)
+
+    assert failed.value.about == "INDEX public.t_key"
+    assert time.monotonic() - begun < 40
+    assert small_stack.psql(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%t_slow%' AND pid <> pg_backend_pid()"
+    ) == [(0,)]
+
+
+def test_a_server_that_never_answers_is_waited_for_as_long_as_said(small_stack: Stack, empty: str) -> None:
+    """A materialized view may read another server's table, by way of a view, too."""
+    small_stack.psql("CREATE EXTENSION IF NOT EXISTS postgres_fdw", database=empty)
+    with socket.create_server(("", 0)) as silent:
+        text = (
+            f"CREATE SERVER silent FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{host_address()}', port '{silent.getsockname()[1]}');\n"
+            "CREATE USER MAPPING FOR mailuser SERVER silent OPTIONS (user 'a', password 'b');\n"
+            "CREATE FOREIGN TABLE public.there (a int) SERVER silent;\n"
+            'CREATE VIEW public."what is there" AS SELECT a FROM public.there;\n'
+            'CREATE MATERIALIZED VIEW public."a copy" AS SELECT a FROM public."what is there" WITH NO DATA;\n'
+            "--\n-- Name: a copy; Type: MATERIALIZED VIEW DATA; Schema: public; Owner: mailuser\n--\n\n"
+            'REFRESH MATERIALIZED VIEW public."a copy";\n'
+        )
+        begun = time.monotonic()
+
+        with pytest.raises(ProgramFailed, match="another server's tables") as failed:
+            loaded(small_stack, empty, text, DumpLimits(foreign_seconds=2))
+
+    assert failed.value.about == "MATERIALIZED VIEW DATA public.a copy"
+    assert is_of_another_server(failed.value)
+    assert time.monotonic() - begun < 40

@@ -393,6 +393,7 @@ def _backup_told(call: Call, record: Record) -> dict[str, Any]:
     return {
         "archive": str(call.the_work.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,
         "bytes": record.bytes, "sha256": record.sha256, "seconds": record.seconds, "downtime_seconds": manifest.downtime_seconds,
+        "warnings": manifest.warnings,
     }  # fmt: skip
 
 

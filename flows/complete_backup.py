@@ -42,10 +42,10 @@ def complete_backup(installation: str = "main", way: CopyWay | None = None) -> R
                 stopped(stack, [stack.application, stack.postgres], reason="a complete backup") as loan,
             ):
                 at = copy_stopped_data(stack, archive, loan, data.wal_segment_bytes, first)
-            copy_keys(stack, archive)
+            lacking = copy_keys(stack, archive)
             copy_configuration(stack, archive)
             record = seal_backup(
-                stack, archive, method="complete", at=at, facts=data.facts, census=None, begun=begun,
+                stack, archive, method="complete", at=at, facts=data.facts, census=None, warnings=lacking, begun=begun,
                 downtime_seconds=loan.downtime_seconds,
             )  # fmt: skip
         require_answer(stack)

@@ -34,11 +34,11 @@ def hot_backup(installation: str = "main", format: Format | None = None) -> Reco
 
         with new_archive(work.repository, format or work.format, datetime.now(UTC)) as archive:
             dumped = dump_database(stack, archive, work.dump_limits)
-            copy_keys(stack, archive)
+            lacking = copy_keys(stack, archive)
             copy_configuration(stack, archive)
             record = seal_backup(
                 stack, archive, method="hot", at=dumped.at, facts=dumped.facts,
-                census=dumped.census, no_census=dumped.no_census, begun=begun,
+                census=dumped.census, no_census=dumped.no_census, warnings=lacking, begun=begun,
             )  # fmt: skip
 
     report_backup(work, record)

@@ -33,9 +33,11 @@ def online_backup(installation: str = "main") -> Record:
 
         with new_archive(work.repository, "guide", datetime.now(UTC)) as archive:
             at = copy_running_data(stack, archive, work.dump_limits)
-            copy_keys(stack, archive)
+            lacking = copy_keys(stack, archive)
             copy_configuration(stack, archive)
-            record = seal_backup(stack, archive, method="online", at=at, facts=plan.facts, census=None, begun=begun)
+            record = seal_backup(
+                stack, archive, method="online", at=at, facts=plan.facts, census=None, warnings=lacking, begun=begun
+            )
 
     report_backup(work, record)
     return record

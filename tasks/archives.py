@@ -7,7 +7,7 @@ import logging
 import os
 import tarfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from tasks.adapters.archive_writer import (
 from tasks.adapters.repository_marker import claim_repository
 from tasks.core.errors import BackupError, NameTaken, Refused
 from tasks.core.installation import Installation, Service
+from tasks.core.keys import keys_warnings
 from tasks.core.manifest import MANIFEST_VERSION, Census, DatabaseFacts, Format, ImageFacts, Manifest, Method, Record
 from tasks.core.names import backup_name, split_archive_name
 from tasks.progress import progress
@@ -64,22 +65,25 @@ def _begin(repository: Path, archive_format: Format, now: datetime) -> PartialAr
 
 
 @step(name="copy keys")
-def copy_keys(installation: Installation, archive: PartialArchive) -> int:
-    """Copy the data-protection keys into the archive and return how many files they are; safe to repeat.
+def copy_keys(installation: Installation, archive: PartialArchive) -> list[str]:
+    """Copy the data-protection keys into the archive and return what is wrong with them (for the manifest); safe to repeat.
 
     Read where they lie when permissions allow, else through Docker. Never follows a link. Raise Refused where the application has no keys
-    directory at all: such an archive could not restore its users' sessions.
+    directory at all, or one that cannot be read: such an archive could not restore its users' sessions.
     """
     with segment(archive, "keys") as part:
         before = len(part.members)
         mount = installation.keys_mount
         if mount is not None and mount.host_path is not None and _readable(mount.host_path):
+            place = str(mount.host_path)
             part.add_tree(KEYS_DIRECTORY, mount.host_path)
         else:
+            place = f"{mount.target if mount else KEYS_TARGET} of service {installation.application.name}"
             _add_from_container(part, installation.application, mount.target if mount else KEYS_TARGET)
-        for note in part.notes:
-            logger.warning("%s", note)
-        return len(part.members) - before
+        found = keys_warnings(part.members[before:], part.notes, place=place)
+    for warning in found:
+        logger.warning("%s", warning)
+    return found
 
 
 @step(name="copy configuration")
@@ -109,6 +113,7 @@ def seal_backup(
     facts: DatabaseFacts,
     census: Census | None,
     no_census: str = "",
+    warnings: Sequence[str] = (),
     begun: float,
     downtime_seconds: float = 0.0,
 ) -> Record:
@@ -136,6 +141,7 @@ def seal_backup(
         members=written_members(archive),
         census=census,
         no_census=no_census,
+        warnings=list(warnings),
     )
     with progress("read back") as tell:
         seconds = round(time.monotonic() - begun, 3)
@@ -194,6 +200,8 @@ def _add_from_container(part: Segment, service: Service, target: str) -> None:
                     part.add_directory(
                         f"{KEYS_DIRECTORY}/{name}", mtime=datetime.fromtimestamp(entry.mtime, UTC), mode=entry.mode
                     )
+                elif not entry.isdir() and not entry.isreg():
+                    part.notes.append(f"{KEYS_DIRECTORY}/{name} is no regular file and was left out")
                 elif entry.isreg() and (content := source.extractfile(entry)) is not None:
                     if entry.size > KEYS_LIMIT_BYTES:
                         raise Refused(f"{target}/{name} has {entry.size:,} bytes: that is no key")

@@ -120,7 +120,8 @@ class ImageFacts(Value):
 class Manifest(Value):
     """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy.
 
-    A dump that we could not read to its end has no census, and `no_census` says why: it is proven as a legacy archive is.
+    A dump that we could not read to its end has no census, and `no_census` says why: it is proven as a legacy archive is. `warnings` say what
+    the archive lacks although the backup succeeded: the data-protection keys, for one.
     """
 
     version: int
@@ -142,6 +143,7 @@ class Manifest(Value):
     members: list[Member]
     census: Census | None = None
     no_census: str = ""
+    warnings: list[str] = Field(default_factory=list)
 
 
 class Verification(Value):

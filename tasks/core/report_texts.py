@@ -40,6 +40,7 @@ def backup_report(record: Record) -> str:
                 f"**no census**: {manifest.no_census}; the dump is whole, and a verification still restores it",
             ),
         )
+    rows += [("Warning", f"**{warning}**") for warning in manifest.warnings]
     return f"# Backup of {manifest.installation}\n\n{table(rows)}\n\nNot yet proven: a verification restores it on staging.\n"
 
 

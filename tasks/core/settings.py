@@ -167,8 +167,19 @@ class Timeouts(_Section):
     approval_seconds: Seconds = 3600
 
 
-AlarmKind = Literal["success", "failure", "verification", "shrink", "overdue", "space", "recovery", "repository"]
-PROBLEMS: tuple[AlarmKind, ...] = ("failure", "verification", "shrink", "overdue", "space", "recovery", "repository")
+AlarmKind = Literal[
+    "success", "failure", "verification", "shrink", "overdue", "space", "recovery", "repository", "keys"
+]
+PROBLEMS: tuple[AlarmKind, ...] = (
+    "failure",
+    "verification",
+    "shrink",
+    "overdue",
+    "space",
+    "recovery",
+    "repository",
+    "keys",
+)
 
 
 class Notification(_Section):

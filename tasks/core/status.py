@@ -91,6 +91,8 @@ def judge(
             "verified backup", newest_verified, records[-1] if records else None, now, alarms.verified_within_hours
         ),
     ]
+    if newest is not None:
+        troubles += [Trouble("keys", f"{newest.file}: {warning}") for warning in newest.manifest.warnings]
     if last_failure:
         troubles.append(Trouble("failure", last_failure))
     # Of the newest that was judged: a later backup that nobody has looked at yet makes nothing good.

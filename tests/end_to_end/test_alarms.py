@@ -32,7 +32,7 @@ from tests.stack.stack import APPLICATION_SERVICE, Stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
-EVERYTHING = ["success", "failure", "verification", "shrink", "overdue", "space", "recovery", "repository"]
+EVERYTHING = ["success", "failure", "verification", "shrink", "overdue", "space", "recovery", "repository", "keys"]
 
 
 @dataclass

@@ -10,6 +10,7 @@ from prefect import flow
 from tasks.checking import find_archive
 from tasks.configuration import exclusive_work
 from tasks.configuration_files import compare_configuration, restore_configuration
+from tasks.drift import compare_containers
 from tasks.installations import read_installation
 from tasks.reports import report_restore
 from tasks.restoring import Restored, RestoreOptions, require_equal
@@ -44,10 +45,11 @@ def full_restore(
         restored, archive = restore_copy(stack, found, options, now=now)
         require_equal(restored)
 
+        drift = compare_containers(stack)
         changes = compare_configuration(stack, archive)
         if restore_config:
             restore_configuration(stack, archive, list(changes), now=now)
 
-    restored = replace(restored, configuration=changes)
+    restored = replace(restored, configuration=changes, notes=(*restored.notes, *drift))
     report_restore(installation, restored)
     return restored

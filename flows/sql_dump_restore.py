@@ -10,6 +10,7 @@ from prefect import flow
 from tasks.checking import find_archive
 from tasks.configuration import exclusive_work
 from tasks.configuration_files import compare_configuration, restore_configuration
+from tasks.drift import compare_containers
 from tasks.installations import read_installation
 from tasks.reports import report_restore
 from tasks.restoring import Restored, RestoreOptions, drop_empty_former, require_equal, restore_dump, running_postgres
@@ -49,10 +50,11 @@ def sql_dump_restore(
             if work.fresh:
                 restored = drop_empty_former(stack, restored)
 
+        drift = compare_containers(stack)
         changes = compare_configuration(stack, archive)
         if restore_config:
             restore_configuration(stack, archive, list(changes), now=now)
 
-    restored = replace(restored, configuration=changes)
+    restored = replace(restored, configuration=changes, notes=(*restored.notes, *drift))
     report_restore(installation, restored)
     return restored

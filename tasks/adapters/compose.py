@@ -112,6 +112,22 @@ def compose_config(
     return with_env_files(model, unresolved.stdout)
 
 
+def compose_hashes(
+    directory: Path, files: Sequence[Path], project: str, *, env_files: Sequence[Path] = ()
+) -> dict[str, str]:
+    """Return Compose's digest of each service as the files describe it now: the same as its containers' label, unless they were edited since."""
+    head = _head(directory, files, project, env_files=env_files)
+    printed = _compose([*head, "config", "--hash", "*"], directory, CONFIG_TIMEOUT_SECONDS, environment=None).stdout
+    return {
+        name: digest for name, _, digest in (line.strip().partition(" ") for line in printed.splitlines()) if digest
+    }
+
+
+def compose_version() -> str:
+    """Return the version of Compose on this machine, as its label on containers has it."""
+    return run([*compose_command(), "version", "--short"], timeout_seconds=30).stdout.strip().removeprefix("v")
+
+
 def compose_up(
     directory: Path,
     files: Sequence[Path],

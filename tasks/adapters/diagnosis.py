@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.adapters import docker_engine
 from tasks.adapters.data_users import other_users
 from tasks.adapters.discovery import configuration_problems
+from tasks.adapters.drift import configuration_drift
 from tasks.core.diagnosis import Problem, Seen, find_problems
 from tasks.core.installation import Installation
 
@@ -27,6 +28,7 @@ def problems(installation: Installation) -> list[Problem]:
     others = other_users(installation)
     compose_error, configuration = configuration_problems(installation)
     seen = Seen(
+        drift=configuration_drift(installation),
         version_file=_version_file(installation),
         image_major=installation.postgres.environment.get("PG_MAJOR", ""),
         readable_by_all=[file.archive_name for file in installation.config_files if _readable_by_all(file.path)],

@@ -28,7 +28,8 @@ class Seen:
     `version_file` is the data directory's PG_VERSION ("" where it cannot be read), `readable_by_all` the configuration files that everybody on this
     machine may read, `published` the addresses at which PostgreSQL is published, `other_users` the containers that mount the data too, `around` those
     that may write to a directory around it,
-    `compose_error` why Compose does not understand the files that the containers were made from, `configuration` what of it cannot be read or is not set.
+    `compose_error` why Compose does not understand the files that the containers were made from, `configuration` what of it cannot be read or is not set,
+    `drift` how containers differ from the compose files as they are now.
     """
 
     version_file: str
@@ -39,6 +40,7 @@ class Seen:
     around: Collection[str] = ()
     compose_error: str = ""
     configuration: Collection[str] = ()
+    drift: Collection[str] = ()
 
 
 def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
@@ -88,6 +90,10 @@ def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
                 f"{seen.compose_error}; what is seen is taken from the containers",
                 "mend the file: the backup holds it as it is, and a new machine is set up from it",
             )
+        )
+    for what in seen.drift:
+        found.append(
+            Problem("warning", what, "`docker compose up -d` makes it so; the backup holds the file as it is now")
         )
     for what in seen.configuration:
         found.append(Problem("warning", f"the configuration is not whole: {what}", "a new machine would lack it"))

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from tasks.core.cron import cron_problem
 from tasks.core.manifest import Format, Method
 from tasks.core.plain_input import shown, text_problem
 from tasks.core.settings_problems import places_problems, problems_in, refuse
@@ -114,8 +115,8 @@ class Schedule(_Section):
     @field_validator("backup", "complete", "verification")
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[\d*/,\-A-Za-z]+( +[\d*/,\-A-Za-z#]+){4}", value.strip()):
-            raise ValueError('is not a cron schedule of five fields, such as "0 2 * * *"')
+        if value is not None and (problem := cron_problem(value)):
+            raise ValueError(f'is not a cron schedule of five fields, such as "0 2 * * *": it {problem}')
         return value
 
     @field_validator("timezone")

@@ -210,7 +210,7 @@ WRONG: list[tuple[str, Any]] = [
     ("minimum_free_bytes", "9" * 400 + " TB"), ("minimum_free_bytes", 10**40), ("minimum_free_bytes", {}), ("format", "zip"),
     ("timeouts", {"dump_seconds": float("inf")}), ("timeouts", {"dump_seconds": float("nan")}), ("timeouts", {"dump_seconds": 1e300}),
     ("timeouts", {"postgres_stop_seconds": 10**12}), ("alarms", {"backup_within_hours": 1e300}), ("schedule", {"timezone": "a\0b"}),
-    ("schedule", {"timezone": LONG}), ("schedule", {"timezone": "Europe"}), ("schedule", {"backup": LONG}), ("schedule", {"backup": 7}),
+    ("schedule", {"timezone": LONG}), ("schedule", {"timezone": "Europe"}), ("schedule", {"backup": LONG}), ("schedule", {"backup": 7}), ("schedule", {"complete": "99 99 * * *"}),
     ("repository", "relative"), ("repository", "/a\0b"), ("repository", "/" + LONG), ("repository", 7), ("repository", ["/x"]),
     ("directory", "/x/../y"), ("project", "A B"), ("project", LONG), ("notifications", "http://x"), ("notifications", [{"kind": "smoke"}]),
     ("notifications", [None]), ("log_file", {"a": 1}), (LONG, 1), ("staging", {"memory_bytes": "1 B"}), ("verification", {"every": 0}),

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tasks.adapters.repository_marker import MARKER_NAME
 from tests.cli import Operator
 from tests.content import content, keys
 from tests.stack.stack import Stack, create_stack, wait_until
@@ -61,6 +62,7 @@ def test_what_was_backed_up_comes_back_and_goes_away_again(
     assert {path.name for path in operator.repository.iterdir()} == {
         Path(made["archive"]).name,
         f"{made['name']}.manifest.json",
+        MARKER_NAME,
     }
     for path in operator.repository.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

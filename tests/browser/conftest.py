@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 from tests.cli import PROGRAM
 from tests.receiver import Receiver, receiver
 from tests.settings import write_settings
-from tests.stack.stack import Stack, create_stack
+from tests.stack.stack import Stack, create_stack, wait_until
 
 AUTH = "operator:a-pass-phrase"
 # Chromium as root in a container, and without its own requests to the internet.
@@ -87,10 +87,8 @@ def host(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
                 env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         try:
-            while b"ready: " not in log.read_bytes():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() - begun < 180, log.read_text()
-                time.sleep(0.2)
+            wait_until(lambda: b"ready: " in log.read_bytes() or process.poll() is not None, 180, "serve is not ready")
+            assert process.poll() is None, log.read_text()
             yield Host(
                 f"http://127.0.0.1:{port}",
                 main,

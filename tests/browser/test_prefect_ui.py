@@ -92,10 +92,8 @@ def test_a_backup_run_by_hand_is_followed_to_its_report_and_picture(page: Page, 
     shot(page, "report")
 
     # The verification follows by its event, and brings catalogue and charts.
-    deadline = time.monotonic() + 120
-    while not [path for path in host.repository("main").glob("report-main.html") if "verified" in path.read_text()]:
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    page_of_main = host.repository("main") / "report-main.html"
+    wait_until(lambda: "verified" in page_of_main.read_text(), 120, "nothing was verified")
     open_artifact(page, host, "standing-main")
     picture = page.locator("img[src^='data:image/svg']").first
     picture.wait_for()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.campaigns.kills import final_names
 from tests.cli import Operator
-from tests.stack.stack import Stack, create_stack
+from tests.stack.stack import Stack, create_stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -42,11 +42,15 @@ def dumps_running(stack: Stack) -> str:
     return f"{backends} backends" if backends else ("pg_dump" if "pg_dump" in processes else "")
 
 
+def wait_until_begun(operator: Operator, backup: subprocess.Popen[bytes]) -> None:
+    """Wait until an archive is under construction, or its backup was quicker."""
+    wait_until(
+        lambda: list(operator.repository.glob("*.partial")) or backup.poll() is not None, 60, "no archive was begun"
+    )
+
+
 def wait_until_no_dump(stack: Stack) -> None:
-    deadline = time.monotonic() + 20
-    while (left := dumps_running(stack)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not left
+    wait_until(lambda: not dumps_running(stack), 20, "a dump still runs")
 
 
 def test_pg_dump_killed_and_postgres_stopped_midway(stack: Stack, operator: Operator) -> None:
@@ -95,7 +99,7 @@ def test_a_full_disk_hurts_nobody(stack: Stack, tmp_path: Path) -> None:
             assert "free" in answer.stderr
             ballast.unlink()
             process = operator.start("backup", "complete")
-            time.sleep(0.5)
+            wait_until_begun(operator, process)
             free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
             with suppress(OSError):  # the backup was quicker: then the disk is full all the same
                 ballast.write_bytes(bytes(max(0, free - int(needed * share) - 4096)))

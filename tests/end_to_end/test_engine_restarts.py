@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.adapters.repository_marker import MARKER_NAME
 from tests.cli import Operator
 from tests.content import content
 from tests.stack.images import POSTGRES, application_image
@@ -64,7 +65,7 @@ def test_a_complete_backup_meets_an_engine_that_goes_away(
     backup = operator.start("backup", "complete", "--way", "stream")
     wait_until(lambda: service_states(stack)[APPLICATION_SERVICE] != "running", 60, "the stack was not stopped")
     engine.end(how)
-    time.sleep(1)
+    wait_until(engine.is_away, 30, "the engine still answers")
     engine.start()
     begun = time.monotonic()
     code = backup.wait(300)
@@ -80,7 +81,7 @@ def test_a_complete_backup_meets_an_engine_that_goes_away(
         assert operator.must("verify", json_name(archive))["verdict"] == "verified"
     assert [
         path.name for path in operator.repository.iterdir() if ".partial" in path.name or path.name.startswith(".")
-    ] == []
+    ] == [MARKER_NAME]
 
 
 @pytest.mark.parametrize("policy", ["always", pytest.param("no", marks=pytest.mark.long)])
@@ -103,7 +104,7 @@ def test_a_full_restore_meets_an_engine_that_goes_away(
     restore = operator.start("restore", "latest", "--yes", "--no-quarantine")
     wait_until(lambda: service_states(stack)[APPLICATION_SERVICE] != "running", 120, "the stack was not stopped")
     engine.end(signal.SIGKILL)
-    time.sleep(1)
+    wait_until(engine.is_away, 30, "the engine still answers")
     engine.start()
     restore.wait(300)
 

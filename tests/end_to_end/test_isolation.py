@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from tests.cli import Operator
 from tests.stack import engine
 from tests.stack.imap import imap_server
-from tests.stack.stack import Stack
+from tests.stack.stack import Stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -37,17 +36,26 @@ def test_no_mailbox_is_touched_before_it_is_allowed(make_stack: Callable[..., St
             assert operator.must("restore", backup["name"], "--yes", "--quarantine")["quarantined"] is True
             stack.compose("up", "-d")
             stack.wait_app()
-            time.sleep(4)  # several times the delay after which the application synchronises
+            wait_until_synchronised(stack)
             assert mailbox.connections() == []
             stack.compose("stop", "mailarchive-app")
 
         operator.must("restore", "latest", "--yes", "--no-quarantine")
         stack.compose("up", "-d")
         stack.wait_app()
-        deadline = time.monotonic() + 20
-        while not mailbox.connections() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert mailbox.connections(), "the guard was off, and yet nobody came: this test proves nothing"
+        wait_until(mailbox.connections, 20, "the guard was off, and yet nobody came: this test proves nothing")
+
+
+def wait_until_synchronised(stack: Stack) -> None:
+    """Wait for the application's second look at the accounts from now on: it has ended what the first one gave it to do."""
+    looks = looks_at_accounts(stack)
+    wait_until(lambda: looks_at_accounts(stack) >= looks + 2, 60, "the application does not look for accounts")
+
+
+def looks_at_accounts(stack: Stack) -> int:
+    """Count how often the accounts were read, which the application does before it synchronises them."""
+    read = "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'MailAccounts'"
+    return int(stack.psql(read)[0][0])
 
 
 def leftovers() -> list[str]:

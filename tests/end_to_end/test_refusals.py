@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -143,7 +142,6 @@ def test_postgres_15_data_does_not_go_into_a_17_image(
     assert stack.states() == before
     assert content(stack) == mails
 
-    time.sleep(1)
     theirs.must("backup", "hot")
     wanted = content(older)
     ours.must("restore", "latest", "--yes", "--no-quarantine")

@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -100,9 +99,8 @@ def watched_processes() -> Iterator[Seen]:
     seen, over = Seen(), threading.Event()
 
     def watch() -> None:
-        while not over.is_set():
+        while not over.wait(0.02):
             seen.look()
-            time.sleep(0.02)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -16,16 +16,18 @@ import pytest
 from tasks.adapters import state
 from tasks.adapters.locks import installation_lock, lock_holder
 from tasks.core.errors import Busy, Refused
+from tests.stack.stack import wait_until
 
 HOLDER = """
-import sys, time
+import sys, threading
 from pathlib import Path
 from tasks.adapters.locks import installation_lock
 from tasks.core.errors import BackupError
+from tests.stack.stack import wait_until
 try:
     with installation_lock(Path(sys.argv[1]), sys.argv[2], wait_seconds=float(sys.argv[4])):
         print("won", flush=True)
-        time.sleep(float(sys.argv[3]))
+        threading.Event().wait(float(sys.argv[3]))
 except BackupError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)
@@ -70,9 +72,7 @@ def test_of_twenty_at_once_one_wins(installation: Path) -> None:
     """Nineteen leave with 75, each told who holds the lock, and take nothing from the winner."""
     runs = [start(installation, f"run {number}", seconds=15) for number in range(20)]
     # The winner holds the lock until all others have come and gone.
-    deadline = time.monotonic() + 14
-    while sum(run.poll() is not None for run in runs) < 19 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: sum(run.poll() is not None for run in runs) >= 19, 14, "nineteen did not leave")
     losers = [run for run in runs if run.poll() is not None]
     winner = next(run for run in runs if run.poll() is None)
     still_locked = start(installation, "a late one", seconds=0)
@@ -129,7 +129,7 @@ def test_children_do_not_keep_the_lock(installation: Path) -> None:
         program = subprocess.Popen(["sleep", "60"])
         child = os.fork()
         if child == 0:
-            time.sleep(60)
+            signal.pause()
             os._exit(0)
     try:
         with installation_lock(installation, "mine again"):

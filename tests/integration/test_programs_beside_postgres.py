@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tasks.adapters import docker_engine
 from tasks.adapters.postgres import Server, session
-from tests.stack.stack import Stack
+from tests.stack.stack import Stack, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -43,9 +41,7 @@ def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack:
     """Closing a program that runs ends it inside the container too, children first."""
     container = postgres_of(small_stack)
     with docker_engine.start_program(container.id, ["bash", "-c", "sleep 1000 & sleep 1001; true"]) as program:
-        deadline = time.monotonic() + 10
-        while "sleep 1001" not in _processes(container.id) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: "sleep 1001" in _processes(container.id), 10, "the program does not run")
         assert not program.has_unread
 
     processes = _processes(container.id)

@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.stack import engine
+from tests.stack.stack import wait_until
 
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS = 0x8914
@@ -50,11 +50,15 @@ class PrivateEngine:
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 )
             )  # fmt: skip
-        deadline = time.monotonic() + START_SECONDS
-        while subprocess.run(["docker", "version"], capture_output=True, timeout=30, check=False).returncode:
-            assert self.processes[-1].poll() is None, self.last_words()
-            assert time.monotonic() < deadline, self.last_words()
-            time.sleep(0.2)
+        wait_until(self._answers_or_died, START_SECONDS, f"the engine does not answer: {self.place / 'dockerd.log'}")
+        assert self.processes[-1].poll() is None, self.last_words()
+
+    def is_away(self) -> bool:
+        """Tell whether nothing answers any more."""
+        return subprocess.run(["docker", "version"], capture_output=True, timeout=30, check=False).returncode != 0
+
+    def _answers_or_died(self) -> bool:
+        return self.processes[-1].poll() is not None or not self.is_away()
 
     def end(self, how: signal.Signals) -> None:
         """End it: SIGTERM as `systemctl stop` does, which stops its containers; SIGKILL as a crash, which leaves them running."""

@@ -300,8 +300,9 @@ def status(
 @command
 def recover(call: Call) -> None:
     """Finish what killed runs left: start what they had stopped, complete or undo what they had begun. Safe to run at any time."""
-    from tasks.configuration import tell_recovered
+    from tasks.configuration import known_works, tell_recovered
     from tasks.recovery import recover as settle
+    from tasks.stack_health import look_at_stack
 
     done = settle(call.work.directory if call.work else None)
     tell_recovered(done)
@@ -309,11 +310,16 @@ def recover(call: Call) -> None:
         {"installation": each.installation_id, "kind": each.kind, "settled": each.settled, "message": each.message}
         for each in done
     ]
+    for work in [call.work] if call.work else known_works():
+        told += [
+            {"installation": work.id, "kind": "stack", "settled": each.mended, "message": each.text}
+            for each in look_at_stack(work)
+        ]
     call.answer(
         {"recovered": told},
-        "\n".join(f"{each.installation_id}: {each.message}" for each in done) or "nothing was left to do",
+        "\n".join(f"{each['installation']}: {each['message']}" for each in told) or "nothing was left to do",
     )
-    if not all(each.settled for each in done):
+    if not all(each["settled"] for each in told):
         raise typer.Exit(1)
 
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from tasks.adapters.archive_writer import reclaim_partials
 from tasks.adapters.locks import installation_lock
-from tasks.adapters.settings_file import load_settings
+from tasks.adapters.settings_file import load_settings, settings_path
 from tasks.core.errors import UsageError
 from tasks.core.limits import DumpLimits, ServiceLimits, StagingLimits
 from tasks.core.settings import InstallationSettings
@@ -87,6 +87,13 @@ def tell_recovered(recovered: Sequence[Recovered]) -> None:
     for name, each in settings.installations.items():
         theirs = [one for one in recovered if one.installation_directory.resolve() == each.directory.resolve()]
         tell_recoveries(work_from(name, each), theirs)
+
+
+def known_works() -> list[Work]:
+    """Give the work of every installation in the settings file; none where there is no such file."""
+    if settings_path(None) is None:
+        return []
+    return [work_from(name, each) for name, each in load_settings(None).installations.items()]
 
 
 @contextmanager

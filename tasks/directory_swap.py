@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tasks.adapters.files import fsync_directory, remove_tree, rename, write_atomically
 from tasks.adapters.journals import Journal, open_journal
-from tasks.core.errors import Refused
+from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation
 from tasks.physical import Copy, host_place
 from tasks.step import step
@@ -23,6 +23,7 @@ from tasks.step import step
 logger = logging.getLogger(__name__)
 
 KIND = "directory-swap"
+DROP_KIND = "directory-drop"
 RECORD_EXTENSION = ".kept.json"
 
 
@@ -73,9 +74,20 @@ def swap_directories_back(installation: Installation, kept: KeptDirectories, *, 
     back = tuple(
         Exchange(each.current, each.aside, _aside(Path(each.current), "undone", stamp)) for each in kept.exchanges
     )
-    undone = _swap(installation, KeptDirectories(_now_text(now), kept.backup, back, undone=True))
-    _record_path(kept).unlink(missing_ok=True)
-    return undone
+    return _swap(
+        installation, KeptDirectories(_now_text(now), kept.backup, back, undone=True), stale=_record_path(kept)
+    )
+
+
+@step(name="check swap")
+def check_directories(kept: KeptDirectories) -> None:
+    """Raise Refused, before anything is stopped, where what was kept is no longer all there."""
+    for each in kept.exchanges:
+        if not Path(each.aside).is_dir():
+            raise Refused(
+                f"{each.aside}, which a restore put aside, is no longer a directory; there is nothing to go back to",
+                hint="was it moved or removed by hand? bring it back to that name",
+            )
 
 
 def kept_directories(installation: Installation) -> list[KeptDirectories]:
@@ -94,21 +106,53 @@ def kept_directories(installation: Installation) -> list[KeptDirectories]:
             tuple(Exchange(**each) for each in content["exchanges"]),
             content["undone"],
         )
-        if kept.of == str(place):
+        # Where a rollback was killed between its renames and the removal of this record, there is nothing behind it any more.
+        if kept.of == str(place) and os.path.lexists(kept.database):
             found.append(kept)
     return sorted(found, key=lambda kept: kept.at)
 
 
-@step(name="drop kept data")
+@step(name="drop kept data", retries=0)
 def drop_kept_directories(installation: Installation, kept: KeptDirectories) -> None:
-    """Remove what was put aside, its record last; safe to repeat."""
+    """Remove what was put aside; safe to repeat. The record goes first, so that nothing half removed is ever gone back to.
+
+    A journal lets `recover` remove the rest after a crash.
+    """
     place = str(host_place(installation))
-    for each in reversed(kept.exchanges):
+    for each in kept.exchanges:
         aside = Path(each.aside)
         if each.aside in (each.current, place) or not (".before-" in aside.name or ".undone-" in aside.name):
             raise Refused(f"{each.aside} is not something that a restore put aside, and is not removed")
-        remove_tree(aside)
-    _record_path(kept).unlink(missing_ok=True)
+    body = {"record": str(_record_path(kept)), "asides": [each.aside for each in kept.exchanges]}
+    journal = open_journal(
+        DROP_KIND, body, installation_id=installation.id, installation_directory=installation.directory
+    )
+    try:
+        _remove_record(_record_path(kept))
+        try:
+            for each in reversed(kept.exchanges):
+                remove_tree(Path(each.aside))
+        finally:
+            # What the file system refuses to remove now it will refuse tomorrow: the error says what is left.
+            journal.remove()
+    finally:
+        journal.abandon()
+
+
+def settle_drop(journal: Journal) -> str:
+    """Remove the rest of what a dead run was removing; where its record is still there, nothing had begun."""
+    asides = [Path(each) for each in journal.body["asides"]]
+    if os.path.lexists(str(journal.body["record"])):
+        return f"the commit had not begun: {asides[0]} is still kept"
+    left = []
+    for aside in reversed(asides):
+        try:
+            remove_tree(aside)
+        except BackupError as error:
+            left.append(str(error))
+    if left:
+        return f"the commit had begun, but something is left to be removed by hand: {'; '.join(left)}"
+    return f"completed the commit: {asides[0]} is removed"
 
 
 def settle(journal: Journal) -> str:
@@ -117,26 +161,61 @@ def settle(journal: Journal) -> str:
     kept = KeptDirectories(
         str(journal.body["at"]), str(journal.body["backup"]), exchanges, bool(journal.body["undone"])
     )
-    _complete(kept)
+    if not any(os.path.lexists(each.incoming) or os.path.lexists(each.aside) for each in exchanges):
+        _remove_record(_record_path(kept))
+        return f"nothing was swapped, and {exchanges[0].incoming} is gone; {exchanges[0].current} is as it was"
+    stale = str(journal.body.get("stale") or "")
+    _complete(kept, Path(stale) if stale else None)
     return f"completed the swap; the former data is kept as {kept.database}"
 
 
-def _swap(installation: Installation, kept: KeptDirectories) -> KeptDirectories:
+def _swap(installation: Installation, kept: KeptDirectories, stale: Path | None = None) -> KeptDirectories:
+    for each in kept.exchanges:
+        if not Path(each.incoming).is_dir():
+            raise Refused(f"{each.incoming} is no directory, so it cannot take the place of {each.current}")
     journal = open_journal(
-        KIND, asdict(kept), installation_id=installation.id, installation_directory=installation.directory
+        KIND,
+        {**asdict(kept), "stale": str(stale or "")},
+        installation_id=installation.id,
+        installation_directory=installation.directory,
     )
     try:
-        _complete(kept)
+        try:
+            _complete(kept, stale)
+        except BackupError:
+            _undo(kept)
+            journal.remove()
+            raise
         journal.remove()
     finally:
         journal.abandon()
     return kept
 
 
-def _complete(kept: KeptDirectories) -> None:
+def _complete(kept: KeptDirectories, stale: Path | None) -> None:
+    """Rename all that is not renamed yet; the record of what is kept comes first, one that this makes stale goes last."""
     write_atomically(_record_path(kept), json.dumps(asdict(kept), indent=1).encode())
     for each in kept.exchanges:
         exchange(Path(each.current), Path(each.incoming), Path(each.aside))
+    if stale is not None:
+        _remove_record(stale)
+
+
+def _undo(kept: KeptDirectories) -> None:
+    """Take back what was renamed of a row that the file system refused to complete."""
+    for each in reversed(kept.exchanges):
+        current, incoming, aside = Path(each.current), Path(each.incoming), Path(each.aside)
+        if os.path.lexists(aside) and not os.path.lexists(incoming) and os.path.lexists(current):
+            rename(current, incoming)
+        if os.path.lexists(aside) and not os.path.lexists(current):
+            rename(aside, current)
+        fsync_directory(current.parent)
+    _remove_record(_record_path(kept))
+
+
+def _remove_record(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    fsync_directory(path.parent)
 
 
 def exchange(current: Path, incoming: Path, aside: Path) -> None:
@@ -146,7 +225,12 @@ def exchange(current: Path, incoming: Path, aside: Path) -> None:
     if current.exists():
         # Where the former one stands aside already, Docker made this directory anew for a container it started too early.
         rename(current, aside if not aside.exists() else aside.with_name(f"{aside.name}.stray"))
-    rename(incoming, current)
+    try:
+        rename(incoming, current)
+    except BackupError:
+        if not os.path.lexists(current) and os.path.lexists(aside):
+            rename(aside, current)
+        raise
     fsync_directory(current.parent)
 
 

@@ -282,7 +282,7 @@ def _load_by_program(
 def _make_database(installation: Installation, server: Server, archive: Archive, new: Replacement) -> frozenset[str]:
     """Make the empty replacement and the roles it needs; return the server's tablespaces."""
     with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
-        databases.drop_database(opened, new.database)
+        _drop_unfinished(server, opened, new.database)
         facts = _facts_of(archive, opened, installation)
         _create_roles(opened, archive, facts)
         owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
@@ -486,7 +486,18 @@ def _remove(installation: Installation, database: str, keys: Path | None) -> Non
             transient=True,
         )
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="clean up") as opened:
-        databases.drop_database(opened, database)
+        _drop_unfinished(server, opened, database)
+
+
+def _drop_unfinished(server: Server, opened: Session, database: str) -> None:
+    """Drop an unfinished replacement; the subscriptions that its dump made go first, with no word to other servers."""
+    entry = databases.database_entry(opened, database)
+    if entry is None:
+        return
+    if not entry.is_broken and databases.replication_of(opened, database):
+        with session(server, database, purpose="clean up") as inside:
+            databases.forget_subscriptions(inside)
+    databases.drop_database(opened, database)
 
 
 def _remove_keys(keys: Path) -> None:

@@ -34,8 +34,8 @@ from tasks.replacement import (
     replacement,
 )
 from tasks.step import step
-from tasks.stopped_services import stopped
-from tasks.swap import POSTGRES_START_SECONDS, Kept, drop_kept, swap_back, swap_in
+from tasks.stopped_services import Loan, stopped
+from tasks.swap import POSTGRES_START_SECONDS, Kept, check_swap, drop_kept, swap_back, swap_in
 
 logger = logging.getLogger(__name__)
 
@@ -130,10 +130,25 @@ def drop_empty_former(installation: Installation, restored: Restored) -> Restore
 
 def put_back(installation: Installation, kept: Kept, *, now: datetime) -> Kept:
     """Swap back what a restore had put aside, and see the application answer if it ran; return what is now kept instead."""
-    with stopped(installation, [installation.application], reason="rollback"):
+    check_swap(installation, kept.database)
+    with stopped(installation, [installation.application], reason="rollback") as loan:
         undone = swap_back(installation, kept, now=now)
-    require_answer(installation)
+        loan.start_all()
+        with put_back_also_where_it_does_not_answer(undone.database):
+            require_answer(installation)
     return undone
+
+
+@contextmanager
+def put_back_also_where_it_does_not_answer(kept: str) -> Iterator[None]:
+    """Say, where the block that sees the stack answer after a rollback fails, that the data was put back all the same."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(
+            f"The data from before the restore is back in place, as was asked; what the restore had brought is kept as {kept} until `commit`."
+        )
+        raise
 
 
 @step(name="lift quarantine")
@@ -159,6 +174,7 @@ def restore_dump(
     """
     begun = time.monotonic()
     check_target(installation, archive)
+    replication = check_swap(installation)
     expected = expected_content(archive)
     provide_roles(installation, expected, create=options.neutralise)
 
@@ -191,7 +207,7 @@ def restore_dump(
         tables=len(expected.census.tables) if expected.census is not None else 0,
         compared=expected.census is not None,
         left_out=options.without,
-        notes=(*loaded.notes, *([expected.note] if expected.note else [])),
+        notes=(*loaded.notes, *([expected.note] if expected.note else []), *replication),
     )
     return restored, checked
 
@@ -218,19 +234,43 @@ def wants_quarantine(archive: CheckedArchive, asked: bool | None, now: datetime)
 def _replace_current(
     installation: Installation, archive: CheckedArchive, new: Replacement, options: RestoreOptions, now: datetime
 ) -> tuple[Kept, float]:
+    """Swap the replacement in and see the application answer on it; else swap back, and give it the state it had before all this."""
     was_running = installation.application.state in ("running", "restarting")
     comment = archive.manifest.database.comment if archive.manifest else None
+    check_swap(installation, new.database)
     with stopped(installation, [installation.application], reason=f"restore of {archive.name}") as loan:
         kept = swap_in(installation, new, backup=archive.name, comment=comment)
-    if was_running or options.start_application:
+        loan.start_all()
+        downtime_seconds = loan.downtime_seconds
+        with taken_back_unless_it_answers(loan, kept.database, lambda: swap_back(installation, kept, now=now)):
+            if was_running or options.start_application:
+                start_and_probe(installation)
+    return kept, downtime_seconds
+
+
+@contextmanager
+def taken_back_unless_it_answers(loan: Loan, kept: str, swap_back: Callable[[], object]) -> Iterator[None]:
+    """Take a restore back where the block, which sees the stack answer on the new data, fails; say in notes what became of the data."""
+    try:
+        yield
+    except BackupError as error:
         try:
-            start_and_probe(installation)
-        except BackupError as error:
-            with stopped(installation, [installation.application], reason="taking the restore back"):
-                swap_back(installation, kept, now=now)
+            loan.stop_all()
+            swap_back()
+        except BackupError as second:
+            error.add_note(f"Then taking the restore back failed: {second}")
+            error.add_note(
+                f"The restored data is in place; the former data is kept as {kept}: mailarchiver-backup rollback"
+            )
+        else:
             error.add_note("The former data was put back in place; the restored one is kept until `commit`.")
-            raise
-    return kept, loan.downtime_seconds
+        raise
+    except BaseException as error:
+        error.add_note(
+            f"The restored data is in place, but was not yet seen to answer; the former data is kept as {kept}:"
+            " mailarchiver-backup rollback"
+        )
+        raise
 
 
 def require_answer(installation: Installation) -> None:

@@ -6,13 +6,14 @@ import logging
 import time
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from tasks.adapters import application, docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive
 from tasks.adapters.postgres import server_of, session, wait_until_ready
 from tasks.core.errors import BackupError
 from tasks.core.installation import Installation
-from tasks.directory_swap import KeptDirectories, swap_directories_back, swap_directories_in
+from tasks.directory_swap import KeptDirectories, check_directories, swap_directories_back, swap_directories_in
 from tasks.installations import reread
 from tasks.physical import (
     Copy,
@@ -24,13 +25,21 @@ from tasks.physical import (
     prove_copy,
     verify_base_backup,
 )
-from tasks.restoring import Restored, RestoreOptions, start_and_probe, wants_quarantine
+from tasks.restoring import (
+    Restored,
+    RestoreOptions,
+    put_back_also_where_it_does_not_answer,
+    start_and_probe,
+    taken_back_unless_it_answers,
+    wants_quarantine,
+)
 from tasks.step import step
 from tasks.stopped_services import stopped
 
 logger = logging.getLogger(__name__)
 
 LOGIN_SECONDS = 120.0
+LOOK_AGAIN_SECONDS = 5.0
 
 
 def restore_copy(
@@ -81,24 +90,26 @@ def quarantine_copy(view: Installation) -> int:
 def _replace_current(
     installation: Installation, archive: CheckedArchive, copy: Copy, options: RestoreOptions, now: datetime
 ) -> tuple[KeptDirectories, float]:
+    """Swap the copy in and see the stack answer on it; else swap back, and give it the state it had before all this."""
     both = [installation.application, installation.postgres]
     with stopped(installation, both, reason=f"restore of {archive.name}") as loan:
         kept = swap_directories_in(installation, copy, backup=archive.name)
-    try:
-        probe_stack(installation, start=options.start_application)
-    except BackupError as error:
-        with stopped(installation, both, reason="taking the restore back"):
-            swap_directories_back(installation, kept, now=now)
-        error.add_note("The former data was put back in place; the restored one is kept until `commit`.")
-        raise
-    return kept, loan.downtime_seconds
+        loan.start_all()
+        downtime_seconds = loan.downtime_seconds
+        swap_back = partial(swap_directories_back, installation, kept, now=now)
+        with taken_back_unless_it_answers(loan, kept.database, swap_back):
+            probe_stack(installation, start=options.start_application)
+    return kept, downtime_seconds
 
 
 def put_directories_back(installation: Installation, kept: KeptDirectories, *, now: datetime) -> KeptDirectories:
     """Swap back what a full restore had put aside, and see the stack answer if it ran; return what is now kept instead."""
-    with stopped(installation, [installation.application, installation.postgres], reason="rollback"):
+    check_directories(kept)
+    with stopped(installation, [installation.application, installation.postgres], reason="rollback") as loan:
         undone = swap_directories_back(installation, kept, now=now)
-    probe_stack(installation, start=False)
+        loan.start_all()
+        with put_back_also_where_it_does_not_answer(undone.database):
+            probe_stack(installation, start=False)
     return undone
 
 
@@ -106,16 +117,37 @@ def put_directories_back(installation: Installation, kept: KeptDirectories, *, n
 def probe_stack(installation: Installation, *, start: bool) -> None:
     """Log in over TCP as the application does, then see it answer; what did not run before is left alone unless `start`.
 
-    A password that the restored data does not know is pointed out, with the way to set it.
+    `installation` is as it was before anything was stopped: what ran then must run and answer now. A password that the restored data does not
+    know is pointed out, with the way to set it.
     """
     if start:
         docker_engine.start_container(installation.postgres.container_id)
-    current = reread(installation)
-    if current.postgres.state not in ("running", "restarting"):
+    if not start and installation.postgres.state not in ("running", "restarting"):
         return
-    database = current.database
-    with server_of(current) as superuser:
-        as_application = replace(superuser, user=database.user, password=database.password, superuser=False)
-        wait_until_ready(as_application, database.name, timeout_seconds=LOGIN_SECONDS)
+    _wait_for_login(installation)
     if start or installation.application.state in ("running", "restarting"):
         start_and_probe(installation)
+
+
+def _wait_for_login(installation: Installation) -> None:
+    """Return once the application's login works; raise BackupError, with the end of its log, where PostgreSQL has ended instead."""
+    deadline = time.monotonic() + LOGIN_SECONDS
+    while True:
+        current = reread(installation)
+        database = current.database
+        try:
+            with server_of(current) as superuser:
+                as_application = replace(superuser, user=database.user, password=database.password, superuser=False)
+                wait_until_ready(as_application, database.name, timeout_seconds=LOOK_AGAIN_SECONDS)
+                return
+        except BackupError as error:
+            found = docker_engine.container(current.postgres.container_id)
+            if found is None or found.state in ("exited", "dead"):
+                log = docker_engine.logs(current.postgres.container_id, 8).strip() if found else "the container is gone"
+                raise BackupError(
+                    f"PostgreSQL (service {current.postgres.name}) does not run on this data; its log ends: {log}",
+                    hint="see `docker compose logs`",
+                ) from error
+            if not error.transient or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)

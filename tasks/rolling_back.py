@@ -10,7 +10,7 @@ from tasks.core.installation import Installation
 from tasks.directory_swap import KeptDirectories, drop_kept_directories, kept_directories
 from tasks.restoring import put_back
 from tasks.restoring_files import put_directories_back
-from tasks.swap import Kept, drop_kept, kept_databases
+from tasks.swap import Kept, check_drop, drop_kept, kept_databases
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,15 @@ def put_back_newest(installation: Installation, *, now: datetime) -> Put:
 
 
 def drop_all_kept(installation: Installation) -> list[str]:
-    """Drop everything that restores and rollbacks have put aside; return the names."""
-    dropped = []
-    for kept in kept_databases(installation):
-        drop_kept(installation, kept)
-        dropped.append(kept.database)
-    for directories in kept_directories(installation):
-        drop_kept_directories(installation, directories)
-        dropped.append(directories.database)
-    return dropped
+    """Drop everything that restores and rollbacks have put aside; return the names.
+
+    Raise Refused, before anything is dropped, where PostgreSQL would not drop one of the databases.
+    """
+    kept, directories = kept_databases(installation), kept_directories(installation)
+    for each in kept:
+        check_drop(installation, each)
+    for each in kept:
+        drop_kept(installation, each)
+    for one in directories:
+        drop_kept_directories(installation, one)
+    return [*(each.database for each in kept), *(each.database for each in directories)]

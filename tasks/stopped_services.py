@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -40,9 +40,15 @@ class Loan:
     """
 
     def __init__(
-        self, former: Sequence[FormerState], journal: OpenJournal, watchdog: WatchdogLink, reason: str
+        self,
+        former: Sequence[FormerState],
+        journal: OpenJournal,
+        watchdog: WatchdogLink,
+        reason: str,
+        timeouts_seconds: Mapping[str, int],
     ) -> None:
         self._former = tuple(former)
+        self._timeouts_seconds = timeouts_seconds
         self._journal = journal
         self._watchdog = watchdog
         self._reason = reason
@@ -58,9 +64,15 @@ class Loan:
             return 0.0
         return (self._ended if self._ended is not None else time.monotonic()) - self._began
 
-    def stop(self, service: str, *, timeout_seconds: int) -> None:
+    def stop_all(self) -> None:
+        """Stop all borrowed services (again), in reverse start order."""
+        for each in reversed(self._former):
+            self.stop(each.service)
+
+    def stop(self, service: str) -> None:
         """Stop one of the borrowed services (again); one that is stopped is left alone."""
         former = self._find(service)
+        timeout_seconds = self._timeouts_seconds[service]
         found = docker_engine.container(former.container_id)
         if found is None or found.state not in _ALIVE:
             return
@@ -68,6 +80,7 @@ class Loan:
         self._rewrite(replace(former, stop_of_run=found.started_at, stop_timeout_seconds=timeout_seconds))
         if self._began is None:
             self._began = time.monotonic()
+        self._ended = None
         docker_engine.stop_container(former.container_id, timeout_seconds=timeout_seconds)
         self._started.discard(service)
 
@@ -81,6 +94,15 @@ class Loan:
             self._rewrite(replace(former, started_by_us=True))
         self._started.add(service)
         docker_engine.start_container(former.container_id)
+
+    def start_all(self) -> None:
+        """Bring every container back to its former state early, without giving the loan back: what they do now is to be seen first.
+
+        They may be stopped again; whatever happens meanwhile, the end of the loan (or whoever settles it) goes by their state before it.
+        """
+        with signals_deferred():
+            _bring_back(self._former, patience_seconds=GIVE_BACK_SECONDS)
+            self._ended = time.monotonic()
 
     def running_again(self) -> list[str]:
         """List the containers that should be stopped but run, or ran: somebody else started them during the loan.
@@ -108,7 +130,7 @@ class Loan:
             return
         try:
             _bring_back(self._former, patience_seconds=GIVE_BACK_SECONDS)
-            self._ended = time.monotonic()
+            self._ended = self._ended or time.monotonic()
             self._journal.remove()
             self._watchdog.release()
         finally:
@@ -157,14 +179,11 @@ def stopped(
     except BaseException:
         journal.remove()
         raise
-    loan = Loan(former, journal, watchdog, reason)
+    timeouts_seconds = {service.name: other_stop_seconds for service in services}
+    timeouts_seconds[installation.postgres.name] = installation.limits.postgres_stop_seconds
+    loan = Loan(former, journal, watchdog, reason, timeouts_seconds)
     try:
-        for each in reversed(former):
-            is_postgres = each.service == installation.postgres.name
-            loan.stop(
-                each.service,
-                timeout_seconds=installation.limits.postgres_stop_seconds if is_postgres else other_stop_seconds,
-            )
+        loan.stop_all()
         yield loan
     except BaseException as error:
         try:

@@ -6,17 +6,20 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from tasks.adapters.postgres import Session, quoted, quoted_literal
 from tasks.core.byte_text import shown
 from tasks.core.database_attributes import DEFAULT_TABLESPACE, attributes
-from tasks.core.errors import BackupError, Refused
+from tasks.core.errors import BackupError, ProgramFailed, Refused
 from tasks.core.manifest import DatabaseFacts, Grant
 
 logger = logging.getLogger(__name__)
 
 NAME_LIMIT_BYTES = 63
+RENAME_TRIES = 4
+OBJECT_IN_USE = "55006"  # by other sessions; PostgreSQL has waited five seconds for them to leave by then
 COPY_ROW_LIMIT_BYTES = 0x3FFFFFFF  # MaxAllocSize: one row of COPY's text must fit into it
 TOAST_WORTH_A_LOOK_BYTES = 1 << 20
 # What objects of a database may need to be made again, besides what extensions define (`cron.database_name`). No addresses, no paths to data, no
@@ -306,14 +309,109 @@ def set_comment(session: Session, name: str, comment: str | None) -> None:
     session.execute(f"COMMENT ON DATABASE {quoted(name)} IS {'NULL' if comment is None else quoted_literal(comment)}")
 
 
+@dataclass(frozen=True, slots=True)
+class DatabaseEntry:
+    """A database as the server lists it. Its number stays the same whatever it is called.
+
+    `is_broken` marks one whose DROP was broken off: PostgreSQL lets nobody in again, it can only be dropped.
+    """
+
+    number: int
+    name: str
+    takes_connections: bool
+    is_template: bool
+    is_broken: bool
+
+
+def database_entry(session: Session, name: str) -> DatabaseEntry | None:
+    """Read a database's entry by its name; None where there is none."""
+    return _entry(session, "datname = %s", name)
+
+
+def database_numbered(session: Session, number: int) -> DatabaseEntry | None:
+    """Read a database's entry by its number; None where there is none (any more)."""
+    return _entry(session, "oid = %s::oid", number)
+
+
+def _entry(session: Session, condition: str, value: str | int) -> DatabaseEntry | None:
+    # datconnlimit -2 marks a DROP that was broken off (src/include/catalog/pg_database.h, DATCONNLIMIT_INVALID_DB).
+    rows = session.execute(
+        f"SELECT oid::bigint, datname, datallowconn, datistemplate, datconnlimit = -2 FROM pg_database WHERE {condition}",
+        (value,),
+    )
+    return DatabaseEntry(*rows[0]) if rows else None
+
+
+def refuse_prepared_transactions(session: Session, name: str) -> None:
+    """Raise Refused, naming them, where transactions are prepared in a database: it can then be neither renamed nor dropped."""
+    found = session.execute(
+        "SELECT gid, owner, prepared::text FROM pg_prepared_xacts WHERE database = %s ORDER BY prepared", (name,)
+    )
+    if found:
+        listed = ", ".join(f"{gid!r} of {owner} since {since}" for gid, owner, since in found)
+        raise Refused(
+            f"transactions are prepared in database {name}, so PostgreSQL can neither rename nor drop it: {listed}",
+            hint=f"end each of them in that database: COMMIT PREPARED {quoted_literal(str(found[0][0]))}; or ROLLBACK PREPARED",
+        )
+
+
+def replication_of(session: Session, name: str) -> list[str]:
+    """Name, in words, the logical replication that a database takes part in: subscriptions, and slots that others read from."""
+    subscriptions = session.execute(
+        "SELECT s.subname, s.subenabled FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = %s"
+        " ORDER BY 1",
+        (name,),
+    )
+    slots = session.execute(
+        "SELECT slot_name, active FROM pg_replication_slots WHERE slot_type = 'logical' AND database = %s ORDER BY 1",
+        (name,),
+    )
+    return [
+        *(f"subscription {each} ({'enabled' if enabled else 'disabled'})" for each, enabled in subscriptions),
+        *(f"replication slot {each} ({'in use' if active else 'not in use'})" for each, active in slots),
+    ]
+
+
+def refuse_to_drop(session: Session, name: str) -> None:
+    """Raise Refused, naming it, where something keeps PostgreSQL from dropping a database; change nothing."""
+    refuse_prepared_transactions(session, name)
+    kept_by = [each for each in replication_of(session, name) if not each.endswith("(not in use)")]
+    if kept_by:
+        raise Refused(
+            f"database {name} cannot be dropped: it takes part in logical replication: {', '.join(kept_by)}",
+            hint=f"for a subscription, in database {name}: ALTER SUBSCRIPTION ... DISABLE; ALTER SUBSCRIPTION ... SET (slot_name = NONE);"
+            " DROP SUBSCRIPTION ...; for a slot, end whoever reads from it",
+        )
+
+
 def drop_database(session: Session, name: str) -> None:
-    """Drop a database and end the sessions in it; already gone is success."""
-    if not database_exists(session, name):
+    """Drop a database and end the sessions in it; already gone is success.
+
+    Where PostgreSQL refuses, nothing about the database has changed.
+    """
+    entry = database_entry(session, name)
+    if entry is None:
         return
-    session.execute(f"ALTER DATABASE {quoted(name)} IS_TEMPLATE false")  # a template cannot be dropped
-    session.execute(f"ALTER DATABASE {quoted(name)} ALLOW_CONNECTIONS false")
-    end_sessions(session, name)
-    session.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+    refuse_to_drop(session, name)
+    if entry.is_template:  # a template cannot be dropped
+        session.execute(f"ALTER DATABASE {quoted(name)} IS_TEMPLATE false")
+    try:
+        session.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+    except BackupError:
+        if entry.is_template and database_exists(session, name):
+            session.execute(f"ALTER DATABASE {quoted(name)} IS_TEMPLATE true")
+        raise
+
+
+def forget_subscriptions(session: Session) -> None:
+    """Drop the subscriptions of the session's database without a word to the servers they were of: for a copy that is to be dropped."""
+    rows = session.execute(
+        "SELECT subname FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    for (name,) in rows:
+        session.execute(f"ALTER SUBSCRIPTION {quoted(name)} DISABLE")
+        session.execute(f"ALTER SUBSCRIPTION {quoted(name)} SET (slot_name = NONE)")
+        session.execute(f"DROP SUBSCRIPTION {quoted(name)}")
 
 
 def end_sessions(session: Session, name: str) -> int:
@@ -324,24 +422,51 @@ def end_sessions(session: Session, name: str) -> int:
     return len(rows)
 
 
+def refuse_to_swap(session: Session, *, current: str, replacement: str) -> None:
+    """Raise Refused where one database could not take another's name; change nothing. `current` may be missing."""
+    incoming = database_entry(session, replacement)
+    if incoming is None:
+        raise Refused(f"there is no database {replacement} to put in the place of {current}")
+    if incoming.is_broken:
+        raise Refused(
+            f"database {replacement} was being dropped when that was broken off; PostgreSQL lets nobody into it any more",
+            hint="drop the rest of it: mailarchiver-backup commit",
+        )
+    for name in (current, replacement):
+        refuse_prepared_transactions(session, name)
+
+
 def swap_databases(
     session: Session, *, current: str, replacement: str, aside: str, comments: dict[str, str | None]
 ) -> None:
     """Put `replacement` in the place of `current`, which from then on is called `aside`, in one transaction: both renames or none.
 
     `comments` are set in the same transaction (by the new names). Nobody may be in either database: the caller has stopped the
-    application; what else is connected is ended. `current` may be missing.
+    application; what else is connected is ended, and again where it comes back (workers of subscriptions do). `current` may be missing. A
+    replacement that takes no connections, which a `commit` that was broken off may have left, takes them again.
     """
-    for name in (current, replacement):
-        end_sessions(session, name)
+    refuse_to_swap(session, current=current, replacement=replacement)
     exists = database_exists(session, current)
-    with session.transaction():
-        if exists:
-            session.execute(f"ALTER DATABASE {quoted(current)} RENAME TO {quoted(aside)}")
-        session.execute(f"ALTER DATABASE {quoted(replacement)} RENAME TO {quoted(current)}")
-        for name, comment in comments.items():
-            if name != aside or exists:
-                set_comment(session, name, comment)
+    for tries_left in reversed(range(RENAME_TRIES)):
+        for name in (current, replacement):
+            end_sessions(session, name)
+        try:
+            with session.transaction():
+                incoming = database_entry(session, replacement)
+                if incoming is not None and not incoming.takes_connections:
+                    logger.warning("Database %s took no connections; it takes them again", replacement)
+                    session.execute(f"ALTER DATABASE {quoted(replacement)} ALLOW_CONNECTIONS true")
+                if exists:
+                    session.execute(f"ALTER DATABASE {quoted(current)} RENAME TO {quoted(aside)}")
+                session.execute(f"ALTER DATABASE {quoted(replacement)} RENAME TO {quoted(current)}")
+                for name, comment in comments.items():
+                    if name != aside or exists:
+                        set_comment(session, name, comment)
+            return
+        except ProgramFailed as error:
+            if not tries_left or error.sqlstate != OBJECT_IN_USE:
+                raise
+            logger.warning("A session came back while databases were being renamed; trying again: %s", error.message)
 
 
 def database_comment(session: Session, name: str) -> str | None:

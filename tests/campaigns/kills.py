@@ -1,9 +1,10 @@
 """Kill backups and restores at random moments, many times, on a real stack: P1, P2, P3 and P15.
 
-    python -m tests.campaigns.kills --count 200 [--operation "complete backup" --operation "full restore"] [--seed N]
+    python -m tests.campaigns.kills --count 200 [--operation "complete backup" --operation "full restore"] [--restart no] [--seed N]
 
 Its own command; the test suite runs a short version (`tests/end_to_end/test_kills.py`). After each kill the services must be as they were within
-60 s (after `recover` where the watchdog was killed too), the content the old or the new, and every final archive name whole.
+60 s (after `recover` where the watchdog was killed too), the content the old or the new, every final archive name whole, and what `recover`
+says must be so. With `--restart no` (Compose's default) nobody else starts what has ended.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import tempfile
@@ -30,7 +32,16 @@ from tests.stack.stack import Stack, create_stack, wait_until
 
 PROMISED_SECONDS = 60.0
 GREEN_RUN_EVERY = 10
-OPERATIONS = ("complete backup", "full restore", "dump restore", "hot backup", "online backup")
+OPERATIONS = (
+    "complete backup", "full restore", "dump restore", "hot backup", "online backup",
+    "rollback of full restore", "rollback of dump restore", "commit of full restore", "commit of dump restore",
+)  # fmt: skip
+# What `recover` says of data that was put aside, with the name it gives, and whether that must be there.
+SAYINGS = [
+    (re.compile(r"(?:is|are) kept as (\S+?)[;,.]?(?:\s|$)"), True),
+    (re.compile(r"had not begun: (\S+) is still kept"), True),
+    (re.compile(r"completed the commit: (\S+) is (?:dropped|removed)"), False),
+]
 # The watchdog alone is a case of its own: then the flow must give back by itself.
 CASES = [
     ("flow", signal.SIGKILL),
@@ -67,7 +78,7 @@ class Scene:
         self.sources["full restore"].must("backup", "complete")
         self.sources["dump restore"].must("backup", "hot")
         self.new = content(stack)
-        stack.psql('UPDATE mail_archiver."ArchivedEmails" SET "Subject" = "Subject" || \' edited\' WHERE "Id" % 3 = 0')
+        self.edit()
         self.old = content(stack)
         self.running = self.states()
         self._usual: dict[str, float] = {}
@@ -76,23 +87,53 @@ class Scene:
         """Give the services' states."""
         return {service: state for service, (_, state, _) in self.stack.states().items()}
 
+    def edit(self) -> None:
+        """Turn the new content into the old one: that is what happened after the backups."""
+        self.stack.psql(
+            'UPDATE mail_archiver."ArchivedEmails" SET "Subject" = "Subject" || \' edited\' WHERE "Id" % 3 = 0'
+        )
+
+    def prepare(self, operation: str) -> None:
+        """Bring about what an operation needs before it."""
+        if operation.startswith(("rollback", "commit")):
+            self.sources[operation.partition(" of ")[2]].must("restore", "latest", "--yes", "--no-quarantine")
+
     def words(self, operation: str) -> tuple[Operator, tuple[str, ...]]:
         """Give who runs an operation, and its command."""
         if operation.endswith("backup"):
             return self.operator, ("backup", operation.split()[0])
+        if operation.startswith(("rollback", "commit")):
+            return self.operator, (operation.split()[0], "--yes")
         return self.sources[operation], ("restore", "latest", "--yes", "--no-quarantine")
 
     def back_to_old(self) -> None:
-        """Take a restore back, if there was one."""
+        """Take a restore back, if there was one; what a commit has dropped is made anew."""
         if content(self.stack) == self.new:
-            self.operator.must("rollback", "--yes")
+            answer = self.operator.run("rollback", "--yes")
+            if answer.code != 0:
+                assert "left anything to go back to" in str(answer.value), answer
+                self.edit()
         self.operator.must("commit", "--yes")
         assert content(self.stack) == self.old
+
+    def is_there(self, name: str) -> bool:
+        """Tell whether a database or a directory of this name is there."""
+        if name.startswith("/"):
+            return Path(name).is_dir()
+        return bool(self.stack.psql("SELECT 1 FROM pg_database WHERE datname = %s", (name,), database="postgres"))
+
+    def see_that_it_is_so(self, recovered: list[dict[str, str]]) -> None:
+        """Compare what `recover` said with what is there."""
+        for each in recovered:
+            for saying, there in SAYINGS:
+                for name in saying.findall(each["message"]):
+                    assert self.is_there(name) is there, f"recover says {each['message']!r}"
 
     def usual_seconds(self, operation: str) -> float:
         """Tell how long an operation takes that nobody kills."""
         if operation not in self._usual:
             operator, words = self.words(operation)
+            self.prepare(operation)
             begun = time.monotonic()
             operator.must(*words)
             self._usual[operation] = time.monotonic() - begun
@@ -109,6 +150,7 @@ def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, di
     operator, words = scene.words(operation)
     anywhere = dice.uniform(0.3, scene.usual_seconds(operation) * 1.1)
     known = final_names(scene.operator.repository)
+    scene.prepare(operation)
     process = operator.start(*words)
     begun = time.monotonic()
     # Every second kill waits for the stack to be stopped, for that is the short part where most is at stake.
@@ -128,18 +170,19 @@ def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, di
     code = process.wait(180)
     died = time.monotonic()
 
-    if victim == "flow and watchdog":
-        operator.must("recover")
+    told = operator.must("recover")["recovered"] if victim == "flow and watchdog" else []
     wait_until(lambda: scene.states() == scene.running, PROMISED_SECONDS, "the services are not as they were")
     back = time.monotonic() - died
     scene.stack.wait_postgres()
     scene.stack.wait_app()
     is_restore = operation.endswith("restore")
     if is_restore:
-        operator.must("recover")
+        told += operator.must("recover")["recovered"]
+    scene.see_that_it_is_so(told)
     found = content(scene.stack)
     assert found in (scene.old, scene.new), "the content is neither the old nor the new"
     assert is_restore or found == scene.old, "a backup changed the content"
+    assert not operation.startswith("commit") or found == scene.new, "a commit changed the content"
     for name in set(final_names(scene.operator.repository)) - set(known):
         scene.operator.must("check", str(scene.operator.repository / name))
     if is_restore:
@@ -178,7 +221,7 @@ def watchdogs() -> list[int]:
 
 def stops(operation: str) -> bool:
     """Tell whether an operation stops services."""
-    return operation not in ("hot backup", "online backup")
+    return operation not in ("hot backup", "online backup") and not operation.startswith("commit")
 
 
 def _wait_until_stopped(scene: Scene, process: subprocess.Popen[bytes]) -> None:
@@ -188,9 +231,9 @@ def _wait_until_stopped(scene: Scene, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def scene(megabytes: float, place: Path) -> Iterator[Scene]:
+def scene(megabytes: float, place: Path, restart: str = "always") -> Iterator[Scene]:
     """Lend a stack for a campaign."""
-    stack = create_stack(place / "stack", megabytes=megabytes)
+    stack = create_stack(place / "stack", megabytes=megabytes, restart=restart)
     try:
         yield Scene(stack, place)
     finally:
@@ -205,6 +248,7 @@ def main() -> None:
         "--operation", action="append", choices=OPERATIONS, help="may be given several times; default: the first two"
     )
     parser.add_argument("--megabytes", type=float, default=30)
+    parser.add_argument("--restart", choices=("always", "no"), default="always", help="the services' restart policy")
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     # A shell starts background jobs with SIGINT ignored, and what is ignored stays so in what they start.
@@ -218,7 +262,7 @@ def main() -> None:
         place = Path(name)
         os.environ["MAILARCHIVER_BACKUP_STATE"] = str(place / "state")
         (place / "state").mkdir(mode=0o700)
-        with scene(options.megabytes, place) as lent:
+        with scene(options.megabytes, place, options.restart) as lent:
             print(f"seed {seed}", flush=True)
             for number in range(options.count):
                 victim, how = CASES[number // len(operations) % len(CASES)]

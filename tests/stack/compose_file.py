@@ -24,6 +24,7 @@ class Layout:
     named_volumes: bool = False
     password_in_dotenv: bool = False
     health_interval: str = "1s"
+    restart: str = "always"
     application_environment: Mapping[str, str] = field(default_factory=dict)
     postgres_environment: Mapping[str, str] = field(default_factory=dict)
     postgres_command: Sequence[str] = ()
@@ -45,7 +46,7 @@ def compose_text(layout: Layout) -> str:
     )
     application = {
         "image": layout.application_image,
-        "restart": "always",
+        "restart": layout.restart,
         "environment": [
             f"ConnectionStrings__DefaultConnection={connection}",
             "Authentication__Enabled=true",
@@ -60,7 +61,7 @@ def compose_text(layout: Layout) -> str:
     }
     postgres: dict[str, Any] = {
         "image": layout.postgres_image,
-        "restart": "always",
+        "restart": layout.restart,
         "environment": {
             "POSTGRES_DB": _literal(layout.database),
             "POSTGRES_USER": _literal(layout.user),

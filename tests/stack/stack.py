@@ -170,6 +170,7 @@ def create_stack(
     postgres_environment: Mapping[str, str] | None = None,
     postgres_command: Sequence[str] = (),
     health_interval: str = "1s",
+    restart: str = "always",
     start_application: bool = True,
 ) -> Stack:
     """Write an upstream-like stack into `directory`, start it, and fill it with mail before its application starts.
@@ -191,6 +192,7 @@ def create_stack(
         named_volumes=named_volumes,
         password_in_dotenv=password_in_dotenv,
         health_interval=health_interval,
+        restart=restart,
         application_environment={
             "STANDIN_SYNC_DELAY_SECONDS": f"{sync_delay_seconds:g}",
             "STANDIN_WRITE_PER_SECOND": f"{write_per_second:g}",

@@ -1,0 +1,111 @@
+"""Look at a stack itself, once no journal is left: mend what no journal tells of, and name what only its operator can decide."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.adapters import databases, docker_engine
+from tasks.adapters.locks import installation_lock
+from tasks.adapters.postgres import Session, quoted, server_of, session, wait_until_ready
+from tasks.core.errors import BackupError, Busy
+from tasks.core.installation import Installation, Mount, command_to_run
+from tasks.installations import read_installation
+from tasks.replacement import COMMENT, MAINTENANCE_DATABASE
+from tasks.swap import KEPT
+from tasks.work import Work
+
+logger = logging.getLogger(__name__)
+
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a stack that is not as it should be. `mended` tells whether that is over; else the text says what to do."""
+
+    text: str
+    mended: bool
+
+
+def look_at_stack(work: Work) -> list[Finding]:
+    """Look whether a stack could serve its mail: its directories, database and containers; mend a database that takes no connections.
+
+    Nothing is started, and a stack that another run is working on is left alone. Raise nothing: what cannot be seen is a finding.
+    """
+    try:
+        with installation_lock(work.directory, "recovery", passing=True):
+            return list(_findings(read_installation(work)))
+    except Busy as busy:
+        logger.info("Left to the run in progress: %s", busy.message)
+        return []
+    except BackupError as error:
+        return [Finding(f"the stack cannot be looked at: {error}", False)]
+
+
+def _findings(installation: Installation) -> Iterator[Finding]:
+    yield from _missing_directories(installation)
+    postgres = (
+        docker_engine.container(installation.postgres.container_id) if installation.postgres.container_id else None
+    )
+    if postgres is None or postgres.state != "running":
+        state = postgres.state if postgres is not None else "absent"
+        start = command_to_run(installation, installation.postgres)
+        yield Finding(f"PostgreSQL (service {installation.postgres.name}) is {state}; to start it: {start}", True)
+        return
+    with server_of(installation) as server:
+        wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=READY_SECONDS)
+        with session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
+            yield from _database(opened, installation.database.name)
+    application = docker_engine.container(installation.application.container_id)
+    if application is not None and application.state not in ("running", "paused"):
+        start = command_to_run(installation, installation.application)
+        yield Finding(
+            f"the application (service {installation.application.name}) is {application.state}; to start it: {start}",
+            True,
+        )
+
+
+def _database(opened: Session, name: str) -> Iterator[Finding]:
+    entry = databases.database_entry(opened, name)
+    kept = sorted(databases.databases_commented(opened, KEPT))
+    if entry is None:
+        way = "mailarchiver-backup rollback" if kept else "mailarchiver-backup restore"
+        also = f"; restores have put aside: {', '.join(kept)}" if kept else ""
+        yield Finding(f"there is no database {name}{also}; to get it back: {way}", False)
+    elif entry.is_broken:
+        yield Finding(
+            f"database {name} was being dropped when that was broken off: nobody can use it any more;"
+            f" DROP DATABASE {name}, then: mailarchiver-backup restore",
+            False,
+        )
+    elif not entry.takes_connections:
+        opened.execute(f"ALTER DATABASE {quoted(name)} ALLOW_CONNECTIONS true")
+        yield Finding(f"database {name} took no connections; it takes them again", True)
+    for left in sorted(databases.databases_commented(opened, COMMENT)):
+        yield Finding(
+            f"database {left} is what an unfinished restore left; it takes up room: DROP DATABASE {left}", True
+        )
+
+
+def _missing_directories(installation: Installation) -> Iterator[Finding]:
+    """Name a data or keys directory that is gone while one that was put aside, or was to come, lies beside its place."""
+    for what, mount in (("data", installation.data_mount), ("keys", installation.keys_mount)):
+        place = _place(mount)
+        if place is None or os.path.lexists(place) or not os.access(place.parent, os.R_OK | os.X_OK):
+            continue
+        beside = sorted(
+            path.name
+            for word in ("before", "undone", "restored")
+            for path in place.parent.glob(f"{place.name}.{word}-*")
+            if path.is_dir()
+        )
+        also = f"; beside it lie {', '.join(beside)}: rename the right one to {place.name}" if beside else ""
+        yield Finding(f"the {what} directory {place} is gone{also}", False)
+
+
+def _place(mount: Mount | None) -> Path | None:
+    return mount.host_path if mount is not None else None

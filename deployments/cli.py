@@ -352,14 +352,14 @@ def serve(
     host: Annotated[
         str, typer.Option(help="The address of server and UI; only this machine by default.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port of server and UI.")] = 4200,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of server and UI.")] = 4200,
 ) -> None:
     """Run Prefect's server, all deployments and a worker, for a small host; ends when it is told to."""
     from deployments.serve import serve as run
     from tasks.adapters.settings_file import load_settings, settings_path
 
     with answering(as_json=False):
-        refuse_bad_input({"settings": settings})
+        refuse_bad_input({"settings": settings, "host": host})
         place = settings_path(settings)
         if place is None:
             raise UsageError(

@@ -196,6 +196,17 @@ def test_a_state_full_of_rubbish(place: Path, state_directory: Path) -> None:
         path.write_bytes(before) if before is not None else path.unlink()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("serve", "--port", "0"), ("serve", "--port", "65536"), ("serve", "--port", "9" * 6000), ("serve", "--port", "x"), ("serve", "--host", "a\0b"),
+     ("serve", "--host", LONG), ("serve", "--host", ""), ("serve",), ("deploy",)],
+)  # fmt: skip
+def test_serving_with_wrong_words(words: tuple[str, ...], place: Path) -> None:
+    """Exit code 2, before a server is begun."""
+    for wrong in (str(place / "absent"), str(place / "file"), str(place), "a\0b", LONG):
+        assert run(*words, "--settings", wrong).exit_code == 2
+
+
 def settings_of(place: Path, **changes: Any) -> dict[str, Any]:
     return {
         "installations": {

@@ -71,7 +71,8 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
                 observer.abandon()
                 raise
             census, no_census = _census_if_readable(observer, archive.format, tail)
-            part.add_bytes(ROLES_MEMBER, dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS), mtime=at)
+            roles = dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS, encoding=facts.encoding)
+            part.add_bytes(ROLES_MEMBER, roles, mtime=at)
     return Dumped(at, facts, census, no_census)
 
 

@@ -22,7 +22,7 @@ from tasks.adapters.compose import compose_up
 from tasks.adapters.extraction import extract
 from tasks.adapters.files import make_directory, remove_tree, write_atomically
 from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import quoted, server_of, session, wait_until_ready
+from tasks.adapters.postgres import SQL_ASCII, quoted, server_of, session, wait_until_ready
 from tasks.adapters.state import state_subdirectory
 from tasks.borrowing import journalled
 from tasks.core.errors import BackupError, Refused
@@ -192,6 +192,7 @@ def staging_model(
             "POSTGRES_PASSWORD": password,
             "POSTGRES_DB": database,
             "PGDATA": production.pgdata,
+            **_initdb_arguments(archive),
         },
         "shm_size": "256m",
     }
@@ -253,6 +254,13 @@ def _configuration_mounts(production: Installation, archive: CheckedArchive, dir
         root = Path(*(place / name).parts[: len((place / name).parts) - len(inside.parts)])
         mounts.append({"type": "bind", "source": str(root), "target": mount.target, "read_only": True})
     return mounts
+
+
+def _initdb_arguments(archive: CheckedArchive) -> dict[str, str]:
+    """Make a cluster in SQL_ASCII for a database in SQL_ASCII: names of roles, which are the cluster's, may be bytes of any kind."""
+    if archive.manifest is None or archive.manifest.database.encoding != SQL_ASCII:
+        return {}
+    return {"POSTGRES_INITDB_ARGS": f"--encoding={SQL_ASCII} --locale=C"}
 
 
 def _image(archive: CheckedArchive, service: Service) -> str:

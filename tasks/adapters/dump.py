@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from tasks.adapters import docker_engine
 from tasks.adapters.client_login import Login, client_login
 from tasks.adapters.docker_program import Program
-from tasks.adapters.postgres import application_name, major_of_image, server_of, session
+from tasks.adapters.postgres import SQL_ASCII, application_name, major_of_image, server_of, session
 from tasks.core import session_settings
 from tasks.core.errors import BackupError, ProgramFailed
 from tasks.core.installation import Installation
@@ -112,11 +112,14 @@ def _output(
             _prove_success(program, limits)
 
 
-def dump_roles(installation: Installation, *, timeout_seconds: float) -> bytes:
-    """Return `pg_dumpall --roles-only`: every role with its password's hash and its memberships, as SQL. Keep it as secret as the dump."""
+def dump_roles(installation: Installation, *, timeout_seconds: float, encoding: str = "UTF8") -> bytes:
+    """Return `pg_dumpall --roles-only`: every role with its password's hash and its memberships, as SQL. Keep it as secret as the dump.
+
+    The text is UTF-8, but for a database in SQL_ASCII (its `encoding`), which has nothing to translate: there bytes are as they are.
+    """
     command = [
         "pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
-        f"--database={connection_string('postgres')}",
+        f"--database={connection_string('postgres')}", *([] if encoding == SQL_ASCII else ["--encoding=UTF8"]),
     ]  # fmt: skip
     deadline = time.monotonic() + timeout_seconds
     with login_of(installation).start(command) as program:

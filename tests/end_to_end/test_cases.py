@@ -7,7 +7,7 @@ anew for each, so that a case costs seconds. To add one, write its SQL and its l
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,11 @@ VERIFIED = [
         "bytes_of_any_kind",
         asks="SELECT string_agg(encode(subject::bytea, 'hex'), ' ' ORDER BY id) FROM public.imported",
         encoding="SQL_ASCII",
+    ),
+    Case(
+        "in_latin1",
+        asks="SELECT md5(schema_to_xml(nspname, true, false, '')::text) FROM pg_namespace WHERE nspname LIKE 'B%ro'",
+        encoding="LATIN1",
     ),
 ]
 
@@ -142,7 +147,7 @@ def new_database(stack: Stack, encoding: str = "") -> None:
         )
         stack.compose(
             "exec", "-T", "postgres", "sh", "-c",
-            f'pg_dump -U {stack.user} {PRISTINE} | psql -q -X -U {stack.user} -v ON_ERROR_STOP=1 -o /dev/null "{stack.database}"',
+            f'pg_dump -U {stack.user} --schema-only {PRISTINE} | psql -q -X -U {stack.user} -v ON_ERROR_STOP=1 -o /dev/null "{stack.database}"',
         )  # fmt: skip
     else:
         stack.psql(f'CREATE DATABASE "{stack.database}" TEMPLATE {PRISTINE}', database="postgres")
@@ -160,6 +165,23 @@ def prepare(stack: Stack, case: Case | Hopeless) -> None:
 def holds(stack: Stack, case: Case) -> object:
     """Tell what the case's database holds, in a form that can be compared."""
     return stack.psql(case.asks) if case.asks else content(stack)
+
+
+def test_a_cluster_in_sql_ascii_is_one_like_any_other(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
+    """There even roles and the comments of databases are bytes of any kind."""
+    stack = make_stack(megabytes=0, postgres_environment={"POSTGRES_INITDB_ARGS": "--encoding=SQL_ASCII --locale=C"})
+    stack.compose(
+        "exec", "-T", "postgres", "psql", "-q", "-X", "-U", stack.user, "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", stack.database,
+        stdin=(CASES / "bytes_of_any_kind.sql").read_bytes(),
+    )  # fmt: skip
+    operator = Operator(stack.directory, tmp_path / "backups")
+    operator.must("backup", "hot", "--format", "fast")
+
+    assert operator.must("verify", "latest")["verdict"] == "verified"
+    operator.must("restore", "latest", "--yes", "--no-quarantine")
+    asked = "SELECT encode(convert_to(shobj_description(oid, 'pg_database'), 'SQL_ASCII'), 'hex') FROM pg_database WHERE datname = %s"
+    assert stack.psql(asked, [stack.database]) == [(b"42fc726f",)]
+    assert stack.psql("SELECT count(*) FROM pg_tables WHERE tableowner = E'b\\xfcro'") == [(1,)]
 
 
 @pytest.mark.parametrize("case", VERIFIED, ids=lambda case: case.name)

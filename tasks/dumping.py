@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -132,8 +132,12 @@ def take_census(
     limits: DumpLimits,
     *,
     known: Mapping[str, TableCensus] | None = None,
+    options: Sequence[str] = (),
 ) -> Census:
-    """Take the census of a database as it is now, by dumping it to nowhere; of the tables `known` their rows are not read again."""
+    """Take the census of a database as it is now, by dumping it to nowhere; of the tables `known` their rows are not read again.
+
+    `options` are pg_dump's for another wording than ours.
+    """
     known = known or {}
     chunks = dump.dump_database(
         installation,
@@ -142,6 +146,7 @@ def take_census(
         snapshot=None,
         limits=limits,
         without_rows_of=[table_of(each) for each in known if _can_be_said(each)],
+        wording=options,
     )
     try:
         found = census_reader(archive_format)(chunks)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from tasks.adapters import application, databases, docker_engine, dump, load, load_programs
@@ -36,6 +37,7 @@ from tasks.core.database_attributes import attribute_differences
 from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
 from tasks.core.dump_statements import roles_named
 from tasks.core.errors import ArchiveDamaged, BackupError, DumpCutShort, ProgramFailed, Refused, UsageError
+from tasks.core.foreign_dump import Shape, dumped_by_major, loadable, refuse_other_content
 from tasks.core.installation import Installation
 from tasks.core.left_out import LeftOut
 from tasks.core.limits import DumpLimits
@@ -295,23 +297,29 @@ def _make_database(installation: Installation, server: Server, archive: Archive,
 
 @step(name="prove replacement", retries=1)
 def prove_replacement(
-    installation: Installation, loaded: Loaded, new: Replacement, expected: Census | None, limits: DumpLimits
+    installation: Installation, loaded: Loaded, new: Replacement, expected: Expected, limits: DumpLimits
 ) -> list[str]:
     """Take the census of the replacement and return in words how it differs from the expected one; nothing is equal.
 
     What was left out on purpose counts neither way. Where nothing is known to be expected, nothing differs.
     """
     archive = loaded.archive
-    if expected is None:
+    if expected.census is None:
         return []
     archive_format: Format = "fast" if archive.kind == "custom" else "guide"
+    options = expected.shape.pg_dump_options() if expected.shape else []
+    # What was read back is in the server's encoding.
+    known = loaded.rows if expected.shape is None or expected.shape.encoding == "UTF8" else {}
     with progress("census"):
-        found = take_census(installation, new.database, archive_format, limits, known=loaded.rows)
+        found = take_census(installation, new.database, archive_format, limits, known=known, options=options)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
         major = databases.server_major(opened)
-    same_major = archive.manifest is None or archive.manifest.database.server_major == major
+    by = archive.manifest.database.server_major if archive.manifest else expected.shape and expected.shape.major
     left_out = loaded.left_out
-    return differences(left_out.without(expected), left_out.without(found), compare_schema=same_major)
+    before, after = left_out.without(expected.census), left_out.without(found)
+    if expected.shape is not None:
+        before, after = expected.shape.comparable(before), expected.shape.comparable(after)
+    return differences(before, after, compare_schema=by is None or by == major)
 
 
 @step(name="apply database attributes")
@@ -351,18 +359,21 @@ class Expected:
     """What a restore must come to: the census, and the roles that the dump cannot be loaded without.
 
     `roles` are only looked for in a legacy archive; any other brings its own. Of a dump that we cannot read there is no census: `note` says so.
+    `shape` is what a legacy archive's dump looks like.
     """
 
     census: Census | None
     roles: frozenset[str] = frozenset()
+    shape: Shape | None = None
     note: str = ""
 
 
 @step(name="read expected census")
-def expected_content(archive: Archive) -> Expected:
+def expected_content(installation: Installation, archive: Archive) -> Expected:
     """Give the census of the archive's manifest; where there is none, read its dump through for its own.
 
     A dump that was backed up without a census, since we could not read it, may be readable by now; if not, nothing is known to be expected.
+    Raise Refused where a legacy archive's dump is one that cannot become an installation's database again, with what it is.
     """
     manifest = archive.manifest
     if manifest is not None and manifest.census is not None:
@@ -370,7 +381,9 @@ def expected_content(archive: Archive) -> Expected:
     if manifest is not None and not manifest.no_census:
         raise ArchiveDamaged(f"the record of {archive.path.name} holds no census", hint=ALTERED_HINT)
     try:
-        expected = _read_through(archive if isinstance(archive, CheckedArchive) else check_archive(archive.path))
+        expected = _read_through(
+            archive if isinstance(archive, CheckedArchive) else check_archive(archive.path), installation.database.name
+        )
     except ArchiveDamaged:
         if manifest is None:
             raise
@@ -378,16 +391,23 @@ def expected_content(archive: Archive) -> Expected:
     return expected if manifest is None else Expected(expected.census)
 
 
-def _read_through(archive: CheckedArchive) -> Expected:
-    taker, roles = CensusTaker(), set[str]()
-    with closing(read_ahead(open_member(archive, _dump_member(archive)))) as chunks:
-        for event in read_custom_dump(chunks) if archive.kind == "custom" else read_sql_dump(chunks):
+def _read_through(archive: CheckedArchive, database: str) -> Expected:
+    taker, roles, shape = CensusTaker(), set[str](), Shape()
+    file = _dump_member(archive)
+    with closing(read_ahead(open_member(archive, file))) as chunks:
+        head = next(chunks, b"")
+        shape.major = dumped_by_major(head)
+        refuse_other_content(head, file, archive.kind)
+        pieces = chain((head,), chunks)
+        events = read_custom_dump(pieces) if archive.kind == "custom" else read_sql_dump(pieces)
+        for event in loadable(events, database, shape):
             taker.see(event)
             if isinstance(event, Statement):
                 roles |= roles_named(event.sql)
+    shape.refuse_half_a_dump(file)
     if not taker.complete:
         raise DumpCutShort(f"the dump in {archive.path.name} has no end mark: it was cut short")
-    return Expected(taker.result(), frozenset(roles))
+    return Expected(taker.result(), frozenset(roles), shape)
 
 
 @step(name="provide roles")
@@ -407,7 +427,8 @@ def provide_roles(installation: Installation, expected: Expected, *, create: boo
 def _dump_events(installation: Installation, archive: Archive, chunks: Iterator[bytes]) -> Iterator[DumpEvent]:
     """Give the archive's dump as events that can be run: for a custom dump, pg_restore in the container words its SQL."""
     if archive.kind == "sql":
-        yield from read_sql_dump(chunks)
+        events = read_sql_dump(chunks)
+        yield from events if archive.manifest else loadable(events, installation.database.name, Shape())
         return
     head = b""
     for event in read_custom_dump(chunks):

@@ -175,7 +175,7 @@ def restore_dump(
     begun = time.monotonic()
     check_target(installation, archive)
     replication = check_swap(installation)
-    expected = expected_content(archive)
+    expected = expected_content(installation, archive)
     provide_roles(installation, expected, create=options.neutralise)
 
     with replacement(installation, archive, now=now) as new:
@@ -184,7 +184,7 @@ def restore_dump(
         )
         checked = loaded.archive
         found = [
-            *prove_replacement(installation, loaded, new, expected.census, options.limits),
+            *prove_replacement(installation, loaded, new, expected, options.limits),
             *(difference for proof in proofs for difference in proof(installation, new)),
         ]
         kept, downtime, quarantined = None, 0.0, 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Literal, TypeAlias
 from tasks.adapters.compression import HashingReader, decompressed, detect_format
 from tasks.adapters.streams import read_ahead, watched
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
+from tasks.core.foreign_dump import refuse_bare_dump
 from tasks.core.manifest import MANIFEST_NAME, Format, Manifest, Member, Record, parse_manifest, parse_record
 from tasks.core.names import EXTENSIONS, RECORD_EXTENSION
 from tasks.core.tar_reader import Limits, TarEntry, TarStream
@@ -32,6 +34,7 @@ Taker: TypeAlias = Callable[[TarEntry, str, Iterator[bytes]], None]
 """Gets each file and directory as it is checked: its entry, its name without the top directory, its bytes (to read or to leave)."""
 _TOKEN = object()
 ALTERED_HINT = "the archive was altered or damaged: take another, `mailarchiver-backup list` shows them"
+HEAD_BYTES = 4096
 KEPT_LIMIT_BYTES = 16 << 20
 KEPT_OVERHEAD_BYTES = 1 << 10
 
@@ -244,12 +247,22 @@ def _opened(path: Path) -> Iterator[tuple[int, Format, tuple[int, int, int, int]
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise UsageError(f"{path} is no file")
-        archive_format = detect_format(os.pread(descriptor, 4, 0))
+        head = os.pread(descriptor, HEAD_BYTES, 0)
+        refuse_bare_dump(_unpacked(head), str(path))
+        archive_format = detect_format(head)
         if archive_format is None:
             raise ArchiveDamaged(f"{path.name} is neither gzip nor zstd: no archive, or its beginning is damaged")
         yield descriptor, archive_format, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     finally:
         os.close(descriptor)
+
+
+def _unpacked(head: bytes) -> bytes:
+    """Give the beginning of a file as it is when unpacked, as far as that is easily told."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
+    except zlib.error:
+        return head
 
 
 class _Small:
@@ -375,7 +388,10 @@ def _kind(path: Path, members: Sequence[Member]) -> Kind:
             return kind
     if names.keys() >= _PHYSICAL:
         return "physical"
+    likely = sorted(name for name in names if name.endswith((".sql", ".sql.gz", ".dump", ".backup", "toc.dat")))
     raise ArchiveDamaged(
-        f"{path.name} holds neither a dump nor a data directory",
-        hint="is it a backup of Mail Archiver at all, or was its making cut short?",
+        f"{path.name} holds neither a dump (database.sql, database.dump) nor a data directory (postgres-data/)",
+        hint=f"does {likely[0]} hold it? unpack the archive, make it database.sql, and pack it again"
+        if likely
+        else "is it a backup of Mail Archiver at all, or was its making cut short?",
     )

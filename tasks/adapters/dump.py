@@ -46,8 +46,9 @@ def dump_database(
     snapshot: str | None,
     limits: DumpLimits,
     without_rows_of: Sequence[str] = (),
+    wording: Sequence[str] = (),
 ) -> Generator[bytes, None, None]:
-    """Yield the dump of a database, in `snapshot` where one is given, without the rows of some (quoted) tables.
+    """Yield the dump of a database, in `snapshot` where one is given, without the rows of some (quoted) tables; `wording` are further options.
 
     The iterator ends normally only when pg_dump exited with 0 after its last byte; raise ProgramFailed otherwise, with pg_dump's own
     words (transient where a lock was not granted in time). Closing it early ends pg_dump in the container too.
@@ -55,6 +56,7 @@ def dump_database(
     options = ["--format=plain"] if archive_format == "guide" else ["--format=custom", "--compress=0"]
     # The database may tell its clients to use an encoding that cannot say everything it holds.
     options.append(f"--encoding={_encoding_of(installation, database)}")
+    options += wording
     options += [f"--exclude-table-data={table}" for table in without_rows_of]
     if snapshot is not None:
         options.append(f"--snapshot={snapshot}")

@@ -18,8 +18,9 @@ from tasks.adapters.load_lane import Lane, finish_work
 from tasks.adapters.load_rows import Rows, binary_table
 from tasks.adapters.load_table import depends_on_foreign_table, table_facts
 from tasks.adapters.postgres import Server, Session, session
-from tasks.core.byte_text import text_of
+from tasks.core.byte_text import shown, text_of
 from tasks.core.dump_events import (
+    Connect,
     CopyBegin,
     CopyData,
     CopyEnd,
@@ -150,6 +151,10 @@ class _Loader:
                 with _about(self._about):
                     self._large_object.write(data)
                 self._on_bytes(len(data))
+            case Connect(name):
+                raise Refused(
+                    f"the dump goes into the database {shown(name)}", hint="only a dump without a manifest may"
+                )
             case DumpComplete():
                 self._complete = True
 

@@ -27,6 +27,7 @@ from tasks.core.dump_events import (
     Statement,
     Title,
 )
+from tasks.core.insert_rows import inserted_rows
 from tasks.core.manifest import Census, TableCensus
 
 _MODULUS = 1 << 256
@@ -137,6 +138,10 @@ class CensusTaker:
         setval = _SETVAL.fullmatch(sql)
         if setval:
             self._sequences[text_of(setval["name"])] = text_of(setval["value"])
+        elif inserted := inserted_rows(sql):
+            total = sum(int.from_bytes(hashlib.sha256(row).digest(), "little") for row in inserted.rows)
+            before = self._tables.get(inserted.target)
+            self._tables[inserted.target] = _sum_of(before, len(inserted.rows), total % _MODULUS)
         elif not _SESSION.match(sql):
             name = str(self._title)
             self._objects.setdefault(name, []).append(self._digest(sql.strip()))

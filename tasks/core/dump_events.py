@@ -83,10 +83,31 @@ class LargeObjectData:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterDump:
+    """What follows is a dump of a whole server, by pg_dumpall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """What follows goes into the database of this name; only dumps by pg_dumpall, or with `--create`, say so."""
+
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
 class DumpComplete:
     """The dump's own sign that it was written to its end. A dump without it is cut short."""
 
 
 DumpEvent: TypeAlias = (
-    Title | Statement | CopyBegin | CopyData | CopyEnd | LargeObjectBegin | LargeObjectData | DumpComplete
+    Title
+    | Statement
+    | CopyBegin
+    | CopyData
+    | CopyEnd
+    | LargeObjectBegin
+    | LargeObjectData
+    | ClusterDump
+    | Connect
+    | DumpComplete
 )

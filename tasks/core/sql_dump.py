@@ -1,6 +1,6 @@
 """Read a plain `pg_dump` as a stream of events, without ever holding more than a piece of it.
 
-Only what pg_dump writes is understood: SQL statements, `COPY ... FROM stdin` with its rows, `\\restrict` and `\\unrestrict`, comments.
+Only what pg_dump writes is understood: SQL statements, `COPY ... FROM stdin` with its rows, `\\restrict`, `\\unrestrict` and `\\connect`, comments.
 Anything else is refused, above all psql's other backslash commands: they would run programs. Bytes stay bytes: a dump is in any encoding
 that PostgreSQL knows as a server's, in which ASCII's bytes are ASCII. (Source of the format: PostgreSQL's
 src/bin/pg_dump/pg_backup_archiver.c and pg_backup_db.c; of what ends a statement: src/fe_utils/psqlscan.l.)
@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 
 from tasks.core.byte_text import text_of
 from tasks.core.dump_events import (
+    ClusterDump,
+    Connect,
     CopyBegin,
     CopyData,
     CopyEnd,
@@ -27,6 +29,7 @@ from tasks.core.dump_events import (
 from tasks.core.errors import ArchiveDamaged, DumpCutShort
 
 TRAILER = b"-- PostgreSQL database dump complete"
+CLUSTER_HEAD = b"-- PostgreSQL database cluster dump"
 STATEMENT_LIMIT_BYTES = 64 * 1024 * 1024
 SHORT_ROW_BYTES = 512
 
@@ -52,6 +55,9 @@ _TOKEN = re.compile(_TOKEN_PATTERN % rb"[^']*+(?:''[^']*+)*+", re.DOTALL | re.VE
 _TOKEN_WITH_ESCAPES = re.compile(_TOKEN_PATTERN % rb"[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+", re.DOTALL | re.VERBOSE)
 _CONFORMING = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?P<value>\w+)'?\s*;", re.IGNORECASE)
 _OPENS_A_TOKEN = re.compile(rb"""['"]|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?(?:\$|\Z)|/\*|--""")
+_CONNECT = re.compile(
+    rb"""\\connect (?:-reuse-previous=on "dbname='(?P<complex>(?:[^'\\]|\\.)*)'"|"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^\s"'\\-]\S*))\s*"""
+)
 _LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\);")
 # Without standard_conforming_strings the backslash is doubled.
 _LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, [eE]?'\\{1,2}x([0-9a-f]*)'\);")
@@ -74,6 +80,15 @@ def read_sql_dump(chunks: Iterable[bytes], *, conforming: bool = True) -> Iterat
     return _Reader(iter(chunks), conforming).events()
 
 
+def _database_of(found: re.Match[bytes]) -> str:
+    """Give the name in a `\\connect` (src/fe_utils/string_utils.c, appendPsqlMetaConnect)."""
+    if found["quoted"] is not None:
+        return text_of(found["quoted"].replace(b'""', b'"'))
+    if found["plain"] is not None:
+        return text_of(found["plain"])
+    return text_of(re.sub(rb"\\(.)", rb"\1", found["complex"].replace(b'""', b'"'), flags=re.DOTALL))
+
+
 class _Reader:
     """The lexer's state: a buffer, the place in it, and the section of the dump we are in."""
 
@@ -91,7 +106,7 @@ class _Reader:
             if self._looking_at(b"--"):
                 yield from self._comment(self._line())
             elif self._looking_at(b"\\"):
-                self._backslash_command(self._line())
+                yield from self._backslash_command(self._line())
             else:
                 statement = self._statement()
                 copy = _COPY.fullmatch(statement)
@@ -108,6 +123,9 @@ class _Reader:
         if line == TRAILER:
             yield DumpComplete()
             return
+        if line == CLUSTER_HEAD:
+            yield ClusterDump()
+            return
         # A name with a newline in it is the one thing that could make a title ambiguous; pg_dump replaces newlines by spaces.
         title = _TITLE.match(line)
         if title:
@@ -119,11 +137,14 @@ class _Reader:
             schema, owner = text_of(title["schema"]), text_of(title["owner"] or b"")
             yield Title(kind, "" if schema == "-" else schema, text_of(title["name"]), "" if owner == "-" else owner)
 
-    def _backslash_command(self, line: bytes) -> None:
-        if not re.fullmatch(rb"\\(un)?restrict [A-Za-z0-9]+", line):
+    def _backslash_command(self, line: bytes) -> Iterator[DumpEvent]:
+        if found := _CONNECT.fullmatch(line):
+            self._section = "pre-data"
+            yield Connect(_database_of(found))
+        elif not re.fullmatch(rb"\\(un)?restrict [A-Za-z0-9]+", line):
             raise ArchiveDamaged(
                 f"the dump contains the psql command {line[:60].decode(errors='replace')!r}",
-                hint="pg_dump writes none but \\restrict and \\unrestrict; was the file edited?",
+                hint="pg_dump writes none but \\restrict, \\unrestrict and \\connect; was the file edited?",
             )
 
     def _sql(self, statement: bytes) -> Iterator[DumpEvent]:

@@ -44,7 +44,7 @@ def test_what_pg_dump_writes_may_run(statement: bytes) -> None:
         b"SELECT lo_import('/etc/passwd');",
         b"DROP DATABASE x;",
         b"DELETE FROM a;",
-        b"INSERT INTO a VALUES (1);",
+        b"INSERT INTO a VALUES (f());",
         b"CREATE ROLE evil SUPERUSER;",
         b"CREATE  USER evil SUPERUSER;",
         b"ALTER\nROLE postgres PASSWORD 'x';",

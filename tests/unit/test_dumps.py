@@ -136,7 +136,7 @@ def test_row_order_does_not_matter_but_a_doubled_row_does() -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    [b"\\! touch /tmp/x\n", b"\\i /etc/passwd\n", b"\\connect postgres\n", b"\\restrict a; drop\n"],
+    [b"\\! touch /tmp/x\n", b"\\i /etc/passwd\n", b"\\connect - root 10.0.0.1\n", b"\\restrict a; drop\n"],
 )
 def test_psql_commands_are_refused(statement: bytes) -> None:
     with pytest.raises(ArchiveDamaged, match="psql command"):

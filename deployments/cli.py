@@ -373,7 +373,6 @@ def deploy(
     settings: Annotated[Path | None, typer.Option(help="The settings file (or MAILARCHIVER_BACKUP_SETTINGS).")] = None,
 ) -> None:
     """Bring the deployments, one schedule for each installation, to the Prefect server at PREFECT_API_URL."""
-    from deployments.serve import HOME
     from deployments.serve import deploy as run
     from tasks.adapters.settings_file import load_settings, settings_path
 
@@ -384,10 +383,7 @@ def deploy(
             raise UsageError(
                 "there is no settings file", hint="see deployments/settings.example.yaml; give --settings FILE"
             )
-        run(
-            load_settings(place),
-            {"MAILARCHIVER_BACKUP_HOME": str(HOME), "MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve())},
-        )
+        run(load_settings(place), {"MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve())})
 
 
 def _answer_backup(call: Call, record: Record) -> None:

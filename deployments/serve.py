@@ -20,7 +20,10 @@ from tasks.adapters.state import state_subdirectory
 from tasks.core.errors import BackupError, UsageError
 from tasks.core.settings import InstallationSettings, Settings
 
+# Where our packages are: a checkout, or site-packages.
 HOME = Path(__file__).resolve().parents[1]
+# In a checkout a link to the list at its top, where `prefect deploy` looks for it; in a wheel a file.
+PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 POOL = "mailarchiver"
 START_SECONDS = 120.0
 DEPLOY_SECONDS = 300.0
@@ -67,7 +70,7 @@ def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
     """Create the work pool where it is missing, bring every deployment and automation to the server, and take away what is no longer wanted."""
     place = state_subdirectory("prefect")
     file = place / "prefect.yaml"
-    write_atomically(file, yaml.safe_dump(rendered(HOME / "prefect.yaml", settings), sort_keys=False).encode())
+    write_atomically(file, yaml.safe_dump(rendered(PREFECT_FILE, settings), sort_keys=False).encode())
     with suppress(BackupError):  # it is there already; if it is not, the next command says so
         run(
             [_prefect(), "work-pool", "create", POOL, "--type", "process"],
@@ -116,7 +119,8 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         # Heartbeats, by which the server sees a run die, at their shortest.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "MAILARCHIVER_BACKUP_HOME": str(HOME),
+        # Nothing is imported from the directory that we happen to be started in.
+        "PYTHONSAFEPATH": "1",
         "MAILARCHIVER_BACKUP_SETTINGS": str(settings_path),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }

@@ -1,15 +1,26 @@
-"""The commands that the README shows are the program's, and its first one does what it says."""
+"""The commands that the README shows are the program's, run as it is installed there, and its first one does what it says."""
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli import PROGRAM
+from tests.prefect_server import free_port
+from tests.settings import write_settings
 from tests.stack import engine
+from tests.stack.stack import Stack, content, wait_until
+from tests.wheel import Installed, install_wheel
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -79,3 +90,129 @@ def test_the_demo_comes_up_proves_a_backup_and_goes_away(images: None, tmp_path:
         )
     assert not place.exists()
     assert not [each.name for each in engine.engine().containers.list(all=True) if "mailarchiver-demo" in each.name]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Give the program as the README has it installed: the wheel in an environment of its own."""
+    return install_wheel(tmp_path_factory.mktemp("installed"))
+
+
+def readme_commands(heading: str) -> list[str]:
+    """List the program's commands in the code blocks of one chapter, in order, as words without comments."""
+    (chapter,) = [part for part in re.split(r"^## ", README, flags=re.MULTILINE) if part.startswith(f"{heading}\n")]
+    lines = [
+        line.split("#")[0].strip()
+        for block in re.findall(r"```bash\n(.*?)```", chapter, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    return [line for line in lines if line.startswith("mailarchiver-backup ")]
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(400)
+def test_the_readmes_commands_work_from_the_installed_program(
+    installed: Installed, small_stack: Stack, tmp_path: Path
+) -> None:
+    """Whoever installs as the README says and types what it shows has a proven backup, and then, on the bad day, their mail, and the way back."""
+    directory, repository = small_stack.directory, small_stack.directory / "backups"
+    before = content(small_stack)
+
+    def typed(command: str) -> str:
+        words = [word.replace("DIR", str(directory)).replace("REPOSITORY", str(repository)) for word in command.split()]
+        if words[1] in ("restore", "rollback", "commit"):
+            words.append("--yes")  # for the name that is typed: nobody is at a terminal here
+        done = installed.run(*words)
+        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    start = [typed(command) for command in readme_commands("Start")]
+    assert "**verified**" in start[-1]
+
+    small_stack.psql('DELETE FROM mail_archiver."ArchivedEmails" WHERE "Id" % 2 = 0')
+    assert content(small_stack) != before
+    commands = [line for line in readme_commands("The bad day: restore") if "--into" not in line]
+    restore = next(number for number, line in enumerate(commands) if " restore " in line)
+    for command in commands[: restore + 1]:
+        typed(command)
+    assert content(small_stack) == before
+    for command in commands[restore + 1 :]:
+        typed(command)
+    assert content(small_stack) != before
+    assert typed(f"{commands[0]} --json")
+    typed(f"mailarchiver-backup restore latest --directory {directory} --repository {repository}")
+    typed(f"mailarchiver-backup commit --directory {directory} --repository {repository}")
+    assert content(small_stack) == before
+
+
+@contextmanager
+def serving(installed: Installed, settings: Path, log: Path) -> Iterator[str]:
+    """Run the installed program's `serve`, elsewhere; give its address once it is ready, and end it as an operator does."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [installed.program, "serve", "--settings", str(settings), "--port", str(port)],
+            cwd=installed.elsewhere, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            env=installed.environment(PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5"),
+        )  # fmt: skip
+    try:
+        wait_until(lambda: "ready: " in log.read_text() or process.poll() is not None, 150, "serve is not ready")
+        assert process.poll() is None, log.read_text()[-3000:]
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def asked(address: str, path: str, **body: Any) -> Any:
+    """Ask Prefect's API; a busy server's 503 is an empty answer."""
+    request = urllib.request.Request(
+        f"{address}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return []
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(500)
+def test_the_installed_program_serves_and_its_scheduler_makes_a_backup(
+    installed: Installed, small_stack: Stack, tmp_path: Path
+) -> None:
+    """No checkout is needed: deployments, schedules, a run in a process of its own, its watchdog are all there, wherever it is started."""
+    repository = tmp_path / "backups"
+    settings = write_settings(
+        tmp_path / "settings.yaml",
+        {
+            "main": {
+                "directory": small_stack.directory,
+                "repository": repository,
+                # It stops the stack, and so has a watchdog.
+                "method": "complete",
+                "verification": {"when": "never"},
+                "schedule": {"backup": "* * * * *", "verification": None},
+            }
+        },
+    )
+    backup = installed.run(installed.program, "backup", "complete", "--settings", str(settings), "--json")
+    assert backup.returncode == 0, backup.stderr
+    assert Path(json.loads(backup.stdout)["archive"]).is_file()
+    small_stack.wait_app()
+
+    with serving(installed, settings, tmp_path / "serve.log") as address:
+
+        def ended() -> list[dict[str, Any]]:
+            # Only those: a schedule of each minute has planned a hundred more.
+            of_state = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}
+            found = asked(address, "flow_runs/filter", flow_runs=of_state, sort="START_TIME_DESC")
+            return [each for each in found if each["auto_scheduled"] and each["name"].startswith("automated ")]
+
+        wait_until(ended, 200, "the scheduler has made no run")
+        run = ended()[-1]
+        assert run["state_type"] == "COMPLETED", run["state"]
+    assert len(list(repository.glob("mailarchiver-backup-*.tar.*"))) > 1
+    small_stack.wait_app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
-def test_entrypoint_loads_and_parameters_fit(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A deployment that cannot start is found here, not at three in the morning."""
-    monkeypatch.chdir(ROOT)
+def test_entrypoint_loads_and_parameters_fit(
+    deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A deployment that cannot start, from any directory, is found here, not at three in the morning."""
+    monkeypatch.chdir(tmp_path)
     flow = load_flow_from_entrypoint(deployment["entrypoint"])
     scheduled = [schedule.get("parameters", {}) for schedule in deployment.get("schedules", [])]
 
@@ -42,7 +45,7 @@ def test_schedules_keep_clear_of_the_applications_own_jobs(deployment: dict[str,
 def test_no_parameter_can_name_a_file_or_a_secret() -> None:
     """Prefect stores and shows parameters, and whoever reaches its API sets them."""
     for deployment in DEPLOYMENTS:
-        flow = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
+        flow = load_flow_from_entrypoint(deployment["entrypoint"])
         for name in flow.parameters.properties:
             assert not any(word in name for word in ("path", "directory", "password", "secret", "repository"))
 
@@ -51,3 +54,13 @@ def test_names_are_unique() -> None:
     names = [deployment["name"] for deployment in DEPLOYMENTS]
 
     assert sorted(set(names)) == sorted(names)
+
+
+def test_runs_without_a_checkout_log_what_a_checkout_logs() -> None:
+    """A worker's run does not stand in the checkout, and so does not read the settings that pyproject.toml has for Prefect."""
+    logging = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["prefect"]["logging"]
+    for deployment in DEPLOYMENTS:
+        variables = deployment["work_pool"]["job_variables"]["env"]
+        assert variables["PREFECT_LOGGING_EXTRA_LOGGERS"] == logging["extra_loggers"]
+        assert variables["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] == logging["to_api"]["when_missing_flow"]
+        assert variables["PYTHONSAFEPATH"] == "1"

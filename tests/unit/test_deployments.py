@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.serve import AUTH_VARIABLE, HOME, rendered, server_environment
+from deployments.serve import AUTH_VARIABLE, PREFECT_FILE, rendered, server_environment
 from deployments.webhooks import Webhook, webhooks
 from tasks.core.errors import UsageError
 from tasks.core.settings import Settings, parse_settings
@@ -28,7 +28,7 @@ def test_each_installation_has_its_own_schedules() -> None:
         main={"schedule": {"backup": "10 4 * * *", "timezone": "Europe/Vienna"}},
         office={"schedule": {"complete": "15 5 * * 0", "verification": None}, "verification": {"when": "on_schedule"}},
     )
-    deployments = {each["name"]: each for each in rendered(HOME / "prefect.yaml", settings)["deployments"]}
+    deployments = {each["name"]: each for each in rendered(PREFECT_FILE, settings)["deployments"]}
 
     nightly = {each["slug"]: each for each in deployments["automated-backup"]["schedules"]}
     assert set(nightly) == {"nightly-main", "nightly-office"}
@@ -42,7 +42,7 @@ def test_each_installation_has_its_own_schedules() -> None:
 
 def test_two_installations_at_the_same_hour_wait_for_each_other() -> None:
     """A limit that cancels would silently lose the second one's night; a lease's would end a run whose server is away."""
-    for deployment in rendered(HOME / "prefect.yaml", settings_of(main={}, office={}))["deployments"]:
+    for deployment in rendered(PREFECT_FILE, settings_of(main={}, office={}))["deployments"]:
         if deployment["schedules"]:
             assert deployment["work_pool"]["work_queue_name"] in ("backups", "verifications", "watches")
         assert "concurrency_limit" not in deployment

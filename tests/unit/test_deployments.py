@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deployments.serve import AUTH_VARIABLE, PREFECT_FILE, rendered, server_environment
 from deployments.webhooks import Webhook, webhooks
@@ -38,6 +39,21 @@ def test_each_installation_has_its_own_schedules() -> None:
     assert [each["active"] for each in deployments["restore-verification"]["schedules"]] == [True, False]
     assert [each["parameters"]["installation"] for each in deployments["watch"]["schedules"]] == ["main", "office"]
     assert deployments["guided-restore"]["schedules"] == []
+
+
+def test_the_plain_list_and_default_settings_schedule_the_same() -> None:
+    """`prefect deploy --all` in a checkout, `deploy`, `serve`, and whoever copies the settings' example: nobody gets a weekly downtime unasked."""
+    plain = {
+        each["name"]: each.get("schedules", []) for each in yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    }
+    made = {each["name"]: each["schedules"] for each in rendered(PREFECT_FILE, settings_of(main={}))["deployments"]}
+    example = parse_settings(
+        yaml.safe_load(PREFECT_FILE.with_name("settings.example.yaml").read_text()), source="the example"
+    )
+
+    assert made == plain
+    assert {each["name"]: each["schedules"] for each in rendered(PREFECT_FILE, example)["deployments"]} == plain
+    assert [each["active"] for each in plain["complete-backup"]] == [False]
 
 
 def test_two_installations_at_the_same_hour_wait_for_each_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -346,6 +347,53 @@ def doctor(call: Call) -> None:
         raise typer.Exit(1)
 
 
+@app.command("init")
+def init(
+    settings: Annotated[
+        Path | None, typer.Option(help="The settings file to write; /etc/mailarchiver-backup/settings.yaml for root.")
+    ] = None,
+    repository: Annotated[
+        Path | None,
+        typer.Option("--repository", "-r", help="Where archives go; each of several stacks gets a directory in it."),
+    ] = None,
+    directory: Annotated[
+        list[Path] | None,
+        typer.Option("--directory", "-d", help="A stack's directory, instead of looking for all; may be repeated."),
+    ] = None,
+    units: Annotated[
+        Path | None, typer.Option(help="Where systemd units go; /etc/systemd/system for root, where it is there.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write files anew that stand; a copy of each is kept.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")
+    ] = False,
+) -> None:
+    """Write a commented settings file for the stacks of this machine, and systemd units with its own paths."""
+    from deployments.init import default_settings, default_units
+    from deployments.init import init as run
+
+    with answering(as_json):
+        refuse_bad_input({"settings": settings, "repository": repository, "units": units})
+        for each in directory or ():
+            refuse_bad_input({"directory": each})
+        place = (settings or default_settings()).absolute()
+        begun = run(
+            place,
+            (units or default_units(place)).absolute(),
+            repository.absolute() if repository else None,
+            [each.absolute() for each in directory or ()],
+            force=force,
+        )
+        told = {
+            "settings": str(begun.settings), "units": str(begun.units), "written": [str(each) for each in begun.written],
+            "left": [str(each) for each in begun.left], "kept": [str(each) for each in begun.kept],
+            "installations": list(begun.installations), "notes": list(begun.notes),
+        }  # fmt: skip
+        sys.stdout.write((json.dumps(told) if as_json else str(begun)) + "\n")
+
+
 @app.command("serve")
 def serve(
     settings: Annotated[Path | None, typer.Option(help="The settings file (or MAILARCHIVER_BACKUP_SETTINGS).")] = None,
@@ -363,7 +411,7 @@ def serve(
         place = settings_path(settings)
         if place is None:
             raise UsageError(
-                "there is no settings file", hint="see deployments/settings.example.yaml; give --settings FILE"
+                "there is no settings file", hint="`mailarchiver-backup init` writes one; or give --settings FILE"
             )
         run(load_settings(place), place.resolve(), host=host, port=port)
 
@@ -381,7 +429,7 @@ def deploy(
         place = settings_path(settings)
         if place is None:
             raise UsageError(
-                "there is no settings file", hint="see deployments/settings.example.yaml; give --settings FILE"
+                "there is no settings file", hint="`mailarchiver-backup init` writes one; or give --settings FILE"
             )
         run(load_settings(place), {"MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve())})
 

@@ -44,7 +44,7 @@ def load_settings(path: Path | None = None) -> Settings:
     if place is None:
         raise UsageError(
             f"there is no settings file: neither ${SETTINGS_VARIABLE}, nor {SYSTEM_SETTINGS}, nor one of your own",
-            hint="begin with deployments/settings.example.yaml, or give --directory and --repository",
+            hint="`mailarchiver-backup init` writes one; or give --directory and --repository",
         )
     text = _read(place)
     loader = None

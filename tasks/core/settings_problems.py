@@ -22,7 +22,7 @@ def refuse(source: str, problems: Sequence[str]) -> NoReturn:
     lines = "".join(f"\n  - {problem}" for problem in unique)
     raise UsageError(
         f"the settings in {source} have {count}:{lines}",
-        hint="deployments/settings.example.yaml explains every key; nothing was touched",
+        hint="the file that `mailarchiver-backup init` writes explains every key; nothing was touched",
     )
 
 

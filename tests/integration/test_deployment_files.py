@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 from deployments.serve import server_environment
+from tasks.adapters.settings_file import load_settings
+from tests.cli import PROGRAM
+from tests.stack.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deployments" / "systemd"
 PREFECT = ROOT / "deployments" / "prefect"
-INSTALLED = "/opt/mailarchiver-backup/venv/bin"
+INSTALLED = "/opt/mailarchiver-backup/bin"
 
 
 def compose_config(place: Path, environment_file: str) -> subprocess.CompletedProcess[str]:
@@ -114,3 +117,60 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     timer = tmp_path / "mailarchiver-backup-recover.timer"
     timer.write_text(timer.read_text().replace("OnCalendar=minutely", "OnCalendar=sometimes"))
     assert "sometimes" in verify(tmp_path)
+
+
+@pytest.mark.docker
+def test_init_writes_settings_and_units_for_this_machine(small_stack: Stack, tmp_path: Path) -> None:
+    """What it finds is in a private file that the program takes, systemd takes the units as they are, and nothing that stands is lost."""
+    settings, units, backups = tmp_path / "own place" / "settings.yaml", tmp_path / "units", tmp_path / "backups"
+    call = [PROGRAM, "init", "--settings", str(settings), "--units", str(units), "--repository", str(backups), "--json"]
+
+    def init(*more: str) -> dict[str, Any]:
+        done = subprocess.run([*call, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+    # Other stacks of this machine may come and go meanwhile; ours is among what it finds by itself.
+    found = init("--settings", str(tmp_path / "all.yaml"), "--units", str(tmp_path / "of all"))
+    assert found["installations"]
+    directories = [each.directory for each in load_settings(tmp_path / "all.yaml").installations.values()]
+    assert small_stack.directory in directories
+
+    first = init("--directory", str(small_stack.directory))
+    assert first["installations"] == ["main"]
+    assert set(first["written"]) == {str(settings), *(str(units / path.name) for path in UNITS.iterdir())}
+    assert settings.stat().st_mode & 0o777 == 0o600
+    main = load_settings(settings).installations["main"]
+    assert (main.directory, main.repository) == (small_stack.directory, backups)
+    text = settings.read_text()
+    assert "# Where its archives go" in text
+    assert verify(units) == ""
+    live = "".join(path.read_text() for path in units.iterdir())
+    assert f"ExecStart={Path(sys.executable).parent}/mailarchiver-backup recover" in live
+    doctor = subprocess.run(
+        [PROGRAM, "doctor", "--settings", str(settings)], capture_output=True, text=True, check=False
+    )
+    assert doctor.returncode == 0, doctor.stderr
+
+    again = init("--directory", str(small_stack.directory))
+    assert (again["written"], again["left"]) == ([], [])
+    settings.write_text(text.replace("method: hot", "method: online"))
+    asked = init("--directory", str(small_stack.directory))
+    assert (asked["written"], asked["left"]) == ([], [str(settings)])
+    assert "method: online" in settings.read_text()
+    forced = init("--directory", str(small_stack.directory), "--force")
+    assert (forced["written"], settings.read_text()) == ([str(settings)], text)
+    (kept,) = forced["kept"]
+    assert "method: online" in Path(kept).read_text()
+    assert Path(kept).stat().st_mode & 0o777 == 0o600
+
+    nowhere = init(
+        "--directory", str(tmp_path), "--settings", str(tmp_path / "none.yaml"), "--units", str(tmp_path / "none")
+    )
+    assert (nowhere["installations"], "no compose file" in nowhere["notes"][0]) == ([], True)
+    assert "No Mail Archiver was found" in (tmp_path / "none.yaml").read_text()
+    load_settings(tmp_path / "none.yaml")
+    refused = subprocess.run([*call, "--units", str(settings / "x")], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "cannot be made" in refused.stderr

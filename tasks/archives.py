@@ -76,6 +76,7 @@ def copy_keys(installation: Installation, archive: PartialArchive) -> list[str]:
         mount = installation.keys_mount
         if mount is not None and mount.host_path is not None and _readable(mount.host_path):
             place = str(mount.host_path)
+            _refuse_what_is_no_key(mount.host_path)
             part.add_tree(KEYS_DIRECTORY, mount.host_path)
         else:
             place = f"{mount.target if mount else KEYS_TARGET} of service {installation.application.name}"
@@ -84,6 +85,21 @@ def copy_keys(installation: Installation, archive: PartialArchive) -> list[str]:
     for warning in found:
         logger.warning("%s", warning)
     return found
+
+
+def _refuse_what_is_no_key(directory: Path) -> None:
+    """Raise Refused, before anything is read, for a file that no key can be: a sparse one of gigabytes would be read for minutes."""
+    for place, _, names in os.walk(directory):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(place, name))
+            except FileNotFoundError:
+                continue
+            if found.st_size > KEYS_LIMIT_BYTES:
+                raise Refused(
+                    f"{place}/{name} among the data-protection keys has {found.st_size:,} bytes: that is no key",
+                    hint="move it elsewhere; keys are XML files of a kilobyte each",
+                )
 
 
 @step(name="copy configuration")

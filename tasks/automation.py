@@ -24,11 +24,15 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def pinged(work: Work) -> Iterator[None]:
-    """Ping the health checks at the start and at the end of the block, with what went wrong; a taken lock is no failure of ours."""
+    """Ping the health checks at the start and at the end of the block, with what went wrong.
+
+    Each start gets its end: where another run holds the lock, the ping says that this one made no backup, and who is at work.
+    """
     send_ping(work.notifications, "start")
     try:
         yield
-    except Busy:
+    except Busy as busy:
+        send_ping(work.notifications, "fail", f"no backup was made, another run is at work: {busy.message}")
         raise
     except BaseException as error:
         send_ping(work.notifications, "fail", f"{type(error).__name__}: {error}")

@@ -51,7 +51,13 @@ def check_backup(repository: Path, backup: str) -> CheckedArchive:
     Raise ArchiveDamaged where a byte is not as it was sealed, UsageError where there is no such backup.
     """
     path = wanted_backup(repository, backup)
-    with progress("check", expected_bytes=path.stat().st_size):
+    try:
+        expected_bytes = path.stat().st_size
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path} is gone", hint="another run may have pruned it; see `mailarchiver-backup list`"
+        ) from error
+    with progress("check", expected_bytes=expected_bytes):
         return check_archive(path)
 
 

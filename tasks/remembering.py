@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from tasks.adapters.alarms import send_alarm
 from tasks.adapters.history_file import append_history
+from tasks.adapters.time_limit import time_limit
 from tasks.core.errors import BackupError, Busy
 from tasks.core.history import Entry, Outcome
 from tasks.core.settings import AlarmKind
@@ -44,7 +45,11 @@ def remembered(work: Work, run: str) -> Iterator[None]:
 
     try:
         with _log_file(work, run):
-            yield
+            if outermost:
+                with time_limit(work.limit_seconds, f"{run} of {work.id}"):
+                    yield
+            else:
+                yield
     except Busy as error:
         end("busy", error.message)
         raise

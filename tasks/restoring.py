@@ -235,7 +235,8 @@ def _replace_current(
     installation: Installation, archive: CheckedArchive, new: Replacement, options: RestoreOptions, now: datetime
 ) -> tuple[Kept, float]:
     """Swap the replacement in and see the application answer on it; else swap back, and give it the state it had before all this."""
-    was_running = installation.application.state in ("running", "restarting")
+    # One that restarted over and over did not answer before, and need not afterwards.
+    was_running = installation.application.state == "running"
     comment = archive.manifest.database.comment if archive.manifest else None
     check_swap(installation, new.database)
     with stopped(installation, [installation.application], reason=f"restore of {archive.name}") as loan:
@@ -275,7 +276,7 @@ def taken_back_unless_it_answers(loan: Loan, kept: str, swap_back: Callable[[], 
 
 def require_answer(installation: Installation) -> None:
     """Wait until an application that ran before answers again; one that did not run is left alone."""
-    if installation.application.state in ("running", "restarting"):
+    if installation.application.state == "running":
         start_and_probe(installation)
 
 

@@ -125,7 +125,7 @@ def probe_stack(installation: Installation, *, start: bool) -> None:
     if not start and installation.postgres.state not in ("running", "restarting"):
         return
     _wait_for_login(installation)
-    if start or installation.application.state in ("running", "restarting"):
+    if start or installation.application.state == "running":
         start_and_probe(installation)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, overload
 
 from prefect import Task
@@ -25,8 +26,11 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-RETRIES = 2
-RETRY_DELAY_SECONDS = 10
+# Together about a minute, longer than a Docker daemon or a PostgreSQL takes to restart: 2, 4, 8, 16 and 32 s, each up to a third longer, so that
+# two runs that failed together do not try again together.
+RETRIES = 5
+RETRY_DELAY_SECONDS = 2.0
+RETRY_JITTER = 0.3
 
 
 def is_transient(error: BaseException) -> bool:
@@ -75,13 +79,15 @@ def step(
         return functools.partial(
             step, name=name, run_name=run_name, retries=retries, retry_delay_seconds=retry_delay_seconds
         )
+    delays = [retry_delay_seconds * 2**attempt for attempt in range(retries)]
     task: Task[P, R] = Task(
         fn=function,
         name=name or function.__name__.replace("_", " "),
         # Without one Prefect adds a few random letters to the name.
         task_run_name=run_name or name or function.__name__.replace("_", " "),
         retries=retries,
-        retry_delay_seconds=retry_delay_seconds,
+        retry_delay_seconds=delays or None,
+        retry_jitter_factor=RETRY_JITTER if delays else None,
         retry_condition_fn=_retry_if_transient,
         cache_policy=NO_CACHE,
         persist_result=False,
@@ -91,22 +97,25 @@ def step(
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if in_flow_run():
             return task(*args, **kwargs)
-        return _run_plainly(function, retries, retry_delay_seconds, *args, **kwargs)
+        return _run_plainly(function, delays, *args, **kwargs)
 
     run.task = task  # type: ignore[attr-defined]
     return run
 
 
-def _run_plainly(function: Callable[P, R], retries: int, delay_seconds: float, *args: P.args, **kwargs: P.kwargs) -> R:
-    for attempt in range(retries + 1):
+def _run_plainly(function: Callable[P, R], delays_seconds: Sequence[float], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a step without Prefect, with the same retries."""
+    left = list(delays_seconds)
+    while True:
         begun = time.monotonic()
         try:
             result = function(*args, **kwargs)
             logger.debug("%s took %.2f s", function.__name__.replace("_", " "), time.monotonic() - begun)
             return result
         except BackupError as error:
-            if not error.transient or attempt == retries:
+            if not is_transient(error) or not left:
                 raise
-            logger.warning("%s failed, trying again in %g s: %s", function.__name__, delay_seconds, error.message)
+            delay_seconds = left.pop(0) * random.uniform(1, 1 + RETRY_JITTER)
+            name = function.__name__.replace("_", " ")
+            logger.warning("%s failed, trying again in %.1f s: %s", name, delay_seconds, error.message)
             time.sleep(delay_seconds)
-    raise AssertionError("unreachable")

@@ -13,7 +13,7 @@ from tasks.adapters import application, databases
 from tasks.adapters.archive_reader import CheckedArchive
 from tasks.adapters.databases import set_password
 from tasks.adapters.files import rename
-from tasks.adapters.postgres import Session, server_of, session
+from tasks.adapters.postgres import server_of, session
 from tasks.adapters.repository import find_backup, list_backups, write_verification
 from tasks.archives import KEYS_DIRECTORY
 from tasks.core.due import stalest
@@ -96,8 +96,8 @@ def _drill_copy(staging: Installation, archive: CheckedArchive, *, now: datetime
         with private_server(staging, archive, copy) as view:
             attachments, damaged = prove_copy(view, archive, thorough=True)
             wrong += damaged
+            rows, tables = count_rows(view)
             with server_of(view) as server, session(server, view.database.name, purpose="neutralise") as opened:
-                rows, tables = count_rows(opened)
                 application.neutralise(opened)
                 set_password(opened, staging.database.superuser, staging.database.superuser_password)
         if not wrong:
@@ -122,32 +122,33 @@ class _StagingProof:
         self.attachments = 0
 
     def __call__(self, installation: Installation, new: Replacement) -> list[str]:
-        with server_of(installation) as server, session(server, new.database, purpose="prove") as opened:
-            self.attachments, wrong = check_attachments(opened)
-            wrong = [*wrong, *check_structure(opened)]
-        return [*wrong, *check_keys(self._archive, new.keys)]
+        self.attachments, wrong = check_attachments(installation, new.database)
+        return [*wrong, *check_structure(installation, new.database), *check_keys(self._archive, new.keys)]
 
 
 @step(name="recompute attachments' SHA-256")
-def check_attachments(opened: Session) -> tuple[int, list[str]]:
+def check_attachments(installation: Installation, database: str) -> tuple[int, list[str]]:
     """Recompute the SHA-256 of every attachment; return their number and what is wrong in words."""
-    return application.count_attachments(opened)
+    with server_of(installation) as server, session(server, database, purpose="prove") as opened:
+        return application.count_attachments(opened)
 
 
 @step(name="check constraints and indexes")
-def check_structure(opened: Session) -> list[str]:
+def check_structure(installation: Installation, database: str) -> list[str]:
     """Name damaged indexes in words.
 
     An index that a dump makes is valid once it is made; only that of a partitioned table is not while it lacks a partition's, as the dump says
     (`ON ONLY`, `ATTACH PARTITION`), and the definitions are compared.
     """
-    return damaged_indexes(opened, thorough=False)
+    with server_of(installation) as server, session(server, database, purpose="prove") as opened:
+        return damaged_indexes(opened, thorough=False)
 
 
 @step(name="count rows")
-def count_rows(opened: Session) -> tuple[int, int]:
+def count_rows(view: Installation) -> tuple[int, int]:
     """Count the rows of all tables, reading each from its first to its last; return rows and tables."""
-    return databases.count_rows(opened)
+    with server_of(view) as server, session(server, view.database.name, purpose="prove") as opened:
+        return databases.count_rows(opened)
 
 
 @step(name="compare keys")

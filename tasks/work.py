@@ -36,3 +36,11 @@ class Work:
     log_file: Path | None = None
     metrics_directory: Path | None = None
     fresh: bool = False
+
+    @property
+    def limit_seconds(self) -> float:
+        """Give how long a whole run may take: time for a dump and for its load, and for what may be waited for before it.
+
+        Each queue in Prefect has one place; a run that never ended would keep all others from ever beginning.
+        """
+        return 2 * self.dump_limits.total_seconds + self.defer_seconds + self.approval_seconds

@@ -15,12 +15,14 @@ from typing import Literal
 
 import yaml
 
+from tasks.adapters.files import read_small_file
 from tasks.adapters.processes import Output, run
 from tasks.core.compose_model import DOT_ENV, ComposeModel, choose_files, parse_dot_env, parse_model, with_env_files
 from tasks.core.errors import BackupError, ProgramFailed, Refused
 
 logger = logging.getLogger(__name__)
 
+FILE_LIMIT_BYTES = 1 << 20
 CONFIG_TIMEOUT_SECONDS = 60
 SELDOM_LIMIT_FILES = 50
 
@@ -263,15 +265,17 @@ def _warnings(stderr: str) -> list[str]:
 
 def _dot_env(directory: Path) -> dict[str, str]:
     try:
-        return parse_dot_env((directory / DOT_ENV).read_text(errors="replace"))
-    except OSError:
+        content, _ = read_small_file(directory / DOT_ENV, limit_bytes=FILE_LIMIT_BYTES)
+    except (OSError, ValueError):
         return {}
+    return parse_dot_env(content.decode(errors="replace"))
 
 
 def _references(compose_file: Path) -> list[str]:
     try:
-        content = yaml.safe_load(compose_file.read_text(errors="replace"))
-    except (OSError, yaml.YAMLError):
+        text, _ = read_small_file(compose_file, limit_bytes=FILE_LIMIT_BYTES)
+        content = yaml.safe_load(text.decode(errors="replace"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return []
     if not isinstance(content, dict):
         return []

@@ -10,10 +10,12 @@ import errno
 import logging
 import os
 import socket
+import ssl
+import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
@@ -26,16 +28,19 @@ import requests.exceptions
 
 from tasks.adapters import docker_relay
 from tasks.adapters.docker_program import END_GRACE_SECONDS, Connection, Program
-from tasks.adapters.processes import Output
+from tasks.adapters.processes import Output, start_companion
 from tasks.core.errors import BackupError, ProgramFailed, Refused
 from tasks.core.installation import Mount, ServiceState
 
 logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_SECONDS = 60
+RELAY_READY_SECONDS = 30.0
 ARCHIVE_CHUNK_BYTES = 1 << 20
 PROGRAM_MARK = "MAILARCHIVER_BACKUP_PROGRAM"
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+# Where a container in the host's own network answers.
+HOST_ADDRESS = "127.0.0.1"
 
 # Run as the program's own user: reading another user's environment needs a capability that containers lack.
 # PostgreSQL is process 1 of its container, and takes any orphan that dies by a signal for a crashed server process: it then restarts
@@ -383,6 +388,7 @@ def _container(facts: dict[str, Any]) -> Container:
     state, config, host = facts["State"], facts["Config"], facts["HostConfig"]
     networks: dict[str, Any] = facts["NetworkSettings"].get("Networks") or {}
     status = cast(ServiceState, state["Status"])
+    networks = dict(_networks(facts, networks))
     return Container(
         id=facts["Id"],
         name=facts["Name"].removeprefix("/"),
@@ -394,7 +400,9 @@ def _container(facts: dict[str, Any]) -> Container:
         labels=dict(config.get("Labels") or {}),
         environment=_environment(config),
         mounts=tuple(_mount(mount) for mount in facts.get("Mounts") or ()),
-        addresses=tuple(
+        addresses=(HOST_ADDRESS,)
+        if host.get("NetworkMode") == "host" and status in ("running", "paused")
+        else tuple(
             address
             for network in networks.values()
             for address in (network.get("IPAddress"), network.get("GlobalIPv6Address"))
@@ -412,6 +420,18 @@ def _container(facts: dict[str, Any]) -> Container:
         published_ports=tuple(_published_ports(facts)),
         created_at=facts.get("Created") or "",
     )
+
+
+def _networks(facts: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a container's networks: those of the container whose network it shares, where it has `network_mode: service:...`."""
+    mode = str((facts.get("HostConfig") or {}).get("NetworkMode") or "")
+    if not mode.startswith("container:") or facts["State"]["Status"] not in ("running", "paused"):
+        return own
+    try:
+        owner = _client().inspect_container(mode.partition(":")[2])
+    except docker.errors.NotFound:
+        return own
+    return dict((owner.get("NetworkSettings") or {}).get("Networks") or {})
 
 
 def _environment(config: Mapping[str, Any]) -> dict[str, str]:
@@ -607,14 +627,10 @@ def start_program(
         try:
             created = client.exec_create(container_id, list(argv), stdin=stdin, user=user or "", environment=marked)
             exec_id = created["Id"]
-            connected, already_read = _attach(client, exec_id)
+            connected, already_read, close = _attach(client, exec_id)
         except BaseException:
             client.close()
             raise
-
-    def close() -> None:
-        connected.close()
-        client.close()
 
     connection = Connection(
         socket=connected,
@@ -686,15 +702,30 @@ def _receive_before(deadline: float, program: Program, timeout_seconds: float) -
     raise program.late(timeout_seconds)
 
 
-def _attach(client: docker.APIClient, exec_id: str) -> tuple[socket.socket, bytes]:
-    """Start a prepared program; return its socket and what Python's HTTP reader had already taken from it."""
+def _attach(client: docker.APIClient, exec_id: str) -> tuple[socket.socket, bytes, Callable[[], None]]:
+    """Start a prepared program; return its socket, what Python's HTTP reader had already taken from it, and what closes it.
+
+    The SDK hands over a socket that its HTTP response also owns, and that response closes it when it is collected as garbage, at any moment
+    and in any thread: the order in which a circle's members are finalised decides. So the socket is doubled, and the response closed here.
+    """
     raw = client.exec_start(exec_id, socket=True)
-    connected = cast(socket.socket, getattr(raw, "_sock", raw))
+    theirs = cast(socket.socket, getattr(raw, "_sock", raw))
     # The SDK forgets the buffer above the socket, and with it the first bytes of a quick program.
     reader = raw._response.raw._fp.fp
-    connected.settimeout(0)
+    theirs.settimeout(0)
     already_read = bytes(reader.peek()) if reader is not None else b""
-    return connected, already_read
+    if isinstance(theirs, ssl.SSLSocket):
+        # Its keys are no part of the descriptor: it cannot be doubled. The response is kept for as long as the socket is used.
+        def close() -> None:
+            theirs.close()
+            raw._response.close()
+            client.close()
+
+        return theirs, already_read, close
+    ours = theirs.dup()
+    raw._response.close()
+    client.close()
+    return ours, already_read, ours.close
 
 
 def _exit_code(exec_id: str, name: str) -> int | None:
@@ -759,16 +790,28 @@ def host_can_reach(address: str, port: int, timeout_seconds: float = 2.0) -> boo
         return False
 
 
-def relay(container_id: str, port: int) -> AbstractContextManager[tuple[str, int]]:
+@contextmanager
+def relay(container_id: str, port: int) -> Iterator[tuple[str, int]]:
     """Give a (host, port) on this host's loopback whose connections arrive at the container's own address and port.
 
     For hosts with no route to the containers (a worker in a container, Docker Desktop). They arrive at the container's
-    address on its network, not at its loopback, so that the server asks for the password. The container needs bash.
+    address on its network, not at its loopback, so that the server asks for the password. The container needs bash. The relay is a process of
+    its own: a library that holds Python's lock while it waits for the server would keep threads of ours from carrying the answer.
     """
+    command = [sys.executable, "-m", "tasks.adapters.relay_process", container_id, str(port)]
+    with start_companion(command, ready_seconds=RELAY_READY_SECONDS) as said:
+        host, _, number = said.rpartition(" ")
+        yield host, int(number)
+
+
+@contextmanager
+def listening(container_id: str, port: int) -> Iterator[tuple[str, int]]:
+    """Carry connections to a container from this very process; see `relay`."""
     found = container(container_id)
     if found is None or found.state != "running":
         raise BackupError(f"cannot reach port {port}: {_describe(container_id)}")
     address = found.addresses[0] if found.addresses else "127.0.0.1"
-    return docker_relay.listening(
+    with docker_relay.listening(
         lambda: start_program(container_id, docker_relay.command(address, port), stdin=True), name=found.name
-    )
+    ) as place:
+        yield place

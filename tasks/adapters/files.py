@@ -293,6 +293,22 @@ def rename(source: Path, target: Path) -> None:
         raise BackupError(f"{source} cannot be renamed to {target}: {error.strerror or error}", hint=hint) from error
 
 
+def read_small_file(path: Path, *, limit_bytes: int) -> tuple[bytes, os.stat_result]:
+    """Read a regular file of at most so many bytes; return its content and facts.
+
+    Never waits: a FIFO or a device is not opened for reading. Raise OSError where it cannot be read, ValueError, in words, where it is no such file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise ValueError(f"it has more than {limit_bytes:,} bytes")
+    return content, found
+
+
 def free_space(path: Path) -> tuple[int, int]:
     """Give the bytes and inodes an ordinary user may still take on the path's file system.
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg import generators
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
@@ -116,8 +118,8 @@ class Session:
         """Ask which types (by number) a statement's parameters have."""
         with _our_errors(statement):
             raw = self._connection.pgconn
-            _require_success(raw.prepare(b"", bytes_of(statement)))
-            found = _require_success(raw.describe_prepared(b""))
+            self._answer(lambda: raw.send_prepare(b"", bytes_of(statement)))
+            found = self._answer(lambda: raw.send_describe_prepared(b""))
             return [found.param_type(number) for number in range(found.nparams)]
 
     def run_for_each(self, statement: str, rows: Iterable[Sequence[bytes | None]], *, binary: Collection[int]) -> None:
@@ -127,10 +129,16 @@ class Session:
         """
         with _our_errors(statement):
             raw = self._connection.pgconn
-            _require_success(raw.prepare(b"", bytes_of(statement)))
+            self._answer(lambda: raw.send_prepare(b"", bytes_of(statement)))
             for values in rows:
                 formats = [int(number in binary) for number in range(len(values))]
-                _require_success(raw.exec_prepared(b"", values, formats))  # type: ignore[arg-type]  # None is NULL
+                self._answer(partial(raw.send_query_prepared, b"", values, formats))  # None is NULL
+
+    def _answer(self, send: Callable[[], None]) -> PGresult:
+        """Send a request and wait for its answer as psycopg itself does: libpq's own waiting would hold Python's lock, deaf to signals."""
+        send()
+        results = self._connection.wait(generators.execute(self._connection.pgconn))
+        return _require_success(results[-1])
 
     def value(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
         """Run a statement and return the first column of its first row, None where there is no row."""

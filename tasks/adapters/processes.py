@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,11 +16,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import tasks
 from tasks.core.errors import BackupError, ProgramFailed
 
 logger = logging.getLogger(__name__)
 
 STDERR_KEPT_BYTES = 16_384
+COMPANION_STOP_SECONDS = 15.0
+# Where `python -m` finds our packages, whatever directory we were started in.
+PROGRAM_PLACE = Path(tasks.__path__[0]).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,37 @@ def start_detached(command: Sequence[str], *, pass_fds: Sequence[int] = (), dire
         pass_fds=tuple(pass_fds),
     )
     return process.pid
+
+
+@contextmanager
+def start_companion(command: Sequence[str], *, ready_seconds: float) -> Iterator[str]:
+    """Run a program of ours that serves us until the block ends, and give the first line it says: that it is ready.
+
+    It ends when its stdin does, so it cannot outlive us. Raise BackupError where it says nothing in time, or what went wrong ("error ...").
+    """
+    process = subprocess.Popen(
+        list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROGRAM_PLACE, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        poll = select.poll()
+        poll.register(process.stdout, select.POLLIN)
+        line = process.stdout.readline().decode(errors="replace").strip() if poll.poll(ready_seconds * 1000) else ""
+        if not line or line.startswith("error "):
+            raise BackupError(
+                line.removeprefix("error ") or f"{' '.join(command[1:3])} said nothing within {ready_seconds:g} s",
+                hint="try again; is memory short?",
+                transient=True,
+            )
+        yield line
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(COMPANION_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            end_group(process)
+        process.stdout.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,19 +40,22 @@ def list_backups(repository: Path) -> list[Backup]:
         split = split_archive_name(path.name)
         if split is None or path.is_symlink() or not path.is_file():
             continue
-        record = read_record(path)
-        found.append(
-            Backup(
-                path,
-                split[0],
-                record.manifest.method if record else "legacy",
-                split[1],
-                path.stat().st_size,
-                record.manifest.created_at if record else _moment_of_legacy(path, split[0]),
-                bool(record and record.verified),
-                record,
+        try:
+            record = read_record(path)
+            found.append(
+                Backup(
+                    path,
+                    split[0],
+                    record.manifest.method if record else "legacy",
+                    split[1],
+                    path.stat().st_size,
+                    record.manifest.created_at if record else _moment_of_legacy(path, split[0]),
+                    bool(record and record.verified),
+                    record,
+                )
             )
-        )
+        except FileNotFoundError:  # pruned by another run since the directory was read
+            continue
     return sorted(
         found, key=lambda backup: (backup.created or datetime.min.replace(tzinfo=UTC), backup.name), reverse=True
     )

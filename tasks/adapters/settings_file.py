@@ -11,12 +11,15 @@ from typing import Any
 
 import yaml
 
+from tasks.adapters.files import read_small_file
 from tasks.core.errors import UsageError
 from tasks.core.settings import Settings, parse_settings
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_VARIABLE = "MAILARCHIVER_BACKUP_SETTINGS"
+SETTINGS_LIMIT_BYTES = 1 << 20
+VALUES_LIMIT = 20_000
 SYSTEM_SETTINGS = Path("/etc/mailarchiver-backup/settings.yaml")
 
 
@@ -50,7 +53,7 @@ def load_settings(path: Path | None = None) -> Settings:
     loader = None
     try:
         loader = _Loader(text)
-        content = loader.get_single_data()
+        content = loader.get_bounded_data()
     except yaml.YAMLError as error:
         raise UsageError(
             f"the settings in {place} are not YAML: {_one_line(error)}", hint="check the indentation"
@@ -76,6 +79,15 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.duplicates: list[str] = []
 
+    def get_bounded_data(self) -> Any:
+        """Give the document; raise YAMLError where its aliases would make millions of values of a few lines."""
+        node = self.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > VALUES_LIMIT:
+            raise yaml.YAMLError(f"its aliases stand for more than {VALUES_LIMIT:,} values")
+        return self.construct_document(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[str, int] = {}
         for key, _ in node.value:
@@ -89,13 +101,26 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values that a node stands for, aliases written out; one that holds itself counts as too many."""
+    if id(node) not in known:
+        known[id(node)] = VALUES_LIMIT + 1
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = list(node.value)
+        known[id(node)] = 1 + sum(_size(each, known) for each in inner)
+    return known[id(node)]
+
+
 def _read(place: Path) -> str:
     try:
-        with place.open(encoding="utf-8") as file:
-            found = os.fstat(file.fileno())
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        content, found = read_small_file(place, limit_bytes=SETTINGS_LIMIT_BYTES)
+        text = content.decode("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else reason
         raise UsageError(f"the settings file {place} cannot be read: {reason}", hint="is the path right?") from error
     if found.st_mode & stat.S_IWOTH:
         raise UsageError(

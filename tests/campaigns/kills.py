@@ -25,6 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tasks.adapters.repository_marker import MARKER_NAME
 from tests.cli import Operator
 from tests.content import content
 from tests.stack.images import ensure_images
@@ -195,9 +196,10 @@ def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, di
 def see_green_run(scene: Scene) -> None:
     """A backup after all that is green, and clears up what the killed ones left."""
     scene.operator.must("backup", "complete")
-    left = [path.name for path in scene.operator.repository.iterdir() if ".partial" in path.name or path.name[0] == "."]
+    files = [path for path in scene.operator.repository.iterdir() if path.name != MARKER_NAME]
+    left = [path.name for path in files if ".partial" in path.name or path.name[0] == "."]
     assert left == []
-    for path in scene.operator.repository.iterdir():
+    for path in files:
         path.unlink()
 
 

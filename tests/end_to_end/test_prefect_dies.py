@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.adapters.repository_marker import MARKER_NAME
 from tests.prefect_server import (
     PrefectServer,
     deploy_installations,
@@ -175,7 +176,11 @@ def assert_next_run_is_green(stack: Stack, server: PrefectServer) -> None:
     assert run["state"] == "COMPLETED", run["message"]
     stack.wait_app()
     repository = server.place / "backups"
-    assert [path.name for path in repository.iterdir() if ".partial" in path.name or path.name.startswith(".")] == []
+    assert [
+        path.name
+        for path in repository.iterdir()
+        if ".partial" in path.name or (path.name[0] == "." and path.name != MARKER_NAME)
+    ] == []
     for archive in archives(server):
         assert (repository / archive.replace(".tar.gz", ".manifest.json")).exists()
 

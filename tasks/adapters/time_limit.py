@@ -1,0 +1,37 @@
+"""Bound how long a block may take, whatever it waits for: the kernel's timer interrupts it in Python, so that every `finally` runs."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tasks.core.errors import BackupError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Raise BackupError inside the block once it has taken so long. Signals reach the main thread alone: elsewhere there is no limit, which is logged."""
+    if threading.current_thread() is not threading.main_thread():
+        logger.warning("%s runs in a thread of its own and has no time limit", what)
+        yield
+        return
+
+    def expire(_signal: int, _frame: FrameType | None) -> None:
+        raise BackupError(
+            f"{what} did not end within its limit of {seconds:g} s and was broken off",
+            hint="the log says what it waited for; the limits are in the settings, under `timeouts`",
+        )
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,165 @@
+"""A program's connection has one owner, a relay is a process of its own, and nothing waits without end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.adapters import docker_engine
+from tasks.adapters.postgres import Server, session
+from tasks.adapters.time_limit import time_limit
+from tasks.core.errors import BackupError
+from tests.stack.stack import Stack, wait_until
+
+# Docker's library keeps a connection for each of as many addresses that it asked last (docker.constants.DEFAULT_NUM_POOLS).
+SDK_CONNECTIONS_KEPT = 25
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """Give a port where somebody takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def open_sockets() -> int:
+    names = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    return sum(name.is_symlink() and os.readlink(name).startswith("socket:") for name in names)
+
+
+def test_the_sdks_response_does_not_own_a_programs_connection(small_stack: Stack) -> None:
+    """The response that Docker's library made is closed before the program is used: no garbage collection can close its socket any more."""
+    container = small_stack.container("postgres").id
+    for _ in range(SDK_CONNECTIONS_KEPT + 3):
+        docker_engine.run_program(container, ["true"])
+    before = open_sockets()
+    for _ in range(12):
+        with docker_engine.start_program(container, ["sh", "-c", "sleep 0.05; echo said"]) as program:
+            gc.collect()
+            assert b"".join(program.chunks(idle_timeout_seconds=30)) == b"said\n"
+            assert program.wait(30) == 0
+
+    assert open_sockets() == before
+
+
+def test_programs_beside_each_other_keep_their_own_connections(small_stack: Stack) -> None:
+    """Threads that start and close programs at once never read each other's bytes."""
+    container = small_stack.container("postgres").id
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        for turn in range(15):
+            text = f"{number}-{turn}"
+            found = docker_engine.run_program(container, ["echo", text]).stdout.strip()
+            if found != text:
+                wrong.append(f"{text}: {found}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(90)
+
+    assert wrong == []
+    assert not any(each.is_alive() for each in threads)
+
+
+def test_describing_a_statement_through_a_relay_works(small_stack: Stack) -> None:
+    """libpq's own waiting would hold Python's lock; through a relay in the same process that was a standstill for ever."""
+    container = small_stack.container("postgres")
+    with docker_engine.relay(container.id, 5432) as (host, port):
+        server = Server(host, port, small_stack.user, small_stack.password)
+        with session(server, small_stack.database, purpose="test") as opened:
+            assert opened.parameter_types("SELECT $1::bytea, $2::int") == [17, 23]
+
+
+def test_a_relay_ends_with_its_owner(small_stack: Stack) -> None:
+    """Killed hard, a run leaves no relay: its stdin ends, and so does it."""
+    container = small_stack.container("postgres").id
+    script = f"""
+        from tasks.adapters import docker_engine
+        import sys
+        with docker_engine.relay({container!r}, 5432) as (host, port):
+            print(port, flush=True)
+            sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as owner:
+        assert owner.stdout is not None
+        port = int(owner.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
+            pass
+        owner.kill()
+
+    def is_gone() -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return False
+        except OSError:
+            return True
+
+    wait_until(is_gone, 30, "the relay lives on")
+
+
+def test_a_server_that_never_answers_is_given_up_on(silent_server: int) -> None:
+    """A connection that is taken and then left alone ends within the limit, with words."""
+    server = Server("127.0.0.1", silent_server, "nobody", "x")
+
+    with pytest.raises(BackupError, match="timeout"), session(server, "postgres", purpose="test"):
+        pass
+
+
+def test_a_server_that_never_answers_does_not_keep_sigterm_waiting(silent_server: int) -> None:
+    """A wait for PostgreSQL hears a signal at once."""
+    script = f"""
+        import signal
+        def leave(*_):
+            raise SystemExit(9)
+        signal.signal(signal.SIGTERM, leave)
+        from tasks.adapters.postgres import Server, session
+        print("ready", flush=True)
+        with session(Server("127.0.0.1", {silent_server}, "nobody", "x"), "postgres", purpose="test"):
+            pass
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(4) == 9
+
+
+def test_a_time_limit_interrupts_whatever_waits() -> None:
+    """The block ends with what was being done and the limit; what it borrowed is given back."""
+    given_back = []
+
+    def wait() -> None:
+        with time_limit(0.2, "a run"):
+            try:
+                threading.Event().wait(60)
+            finally:
+                given_back.append(True)
+
+    with pytest.raises(BackupError, match=r"a run did not end within its limit of 0\.2 s"):
+        wait()
+
+    assert given_back == [True]
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -26,7 +26,7 @@ LOG_SECONDS = 30.0
 def progress(what: str, *, expected_bytes: int | None = None) -> Iterator[Callable[[int], None]]:
     """Give a function that takes the bytes done so far; it shows them at a bearable rate and never fails the work.
 
-    `expected_bytes` is an estimate: with it a percentage is shown, at most 99 before the end.
+    Work that fails ends where it stood, not at 100 %. `expected_bytes` is an estimate: with it a percentage is shown, at most 99 before the end.
     """
     shows: list[_Show] = [_Log(what)]
     if sys.stderr.isatty():
@@ -45,11 +45,13 @@ def progress(what: str, *, expected_bytes: int | None = None) -> Iterator[Callab
                 show.next_at = now + show.every_seconds
                 show.update(_Moment(bytes_done, expected_bytes, now - begun))
 
+    finished = False
     try:
         yield tell
+        finished = True
     finally:
         for show in shows:
-            show.end(_Moment(done, expected_bytes, time.monotonic() - begun))
+            show.end(_Moment(done, expected_bytes, time.monotonic() - begun), finished=finished)
 
 
 class _Moment:
@@ -72,7 +74,7 @@ class _Show:
 
     def update(self, moment: _Moment) -> None: ...
 
-    def end(self, moment: _Moment) -> None: ...
+    def end(self, moment: _Moment, *, finished: bool) -> None: ...
 
 
 class _Log(_Show):
@@ -89,9 +91,10 @@ class _Terminal(_Show):
         sys.stderr.write(f"\r\x1b[2K{self.what}: {moment}")
         sys.stderr.flush()
 
-    def end(self, moment: _Moment) -> None:
+    def end(self, moment: _Moment, *, finished: bool) -> None:
         if moment.done:
-            sys.stderr.write(f"\r\x1b[2K{self.what}: {moment} in {moment.seconds:.1f} s\n")
+            how = "in" if finished else "FAILED after"
+            sys.stderr.write(f"\r\x1b[2K{self.what}: {moment} {how} {moment.seconds:.1f} s\n")
             sys.stderr.flush()
 
 
@@ -124,9 +127,10 @@ class _Artifact(_Show):
         except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises, showing progress must not end a backup
             logger.debug("progress cannot be shown: %s", error)
 
-    def end(self, moment: _Moment) -> None:
+    def end(self, moment: _Moment, *, finished: bool) -> None:
         if self._sender is not None:
             self._sender.join(PREFECT_LAST_SECONDS)
-            moment.percent = 100.0
+            if finished:
+                moment.percent = 100.0
             self.update(moment)
             self._sender.join(PREFECT_LAST_SECONDS)

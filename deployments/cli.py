@@ -198,6 +198,7 @@ def verify(call: Call, backup: BackupName = "latest") -> None:
         "attachments",
         "differences",
         "notes",
+        "compared",
         "restore_seconds",
         "seconds",
         "archive_sha256",

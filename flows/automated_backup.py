@@ -63,7 +63,7 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
     chosen = method or work.method
     verified, pruned = None, None
     with pinged(work), standing_shown(work):
-        with remembered(work, "automated backup"):
+        with remembered(work, "automated backup") as run:
             tell_overdue(work)
             record = needless_since(work, chosen, scheduled_time())
             if record is None:
@@ -71,6 +71,8 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
                 record = _run(FLOWS[chosen])(installation)
                 if verification_is_ours(work):
                     verified = _run(restore_verification)(installation, record.manifest.name)
+                    if not verified.holds:
+                        run.fail(verified.problem)
                 pruned = _run(prune)(installation)
         _require_verdict(verified)
     return Night(record, verified, pruned)
@@ -83,6 +85,5 @@ def _run(wanted: Any) -> Callable[..., Any]:
 
 
 def _require_verdict(verified: Verified | None) -> None:
-    if verified is not None and verified.verification.verdict != "verified":
-        found = verified.verification
-        raise BackupError(f"{verified.archive} is {found.verdict}: {'; '.join(found.differences)}")
+    if verified is not None and not verified.holds:
+        raise BackupError(verified.problem)

@@ -29,7 +29,7 @@ def restore_verification(installation: str = "main", backup: str = "latest") -> 
     """
     begun, now = time.monotonic(), datetime.now(UTC)
     work = work_of(installation)
-    with remembered(work, "verification"):
+    with remembered(work, "verification") as run:
         production = read_installation(work)
         chosen = choose_backup(work, backup)
         try:
@@ -40,6 +40,8 @@ def restore_verification(installation: str = "main", backup: str = "latest") -> 
         except BackupError as error:
             verified = conclude_failure(work.repository, chosen, error, now=now, begun=begun)
         record_verdict(verified)
+        if not verified.holds:
+            run.fail(verified.problem)
 
     report_verification(work, verified)
     return verified

@@ -215,7 +215,8 @@ def _undo(kept: KeptDirectories) -> None:
 
 def _remove_record(path: Path) -> None:
     path.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+    if path.parent.is_dir():  # that of a dead verification went with its staging stack
+        fsync_directory(path.parent)
 
 
 def exchange(current: Path, incoming: Path, aside: Path) -> None:

@@ -25,6 +25,7 @@ from tasks.adapters.streams import watched
 from tasks.archives import KEYS_DIRECTORY
 from tasks.borrowing import journalled
 from tasks.copying import DATA_DIRECTORY, refuse_other_users
+from tasks.core.comparisons import Comparison
 from tasks.core.compatibility import Platform, refuse_unfit_copy
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
 from tasks.core.installation import Installation, Mount
@@ -269,14 +270,19 @@ def _wait_for(view: Installation) -> None:
                 ) from error
 
 
+def is_base_backup(archive: CheckedArchive) -> bool:
+    """Tell whether a data directory was copied by pg_basebackup, so that `pg_verifybackup` can check it."""
+    names = {member.name for member in archive.members}
+    return {f"{DATA_DIRECTORY}/backup_manifest", f"{DATA_DIRECTORY}/backup_label"} <= names
+
+
 @step(name="verify base backup", retries=0)
 def verify_base_backup(installation: Installation, archive: CheckedArchive, copy: Copy) -> list[str]:
     """Check an extracted base backup with PostgreSQL's own `pg_verifybackup`.
 
     A copy taken cold is none: without a `backup_label`, a manifest in it is a leftover of a restore before.
     """
-    names = {member.name for member in archive.members}
-    if not {f"{DATA_DIRECTORY}/backup_manifest", f"{DATA_DIRECTORY}/backup_label"} <= names:
+    if not is_base_backup(archive):
         return []
     command = f"PATH=$PATH:$(pg_config --bindir 2>/dev/null) pg_verifybackup --quiet {shlex.quote(installation.pgdata)}"
     with helper_container(
@@ -292,26 +298,36 @@ def verify_base_backup(installation: Installation, archive: CheckedArchive, copy
     return [] if code == 0 else [f"pg_verifybackup: {said}"]
 
 
+@dataclass(frozen=True, slots=True)
+class CopyProof:
+    """What was looked at in a copy: how many attachments, which comparisons, and in words what is wrong."""
+
+    attachments: int
+    comparisons: tuple[Comparison, ...]
+    wrong: list[str]
+
+
 @step(name="prove copy")
-def prove_copy(view: Installation, archive: Archive, *, thorough: bool) -> tuple[int, list[str]]:
+def prove_copy(view: Installation, archive: Archive, *, thorough: bool) -> CopyProof:
     """Look at the copy through its private server: attachments' SHA-256, indexes (against their tables where `thorough`).
 
     Indexes that were invalid at the source may be so here.
 
-    Return the number of attachments and in words what is wrong.
+    Return what was looked at, and in words what is wrong.
     """
     with server_of(view) as server:
         with session(server, "postgres", purpose="prove") as opened:
             if not databases.database_exists(opened, view.database.name):
-                return 0, [f"the restored data has no database {view.database.name}"]
+                return CopyProof(0, (), [f"the restored data has no database {view.database.name}"])
         with session(server, view.database.name, purpose="prove") as opened:
             count, wrong = application.count_attachments(opened)
             before = archive.manifest.database.invalid_indexes if archive.manifest else None
-            return count, [
-                *wrong,
-                *newly_invalid_indexes(opened, before or ()),
-                *damaged_indexes(opened, thorough=thorough),
-            ]
+            wrong = [*wrong, *newly_invalid_indexes(opened, before or ())]
+            damaged = damaged_indexes(opened, thorough=thorough)
+            trees: Comparison = "B-trees and tables" if thorough else "B-trees"
+            return CopyProof(
+                count, ("attachments",) if damaged is None else ("attachments", trees), [*wrong, *(damaged or [])]
+            )
 
 
 def newly_invalid_indexes(opened: Session, before: Collection[str]) -> list[str]:
@@ -319,12 +335,12 @@ def newly_invalid_indexes(opened: Session, before: Collection[str]) -> list[str]
     return [f"index {name} is invalid" for name in databases.invalid_indexes(opened) if name not in before]
 
 
-def damaged_indexes(opened: Session, *, thorough: bool) -> list[str]:
-    """Name the B-trees that `amcheck` (where the image has it) finds damaged; leave nothing behind."""
+def damaged_indexes(opened: Session, *, thorough: bool) -> list[str] | None:
+    """Name the B-trees that `amcheck` finds damaged, None where the image has none and nothing was walked; leave nothing behind."""
     wrong: list[str] = []
     if not opened.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
         logger.info("This image has no amcheck; B-trees were not walked")
-        return wrong
+        return None
     had = bool(opened.execute("SELECT 1 FROM pg_extension WHERE extname = 'amcheck'"))
     if not had:
         with databases.unguarded(opened):

@@ -23,33 +23,47 @@ from tasks.work import Work
 logger = logging.getLogger(__name__)
 
 LOG_BYTES, LOG_FILES = 10_000_000, 5
+
+
+class Run:
+    """A run that is remembered. One that works to its end and finds something wrong says so with `fail`."""
+
+    def __init__(self) -> None:
+        self.failure = ""
+
+    def fail(self, message: str) -> None:
+        """Let the run stand as failed in the history, although nothing is raised; whoever says so tells people of it."""
+        self.failure = message
+
+
 _outermost: ContextVar[bool] = ContextVar("outermost", default=True)
 
 
 @contextmanager
-def remembered(work: Work, run: str) -> Iterator[None]:
-    """Remember how the block ends; a failure is told to people by the outermost such block alone.
+def remembered(work: Work, run: str) -> Iterator[Run]:
+    """Remember how the block ends; an exception is told to people by the outermost such block alone.
 
     Neither a history that cannot be written nor people who cannot be reached change how the run ends.
     """
     at, begun = datetime.now(UTC), time.monotonic()
     outermost = _outermost.get()
+    this = Run()
     token = _outermost.set(False)
 
-    def end(outcome: Outcome, message: str = "") -> None:
+    def end(outcome: Outcome, message: str = "", *, told: bool = False) -> None:
         remember(
             work, Entry(run=run, at=at, seconds=round(time.monotonic() - begun, 3), outcome=outcome, message=message)
         )
-        if outcome in ("failed", "interrupted") and outermost:
+        if outcome in ("failed", "interrupted") and outermost and not told:
             tell(work, "failure", f"{run} of {work.id} {outcome}", message)
 
     try:
         with _log_file(work, run):
             if outermost:
                 with time_limit(work.limit_seconds, f"{run} of {work.id}"):
-                    yield
+                    yield this
             else:
-                yield
+                yield this
     except Busy as error:
         end("busy", error.message)
         raise
@@ -63,7 +77,7 @@ def remembered(work: Work, run: str) -> Iterator[None]:
         end("interrupted", str(error) or type(error).__name__)
         raise
     else:
-        end("succeeded")
+        end("failed" if this.failure else "succeeded", this.failure, told=True)
     finally:
         _outermost.reset(token)
 

@@ -16,7 +16,14 @@ from tasks.adapters.repository import list_backups
 from tasks.core.due import verification_due
 from tasks.core.errors import BackupError
 from tasks.core.manifest import Record
-from tasks.core.report_texts import backup_report, retention_report, standing_report, table, verification_report
+from tasks.core.report_texts import (
+    backup_report,
+    restored_content,
+    retention_report,
+    standing_report,
+    table,
+    verification_report,
+)
 from tasks.core.retention import RetentionPlan
 from tasks.core.units import duration_text
 from tasks.pruning import own_records
@@ -65,7 +72,7 @@ def report_verification(work: Work, verified: Verified) -> None:
     )
     standing = show_standing(work)
     told = any(each.kind == "verification" and archive in each.text for each in standing.status.troubles)
-    if verification.verdict not in ("verified", "legacy") and not told:
+    if not verified.holds and not told:
         # An older backup, of a monthly drill: the standing tells of the newest judged one alone.
         tell(
             work,
@@ -73,8 +80,8 @@ def report_verification(work: Work, verified: Verified) -> None:
             f"{archive} of {work.id} is {verification.verdict}",
             "; ".join(verification.differences),
         )
-    if in_flow_run() and verification.verdict not in ("verified", "legacy"):
-        raise BackupError(f"{archive} is {verification.verdict}: {'; '.join(verification.differences)}")
+    if in_flow_run() and not verified.holds:
+        raise BackupError(verified.problem)
 
 
 def report_restore(installation: str, restored: Restored) -> None:
@@ -84,24 +91,27 @@ def report_restore(installation: str, restored: Restored) -> None:
         ("Backup", restored.backup),
         ("Took", duration_text(restored.seconds)),
         ("Downtime", duration_text(restored.downtime_seconds)),
-        ("Content", _content(restored)),
-        ("Former data", f"kept as {kept.database} until `mailarchiver-backup commit`" if kept else "untouched"),
+        (
+            "Content",
+            restored_content(
+                restored.comparisons,
+                rows=restored.rows,
+                tables=restored.tables,
+                left_out=restored.left_out,
+                differences=restored.differences,
+            ),
+        ),
+        ("Former data", f"kept as {kept.database} until `mailarchiver-backup commit`" if kept else "none is kept"),
         ("Mail accounts in quarantine", str(restored.quarantined)),
     ]
-    text = f"# Restore of {installation}\n\n{table(rows)}\n\nTo take it back: `mailarchiver-backup rollback`.\n"
+    text = f"# Restore of {installation}\n\n{table(rows)}\n"
+    if kept:
+        text += "\nTo take it back: `mailarchiver-backup rollback`.\n"
     text += "".join(f"\nNote: {note}.\n" for note in restored.notes)
     if restored.quarantined:
         text += "\nThe mail accounts neither synchronise nor delete until `mailarchiver-backup lift-quarantine`.\n"
     _artifact(f"restore-{installation}", text)
     _announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
-
-
-def _content(restored: Restored) -> str:
-    if not restored.compared:
-        return "restored; there is no census to compare it with"
-    if restored.left_out:
-        return f"all but {', '.join(restored.left_out)}, which was left out as asked; the rest is equal to the backup"
-    return f"{restored.rows:,} rows in {restored.tables} tables, equal to the backup"
 
 
 def report_plan(work: Work, backup: str, plan: str) -> None:

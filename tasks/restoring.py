@@ -13,6 +13,7 @@ from tasks.adapters import application, docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive
 from tasks.adapters.postgres import server_of, session, wait_until_ready
 from tasks.core.census import row_count
+from tasks.core.comparisons import Comparison
 from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
@@ -63,7 +64,7 @@ class RestoreOptions:
 class Restored:
     """What a restore did. `kept` is what was in place before, None where a difference stopped it before the swap.
 
-    `compared` is false where there was nothing to compare the content with; `left_out` names what was left out, `notes` say what was out of the
+    `comparisons` names what was compared (`tasks/core/comparisons.py`); `left_out` names what was left out, `notes` say what was out of the
     ordinary.
     """
 
@@ -76,7 +77,8 @@ class Restored:
     rows: int
     tables: int
     configuration: dict[str, str] = field(default_factory=dict)
-    compared: bool = True
+    comparisons: tuple[Comparison, ...] = ()
+    attachments: int = 0
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -205,7 +207,7 @@ def restore_dump(
         quarantined=quarantined,
         rows=row_count(expected.census) if expected.census is not None else 0,
         tables=len(expected.census.tables) if expected.census is not None else 0,
-        compared=expected.census is not None,
+        comparisons=("census",) if expected.census is not None else (),
         left_out=options.without,
         notes=(*loaded.notes, *([expected.note] if expected.note else []), *replication),
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 from tasks.adapters import application, docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive
+from tasks.adapters.databases import set_password
 from tasks.adapters.postgres import server_of, session, wait_until_ready
+from tasks.core.comparisons import Comparison
 from tasks.core.errors import BackupError
 from tasks.core.installation import Installation
 from tasks.directory_swap import KeptDirectories, check_directories, swap_directories_back, swap_directories_in
@@ -21,6 +24,7 @@ from tasks.physical import (
     copy_beside,
     extract_copy,
     host_place,
+    is_base_backup,
     private_server,
     prove_copy,
     verify_base_backup,
@@ -38,16 +42,25 @@ from tasks.stopped_services import stopped
 
 logger = logging.getLogger(__name__)
 
+CopyProver = Callable[[Installation, CheckedArchive, Copy], Sequence[str]]
+
 LOGIN_SECONDS = 120.0
 LOOK_AGAIN_SECONDS = 5.0
 
 
 def restore_copy(
-    installation: Installation, archive: Archive, options: RestoreOptions, *, now: datetime
+    installation: Installation,
+    archive: Archive,
+    options: RestoreOptions,
+    *,
+    now: datetime,
+    proofs: Sequence[CopyProver] = (),
 ) -> tuple[Restored, CheckedArchive]:
     """Extract the archive's data directory beside the current one while it is checked, prove it, swap it in, and see the stack answer.
 
-    Nothing current changes unless the copy is proven. A stack that does not answer afterwards gets its former data back, and BackupError
+    Nothing current changes unless the copy is proven, also by further `proofs`, which see it through its private server; their time is not
+    counted as the restore's, for a restore in need goes without. Where the mail accounts are to be neutralised (staging), this is done, and
+    the superuser's password set, on the private server: before the application may start. A stack that does not answer afterwards gets its former data back, and BackupError
     is raised.
     """
     begun = time.monotonic()
@@ -57,12 +70,18 @@ def restore_copy(
     with copy_beside(installation, host_place(installation), keys_place, now=now) as copy:
         checked = extract_copy(archive, copy)
         wrong = verify_base_backup(installation, checked, copy)
-        quarantined = 0
+        compared: list[Comparison] = ["files", "base backup"] if is_base_backup(checked) else ["files"]
+        quarantined, attachments, proofs_seconds = 0, 0, 0.0
         if not wrong:
             with private_server(installation, archive, copy) as view:
-                _, wrong = prove_copy(view, archive, thorough=False)
-                if not wrong and wants_quarantine(checked, options.quarantine, now):
-                    quarantined = quarantine_copy(view)
+                proof = prove_copy(view, archive, thorough=options.neutralise)
+                compared += proof.comparisons
+                attachments = proof.attachments
+                proofs_begun = time.monotonic()
+                wrong = [*proof.wrong, *(line for prove in proofs for line in prove(view, checked, copy))]
+                proofs_seconds = time.monotonic() - proofs_begun
+                if not wrong:
+                    quarantined = _guard(installation, view, checked, options, now)
         kept, downtime = None, 0.0
         if not wrong:
             kept, downtime = _replace_current(installation, checked, copy, options, now)
@@ -72,12 +91,31 @@ def restore_copy(
         kept=kept,
         differences=tuple(wrong),
         downtime_seconds=round(downtime, 3),
-        seconds=round(time.monotonic() - begun, 3),
+        seconds=round(time.monotonic() - begun - proofs_seconds, 3),
         quarantined=quarantined,
         rows=0,
         tables=0,
+        comparisons=tuple(compared),
+        attachments=attachments,
     )
     return restored, checked
+
+
+def _guard(
+    installation: Installation, view: Installation, archive: CheckedArchive, options: RestoreOptions, now: datetime
+) -> int:
+    if options.neutralise:
+        neutralise_copy(view, installation)
+        return 0
+    return quarantine_copy(view) if wants_quarantine(archive, options.quarantine, now) else 0
+
+
+@step(name="neutralise mail accounts")
+def neutralise_copy(view: Installation, staging: Installation) -> None:
+    """Disable the copy's mail accounts and blank their secrets, for good, and give the superuser the password that staging knows."""
+    with server_of(view) as server, session(server, view.database.name, purpose="neutralise") as opened:
+        application.neutralise(opened)
+        set_password(opened, staging.database.superuser, staging.database.superuser_password)
 
 
 @step(name="quarantine mail accounts")

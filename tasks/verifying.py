@@ -5,36 +5,35 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from tasks.adapters import application, databases
 from tasks.adapters.archive_reader import CheckedArchive
-from tasks.adapters.databases import set_password
-from tasks.adapters.files import rename
 from tasks.adapters.postgres import server_of, session
-from tasks.adapters.repository import find_backup, list_backups, write_verification
+from tasks.adapters.repository import (
+    find_backup,
+    list_backups,
+    read_record,
+    write_restored_census,
+    write_verification,
+)
 from tasks.archives import KEYS_DIRECTORY
+from tasks.core.census import differences, row_count
+from tasks.core.comparisons import MOMENTS, Comparison
 from tasks.core.due import stalest
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, UsageError
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
-from tasks.core.manifest import Verdict, Verification
+from tasks.core.manifest import Census, RestoredCensus, Verdict, Verification
 from tasks.core.names import time_in_name
-from tasks.physical import (
-    copy_beside,
-    damaged_indexes,
-    extract_copy,
-    host_place,
-    private_server,
-    prove_copy,
-    verify_base_backup,
-)
+from tasks.dumping import take_census
+from tasks.physical import Copy, damaged_indexes
 from tasks.pruning import own_records
 from tasks.replacement import Replacement
-from tasks.restoring import Restored, RestoreOptions, restore_dump, start_and_probe
-from tasks.staging import start_postgres
+from tasks.restoring import Restored, RestoreOptions, restore_dump
+from tasks.restoring_files import restore_copy
 from tasks.step import step
 from tasks.work import Work
 
@@ -43,10 +42,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """What a restore on staging showed."""
+    """What a restore on staging showed; `census` is what is to be recorded as a whole copy's content."""
 
     restored: Restored
     attachments: int
+    census: RestoredCensus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,17 @@ class Verified:
 
     path: Path
     verification: Verification
+    census: RestoredCensus | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether nothing speaks against the archive: it is equal, or restored where nothing said what to expect."""
+        return self.verification.verdict in ("verified", "legacy")
+
+    @property
+    def problem(self) -> str:
+        """Tell in a sentence what speaks against it."""
+        return f"{self.archive} is {self.verification.verdict}: {'; '.join(self.verification.differences)}"
 
     @property
     def archive(self) -> str:
@@ -78,40 +89,80 @@ def drill_restore(staging: Installation, archive: CheckedArchive, limits: DumpLi
     Before that the mail accounts are disabled and their secrets blanked, and whoever differs is not started at all.
     """
     if archive.kind == "physical":
-        return _drill_copy(staging, archive, now=now)
+        return _drill_copy(staging, archive, limits, now=now)
     proof = _StagingProof(archive)
     options = RestoreOptions(neutralise=True, start_application=True, limits=limits)
     restored, _ = restore_dump(staging, archive, options, now=now, proofs=[proof])
-    return Drill(restored, proof.attachments)
+    return Drill(replace(restored, comparisons=(*restored.comparisons, *proof.comparisons)), proof.attachments)
 
 
-def _drill_copy(staging: Installation, archive: CheckedArchive, *, now: datetime) -> Drill:
-    """Start a private server on the extracted data directory, prove it, and let the staging stack run on it."""
-    begun = time.monotonic()
-    place = host_place(staging)
-    keys = staging.keys_mount.host_path if staging.keys_mount else None
-    with copy_beside(staging, place, keys, now=now) as copy:
-        extract_copy(archive, copy)
-        wrong = [*verify_base_backup(staging, archive, copy), *check_keys(archive, copy.keys)]
-        with private_server(staging, archive, copy) as view:
-            attachments, damaged = prove_copy(view, archive, thorough=True)
-            wrong += damaged
-            rows, tables = count_rows(view)
-            with server_of(view) as server, session(server, view.database.name, purpose="neutralise") as opened:
-                application.neutralise(opened)
-                set_password(opened, staging.database.superuser, staging.database.superuser_password)
-        if not wrong:
-            for current, extracted in ((place, copy.data), (keys, copy.keys)):
-                if current is not None and extracted is not None:
-                    rename(extracted, current)
-            start_and_probe(start_postgres(staging))
+def _drill_copy(staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime) -> Drill:
+    """Restore a whole copy as production would (private server, swap, probe), with its rows counted and compared before the swap."""
+    proof = _CopyProof(archive, limits, now)
+    options = RestoreOptions(neutralise=True, start_application=True, limits=limits)
+    restored, _ = restore_copy(staging, archive, options, now=now, proofs=[proof])
+    moment = MOMENTS.get(archive.manifest.method) if archive.manifest else None
     return Drill(
-        Restored(
-            backup=archive.name, kept=None, differences=tuple(wrong), downtime_seconds=0.0,
-            seconds=round(time.monotonic() - begun, 3), quarantined=0, rows=rows, tables=tables,
+        replace(
+            restored,
+            rows=proof.rows,
+            tables=proof.tables,
+            comparisons=(*restored.comparisons, *proof.comparisons),
+            notes=(*restored.notes, *proof.notes, *([moment] if moment else [])),
         ),
-        attachments,
-    )  # fmt: skip
+        restored.attachments,
+        proof.to_record,
+    )
+
+
+class _CopyProof:
+    """What staging can afford to look at in a whole copy besides its files: every row, against the census that was recorded before."""
+
+    def __init__(self, archive: CheckedArchive, limits: DumpLimits, now: datetime) -> None:
+        self._archive, self._limits, self._now = archive, limits, now
+        record = read_record(archive.path)
+        self._recorded = record.restored_census if record is not None else None
+        self._has_record = record is not None
+        self.rows = self.tables = 0
+        self.comparisons: list[Comparison] = []
+        self.notes: list[str] = []
+        self.to_record: RestoredCensus | None = None
+
+    def __call__(self, view: Installation, archive: CheckedArchive, copy: Copy) -> list[str]:
+        wrong = check_keys(archive, copy.keys)
+        self.comparisons.append("keys")
+        try:
+            census = count_copy(view, self._limits)
+        except ProgramFailed as error:
+            # A whole copy may hold what no dump can carry; its rows are read all the same.
+            self.notes.append(f"no census: {error.message}")
+            self.rows, self.tables = count_rows(view)
+            self.comparisons.append("rows")
+            return wrong
+        self.rows, self.tables = row_count(census), len(census.tables)
+        return [*wrong, *self._compare(census)]
+
+    def _compare(self, census: Census) -> list[str]:
+        before = self._recorded
+        if before is None:
+            if self._has_record:
+                self.to_record = RestoredCensus(at=self._now, archive_sha256=self._archive.sha256, census=census)
+                self.comparisons.append("census recorded")
+            else:
+                self.comparisons.append("rows")
+            return []
+        self.comparisons.append("recorded census")
+        if before.archive_sha256 != self._archive.sha256:
+            self.notes.append(
+                f"the archive's bytes are others than on {before.at:%Y-%m-%d}, when its census was recorded"
+            )
+        return differences(before.census, census)
+
+
+@step(name="take census of copy", retries=0)
+def count_copy(view: Installation, limits: DumpLimits) -> Census:
+    """Count and digest all that a whole copy's database holds, through its private server."""
+    return take_census(view, view.database.name, "guide", limits)
 
 
 class _StagingProof:
@@ -120,10 +171,13 @@ class _StagingProof:
     def __init__(self, archive: CheckedArchive) -> None:
         self._archive = archive
         self.attachments = 0
+        self.comparisons: tuple[Comparison, ...] = ()
 
     def __call__(self, installation: Installation, new: Replacement) -> list[str]:
         self.attachments, wrong = check_attachments(installation, new.database)
-        return [*wrong, *check_structure(installation, new.database), *check_keys(self._archive, new.keys)]
+        damaged = check_structure(installation, new.database)
+        self.comparisons = ("attachments", "keys") if damaged is None else ("attachments", "B-trees", "keys")
+        return [*wrong, *(damaged or []), *check_keys(self._archive, new.keys)]
 
 
 @step(name="recompute attachments' SHA-256")
@@ -134,8 +188,8 @@ def check_attachments(installation: Installation, database: str) -> tuple[int, l
 
 
 @step(name="check constraints and indexes")
-def check_structure(installation: Installation, database: str) -> list[str]:
-    """Name damaged indexes in words.
+def check_structure(installation: Installation, database: str) -> list[str] | None:
+    """Name damaged indexes in words; None where the image cannot look.
 
     An index that a dump makes is valid once it is made; only that of a partitioned table is not while it lacks a partition's, as the dump says
     (`ON ONLY`, `ATTACH PARTITION`), and the definitions are compared.
@@ -172,7 +226,7 @@ def check_keys(archive: CheckedArchive, keys: Path | None) -> list[str]:
 
 def conclude(archive: CheckedArchive, drill: Drill, *, now: datetime, begun: float) -> Verified:
     """Turn a drill into a verdict bound to the archive's bytes: equal is verified, or `legacy` where nothing said what to expect."""
-    verdict: Verdict = "verified" if archive.manifest and drill.restored.compared else "legacy"
+    verdict: Verdict = "verified" if archive.manifest and _told_what_to_expect(drill.restored) else "legacy"
     if drill.restored.differences:
         verdict = "different"
     moment = archive.manifest.created_at if archive.manifest else time_in_name(archive.name)
@@ -190,8 +244,14 @@ def conclude(archive: CheckedArchive, drill: Drill, *, now: datetime, begun: flo
             seconds=round(time.monotonic() - begun, 3),
             data_age_seconds=(now - moment).total_seconds() if moment else None,
             notes=list(drill.restored.notes),
+            compared=list(drill.restored.comparisons),
         ),
+        drill.census if verdict == "verified" else None,
     )
+
+
+def _told_what_to_expect(restored: Restored) -> bool:
+    return bool({"census", "files"} & set(restored.comparisons))
 
 
 def conclude_failure(repository: Path, backup: str, error: BackupError, *, now: datetime, begun: float) -> Verified:
@@ -204,12 +264,14 @@ def conclude_failure(repository: Path, backup: str, error: BackupError, *, now: 
         Verification(
             verdict="failed", at=now, archive_sha256="", rows=0, tables=0, attachments=0,
             differences=[error.message, *([f"What to do: {error.hint}"] if error.hint else [])],
-            restore_seconds=0.0, seconds=round(time.monotonic() - begun, 3),
+            restore_seconds=0.0, seconds=round(time.monotonic() - begun, 3), compared=[],
         ),
     )  # fmt: skip
 
 
 @step(name="record verdict")
 def record_verdict(verified: Verified) -> None:
-    """Write the verdict into the archive's record; one without a record (legacy) keeps none."""
+    """Write the verdict, and a census taken for the first time, into the archive's record; one without a record (legacy) keeps none."""
     write_verification(verified.path, verified.verification)
+    if verified.census is not None:
+        write_restored_census(verified.path, verified.census)

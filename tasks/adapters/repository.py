@@ -11,7 +11,7 @@ from tasks.adapters.archive_reader import read_record_beside, record_path_of
 from tasks.adapters.files import fsync_directory, write_atomically
 from tasks.adapters.repository_marker import require_repository
 from tasks.core.errors import BackupError, Refused, UsageError
-from tasks.core.manifest import Record, Verification
+from tasks.core.manifest import Record, RestoredCensus, Verification
 from tasks.core.names import REMOVING_EXTENSION, split_archive_name, time_in_name
 
 logger = logging.getLogger(__name__)
@@ -104,6 +104,13 @@ def write_verification(path: Path, verification: Verification) -> None:
     if record.file != path.name:
         raise Refused(f"{record_path_of(path)} is the record of {record.file}, not of {path.name}")
     _write_record(path, record.model_copy(update={"verification": verification}))
+
+
+def write_restored_census(path: Path, found: RestoredCensus) -> None:
+    """Keep in an archive's record what its first verification found in it; one without a record keeps none."""
+    record = read_record(path)
+    if record is not None:
+        _write_record(path, record.model_copy(update={"restored_census": found}))
 
 
 def accept_content(path: Path) -> None:

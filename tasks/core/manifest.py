@@ -149,6 +149,7 @@ class Manifest(Value):
 class Verification(Value):
     """The verdict of a restore on staging, bound to the archive's SHA-256 at that time.
 
+    `compared` names what was compared (`tasks/core/comparisons.py`); None in records that do not say.
     `notes` tell what else is worth knowing: that our loader failed and PostgreSQL's own program loaded the dump, that there was no census.
     """
 
@@ -163,13 +164,23 @@ class Verification(Value):
     seconds: float
     data_age_seconds: float | None = None
     notes: list[str] = Field(default_factory=list)
+    compared: list[str] | None = None
+
+
+class RestoredCensus(Value):
+    """The census of a whole copy, taken when it was first restored on staging, and the bytes (SHA-256 of the archive) it was taken from."""
+
+    at: AwareDatetime
+    archive_sha256: Sha256
+    census: Census
 
 
 class Record(Value):
     """The sidecar beside an archive: the cheap way to list, and the place of the verdict.
 
     `seconds` is how long the backup took. A verification counts only while its `archive_sha256` equals `sha256`. `content_accepted`: it holds
-    much less than the backup before it, and somebody has said that this is right.
+    much less than the backup before it, and somebody has said that this is right. `restored_census` is what the first verification of a whole copy
+    found in it; later ones compare with it.
     """
 
     file: str
@@ -179,6 +190,7 @@ class Record(Value):
     manifest: Manifest
     verification: Verification | None = None
     content_accepted: bool = False
+    restored_census: RestoredCensus | None = None
 
     @property
     def verified(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tasks.core.comparisons import counted, words_of
 from tasks.core.manifest import Record, Verification
 from tasks.core.retention import RetentionPlan
 from tasks.core.status import Status
@@ -46,15 +47,25 @@ def backup_report(record: Record) -> str:
 
 def verification_report(name: str, verification: Verification) -> str:
     """Describe a verdict: what was compared, the measured time to restore (RTO), and the age of the data (RPO)."""
-    age = verification.data_age_seconds
+    age, compared = verification.data_age_seconds, verification.compared
+    done = verification.verdict in ("verified", "legacy")
+    if compared is None:
+        what = f"{verification.rows:,} rows in {verification.tables} tables; what else, this record does not say"
+    else:
+        what = words_of(compared, rows=verification.rows, tables=verification.tables)
     rows = [
         ("Verdict", f"**{verification.verdict}**"),
+        ("Compared", what if done or not compared else f"{_what_was_looked_at(compared)}; see the differences"),
         (
-            "Compared",
-            f"{verification.rows:,} rows in {verification.tables} tables, sequences, large objects, every definition",
+            "Attachments",
+            f"{verification.attachments:,} contents, each SHA-256 recomputed"
+            if compared is None or "attachments" in compared
+            else "not looked at",
         ),
-        ("Attachments", f"{verification.attachments:,} contents, each SHA-256 recomputed"),
-        ("Time to restore (RTO)", duration_text(verification.restore_seconds) if verification.restore_seconds else "-"),
+        (
+            "Time to restore (RTO)",
+            duration_text(verification.restore_seconds) if done else "not measured: nothing was put in place",
+        ),
         ("Age of the data (RPO)", duration_text(age) if age is not None else "unknown"),
         ("Verification took", duration_text(verification.seconds)),
         ("Archive's SHA-256", f"`{verification.archive_sha256}`"),
@@ -67,6 +78,32 @@ def verification_report(name: str, verification: Verification) -> str:
     if verification.differences:
         text += "\n## Differences\n\n" + "\n".join(f"- {line}" for line in verification.differences) + "\n"
     return text
+
+
+def _what_was_looked_at(compared: Sequence[str]) -> str:
+    """Name what a comparison looked at that found differences: it must not say "equal"."""
+    names = {"census": "the backup's census", "recorded census": "the census recorded before", "census recorded": ""}
+    looked = [names.get(each, each) for each in compared]
+    return ", ".join(each for each in looked if each) + ("" if counted(compared) else "; rows were not counted")
+
+
+def restored_content(
+    compared: Sequence[str],
+    *,
+    rows: int = 0,
+    tables: int = 0,
+    left_out: Sequence[str] = (),
+    differences: Sequence[str] = (),
+) -> str:
+    """Say how a restore's content stands to the backup's: of what was compared alone, and no more."""
+    if differences:
+        return f"differs from the backup, and was not put in place: {'; '.join(differences)}"
+    if left_out:
+        rest = "the rest is equal to the backup's census" if "census" in compared else "there is no census of the rest"
+        return f"all but {', '.join(left_out)}, which was left out as asked; {rest}"
+    if not compared:
+        return "restored; there is no census to compare it with"
+    return words_of(compared, rows=rows, tables=tables)
 
 
 def retention_report(installation: str, plan: RetentionPlan) -> str:

@@ -55,7 +55,9 @@ def test_what_was_backed_up_comes_back_and_goes_away_again(
     before, keys_before = content(stack), keys(stack)
 
     made = operator.must("backup", *method)
-    assert set(made) == {"archive", "name", "method", "format", "bytes", "sha256", "seconds", "downtime_seconds"}
+    assert set(made) == {
+        "archive", "name", "method", "format", "bytes", "sha256", "seconds", "downtime_seconds", "warnings",
+    }  # fmt: skip
     assert made["method"] == method[0]
     assert (made["downtime_seconds"] > 0) is (method[0] == "complete")
     assert made["bytes"] == Path(made["archive"]).stat().st_size

@@ -14,6 +14,7 @@ PAUSES = {
     "benchmarks/operation.py": "measures at intervals",
     "benchmarks/measure.py": "measures at intervals",
     "campaigns/kills.py": "kills at random moments",
+    "campaigns/soak.py": "threads delayed at random",
     "integration/test_archive.py": "kills at random moments",
     "integration/test_never_left_down.py": "kills at random moments",
     "end_to_end/test_prefect_dies.py": "an outage has a length",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import urllib.error
@@ -150,6 +151,9 @@ def test_a_run_through_the_api_completes_and_verification_follows_by_event(host:
         host.server, lambda each: each["id"] not in before and each["name"].startswith("verification of mailarchiver-backup-")
     )  # fmt: skip
     assert verification["state"] == "COMPLETED", verification["message"]
+    logs = host.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [verification["id"]]}}})
+    # What the layers below Prefect say stands on the run's page too.
+    assert any(each["name"].startswith("tasks.") and each["level"] == logging.INFO for each in logs), logs
 
 
 def test_a_long_step_shows_its_progress_and_a_run_its_reports(host: Host, worker: None) -> None:

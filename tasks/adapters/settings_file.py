@@ -147,5 +147,6 @@ def _refuse_one_place_twice(settings: Settings, place: Path) -> None:
         owners[real] = name
 
 
+# YAML says "found unexpected end of stream" of a quote that is left open: what is unexpected to its reader is plain to ours.
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()).replace("unexpected ", "")

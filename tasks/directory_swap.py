@@ -132,9 +132,11 @@ def drop_kept_directories(installation: Installation, kept: KeptDirectories) -> 
         try:
             for each in reversed(kept.exchanges):
                 remove_tree(Path(each.aside))
-        finally:
+        except BackupError:
             # What the file system refuses to remove now it will refuse tomorrow: the error says what is left.
             journal.remove()
+            raise
+        journal.remove()
     finally:
         journal.abandon()
 

@@ -218,11 +218,8 @@ def copy_running_data(installation: Installation, archive: PartialArchive, limit
 
 def data_place(installation: Installation) -> Path | None:
     """Give the data directory as we can read it here; None where only Docker can."""
-    mount = installation.data_mount
-    if mount.host_path is None:
-        return None
-    place = mount.host_path / Path(installation.pgdata).relative_to(mount.target)
-    return place if os.access(place, os.R_OK | os.X_OK) else None
+    place = installation.data_directory
+    return place if place is not None and os.access(place, os.R_OK | os.X_OK) else None
 
 
 def _require_shut_down(installation: Installation, place: Path | None) -> ControlData:

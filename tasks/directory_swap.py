@@ -92,12 +92,10 @@ def check_directories(kept: KeptDirectories) -> None:
 
 def kept_directories(installation: Installation) -> list[KeptDirectories]:
     """List what restores of this installation's data directory have put aside, oldest first."""
-    if installation.data_mount.host_path is None:
-        return []
-    place = installation.data_mount.host_path / Path(installation.pgdata).relative_to(installation.data_mount.target)
-    found = []
-    if not os.access(place.parent, os.R_OK | os.X_OK):
-        return []
+    place = installation.data_directory
+    found: list[KeptDirectories] = []
+    if place is None or not os.access(place.parent, os.R_OK | os.X_OK):
+        return found
     for path in sorted(place.parent.glob(f"{place.name}.*{RECORD_EXTENSION}")):
         content = json.loads(path.read_text())
         kept = KeptDirectories(

@@ -116,13 +116,12 @@ def platform_of(installation: Installation) -> Platform:
 
 def host_place(installation: Installation) -> Path:
     """Give the data directory's place on this host; raise Refused where only Docker can reach it."""
-    mount = installation.data_mount
-    if mount.host_path is None:
+    place = installation.data_directory
+    if place is None:
         raise Refused(
-            f"the data in {mount.source} cannot be reached from here, only through Docker",
+            f"the data in {installation.data_mount.source} cannot be reached from here, only through Docker",
             hint="run the full restore on Docker's host, as root",
         )
-    place = mount.host_path / Path(installation.pgdata).relative_to(mount.target)
     # On a fresh host the directory of PostgreSQL 18's major version is not there yet.
     existing = next(parent for parent in place.parents if parent.exists())
     if not os.access(existing, os.W_OK | os.X_OK):

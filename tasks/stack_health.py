@@ -6,14 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from tasks.adapters import databases, docker_engine
+from tasks.adapters import databases
+from tasks.adapters.discovery import discover
 from tasks.adapters.locks import installation_lock
 from tasks.adapters.postgres import Session, quoted, server_of, session, wait_until_ready
 from tasks.core.errors import BackupError, Busy
-from tasks.core.installation import Installation, Mount, command_to_run
-from tasks.installations import read_installation
+from tasks.core.installation import Installation, Service, command_to_run
 from tasks.replacement import COMMENT, MAINTENANCE_DATABASE
 from tasks.swap import KEPT
 from tasks.work import Work
@@ -38,7 +37,7 @@ def look_at_stack(work: Work) -> list[Finding]:
     """
     try:
         with installation_lock(work.directory, "recovery", passing=True):
-            return list(_findings(read_installation(work)))
+            return list(_findings(discover(work.directory, installation_id=work.id, project=work.project)))
     except Busy as busy:
         logger.info("Left to the run in progress: %s", busy.message)
         return []
@@ -48,25 +47,21 @@ def look_at_stack(work: Work) -> list[Finding]:
 
 def _findings(installation: Installation) -> Iterator[Finding]:
     yield from _missing_directories(installation)
-    postgres = (
-        docker_engine.container(installation.postgres.container_id) if installation.postgres.container_id else None
-    )
-    if postgres is None or postgres.state != "running":
-        state = postgres.state if postgres is not None else "absent"
-        start = command_to_run(installation, installation.postgres)
-        yield Finding(f"PostgreSQL (service {installation.postgres.name}) is {state}; to start it: {start}", True)
+    if installation.postgres.state != "running":
+        yield _not_running(installation, "PostgreSQL", installation.postgres)
         return
     with server_of(installation) as server:
         wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=READY_SECONDS)
         with session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
             yield from _database(opened, installation.database.name)
-    application = docker_engine.container(installation.application.container_id)
-    if application is not None and application.state not in ("running", "paused"):
-        start = command_to_run(installation, installation.application)
-        yield Finding(
-            f"the application (service {installation.application.name}) is {application.state}; to start it: {start}",
-            True,
-        )
+    if installation.application.state not in ("running", "paused"):
+        yield _not_running(installation, "the application", installation.application)
+
+
+def _not_running(installation: Installation, what: str, service: Service) -> Finding:
+    """Say that a service does not run, and how to start it: its operator may have stopped it."""
+    start = command_to_run(installation, service)
+    return Finding(f"{what} (service {service.name}) is {service.state}; to start it: {start}", True)
 
 
 def _database(opened: Session, name: str) -> Iterator[Finding]:
@@ -79,7 +74,7 @@ def _database(opened: Session, name: str) -> Iterator[Finding]:
     elif entry.is_broken:
         yield Finding(
             f"database {name} was being dropped when that was broken off: nobody can use it any more;"
-            f" DROP DATABASE {name}, then: mailarchiver-backup restore",
+            f" DROP DATABASE {quoted(name)}, then: mailarchiver-backup restore",
             False,
         )
     elif not entry.takes_connections:
@@ -87,14 +82,14 @@ def _database(opened: Session, name: str) -> Iterator[Finding]:
         yield Finding(f"database {name} took no connections; it takes them again", True)
     for left in sorted(databases.databases_commented(opened, COMMENT)):
         yield Finding(
-            f"database {left} is what an unfinished restore left; it takes up room: DROP DATABASE {left}", True
+            f"database {left} is what an unfinished restore left; it takes up room: DROP DATABASE {quoted(left)}", True
         )
 
 
 def _missing_directories(installation: Installation) -> Iterator[Finding]:
     """Name a data or keys directory that is gone while one that was put aside, or was to come, lies beside its place."""
-    for what, mount in (("data", installation.data_mount), ("keys", installation.keys_mount)):
-        place = _place(mount)
+    keys = installation.keys_mount.host_path if installation.keys_mount is not None else None
+    for what, place in (("data", installation.data_directory), ("keys", keys)):
         if place is None or os.path.lexists(place) or not os.access(place.parent, os.R_OK | os.X_OK):
             continue
         beside = sorted(
@@ -105,7 +100,3 @@ def _missing_directories(installation: Installation) -> Iterator[Finding]:
         )
         also = f"; beside it lie {', '.join(beside)}: rename the right one to {place.name}" if beside else ""
         yield Finding(f"the {what} directory {place} is gone{also}", False)
-
-
-def _place(mount: Mount | None) -> Path | None:
-    return mount.host_path if mount is not None else None

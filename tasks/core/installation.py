@@ -101,6 +101,12 @@ class Installation:
     application_port: int = 5000
     limits: ServiceLimits = field(default_factory=ServiceLimits)
 
+    @property
+    def data_directory(self) -> Path | None:
+        """Give the place of the data directory on this host; None where only Docker can reach it. It need not exist."""
+        host_path = self.data_mount.host_path
+        return host_path and host_path / Path(self.pgdata).relative_to(self.data_mount.target)
+
 
 def command_to_run(installation: Installation, service: Service) -> str:
     """Give the command by which an operator gets a service to run again; Compose starts only what has a container."""

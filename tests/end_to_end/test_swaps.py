@@ -144,6 +144,17 @@ def test_a_rollback_to_what_somebody_removed_is_refused_with_nothing_stopped(sta
     (stack.directory / "elsewhere").rename(keys)
 
 
+def test_recover_tells_of_a_service_that_has_no_container(stack: Stack, operator: Operator) -> None:
+    """Its operator may have taken it away: that is said with the way back, and is no failure."""
+    stack.compose("rm", "--stop", "--force", "mailarchive-app")
+
+    (told,) = operator.must("recover")["recovered"]
+
+    assert "the application (service mailarchive-app) is absent; to start it: " in told["message"]
+    stack.compose("up", "--detach", "--no-build")
+    stack.wait_app()
+
+
 @pytest.mark.parametrize(("method", "victim"), [("hot", "mailarchive-app"), ("online", "postgres")])
 def test_a_restore_that_does_not_answer_is_taken_back_to_the_state_before_it(
     stack: Stack, tmp_path: Path, method: str, victim: str

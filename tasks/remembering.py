@@ -7,7 +7,7 @@ import logging.handlers
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -58,12 +58,9 @@ def remembered(work: Work, run: str) -> Iterator[Run]:
             tell(work, "failure", f"{run} of {work.id} {outcome}", message)
 
     try:
-        with _log_file(work, run):
-            if outermost:
-                with time_limit(work.limit_seconds, f"{run} of {work.id}"):
-                    yield this
-            else:
-                yield this
+        limit = time_limit(work.limit_seconds, f"{run} of {work.id}") if outermost else nullcontext()
+        with _log_file(work, run), limit:
+            yield this
     except Busy as error:
         end("busy", error.message)
         raise

@@ -14,6 +14,10 @@ from tasks.core.errors import BackupError
 logger = logging.getLogger(__name__)
 
 
+class _Expired(BaseException):
+    """Time is up. No `except` inside the block may take it for an error of its own and go on: only the limit itself catches it."""
+
+
 @contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
     """Raise BackupError inside the block once it has taken so long. Signals reach the main thread alone: elsewhere there is no limit, which is logged."""
@@ -23,15 +27,17 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
         return
 
     def expire(_signal: int, _frame: FrameType | None) -> None:
-        raise BackupError(
-            f"{what} did not end within its limit of {seconds:g} s and was broken off",
-            hint="the log says what it waited for; the limits are in the settings, under `timeouts`",
-        )
+        raise _Expired
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except _Expired as expired:
+        raise BackupError(
+            f"{what} did not end within its limit of {seconds:g} s and was broken off",
+            hint="the log says what it waited for; the limits are in the settings, under `timeouts`",
+        ) from expired
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.adapters import docker_engine
 from tasks.adapters.discovery import discover
 from tasks.adapters.journals import Journal
-from tasks.core.errors import UsageError
+from tasks.adapters.postgres import server_of, wait_until_ready
+from tasks.core.errors import BackupError, UsageError
 from tasks.core.installation import Installation
 from tasks.step import step
 from tasks.work import Work
 
-__all__ = ["discover", "installation_of", "read_installation", "reread"]
+__all__ = ["discover", "installation_of", "read_installation", "reread", "wait_for_login"]
+
+LOOK_AGAIN_SECONDS = 1.0
+LOG_LINES = 8
 
 
 @step(name="read installation", run_name="read {work.id}")
@@ -44,6 +51,32 @@ def reread(installation: Installation) -> Installation:
     """Read an installation again: states and addresses may have changed."""
     found = discover(installation.directory, installation_id=installation.id, project=installation.project)
     return replace(found, limits=installation.limits)
+
+
+def wait_for_login(
+    read: Callable[[], Installation], *, timeout_seconds: float, database: str, application: bool = False
+) -> Installation:
+    """Wait until PostgreSQL takes a login over TCP, as its superuser or as the application, and give the installation as `read` found it then.
+
+    Raise BackupError where it has ended instead, refuses the login, or time is up; its message ends with the end of the server's log.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        current = read()
+        try:
+            with server_of(current) as server:
+                if application:
+                    login = current.database
+                    server = replace(server, user=login.user, password=login.password, superuser=False)
+                wait_until_ready(server, database, timeout_seconds=LOOK_AGAIN_SECONDS)
+                return current
+        except BackupError as error:
+            found = docker_engine.container(current.postgres.container_id)
+            runs = found is not None and found.state in ("running", "restarting")
+            if runs and error.transient and time.monotonic() < deadline:
+                continue
+            log = docker_engine.logs(current.postgres.container_id, LOG_LINES).strip() if found else "(no container)"
+            raise BackupError(f"{error.message}; its log ends: {log}", hint=error.hint) from error
 
 
 def installation_of(journal: Journal) -> Installation:

@@ -8,7 +8,6 @@ import re
 import secrets
 import shlex
 import tempfile
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from tasks.adapters.archive_reader import Archive, CheckedArchive, check_while, 
 from tasks.adapters.extraction import below, extract, extraction
 from tasks.adapters.files import free_space, make_directory, make_mounted_directory, remove_tree, sync_file_system
 from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
+from tasks.adapters.postgres import Session, server_of, session
 from tasks.adapters.streams import watched
 from tasks.archives import KEYS_DIRECTORY
 from tasks.borrowing import journalled
@@ -33,6 +32,7 @@ from tasks.core.server_settings import settings_for_a_data_directory
 from tasks.core.space import MARGIN_BYTES, Need, require_room
 from tasks.core.tar_reader import TarEntry
 from tasks.helper_containers import helper_container
+from tasks.installations import wait_for_login
 from tasks.progress import progress
 from tasks.step import step
 
@@ -254,19 +254,10 @@ def _sockets(label: str) -> Path:
 
 def _wait_for(view: Installation) -> None:
     """Return once the private server takes logins; raise ArchiveDamaged, with the end of its log, where it gives up."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with server_of(view) as server:
-                wait_until_ready(server, "postgres", timeout_seconds=1.0)
-                return
-        except BackupError as error:
-            found = docker_engine.container(view.postgres.container_id)
-            if found is None or found.state != "running" or not error.transient or time.monotonic() > deadline:
-                log = docker_engine.logs(view.postgres.container_id, 8).strip()
-                raise ArchiveDamaged(
-                    f"PostgreSQL does not start on the restored data: {error.message}; its log ends: {log}"
-                ) from error
+    try:
+        wait_for_login(lambda: view, timeout_seconds=START_SECONDS, database="postgres")
+    except BackupError as error:
+        raise ArchiveDamaged(f"PostgreSQL does not start on the restored data: {error.message}") from error
 
 
 def is_base_backup(archive: CheckedArchive) -> bool:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 from tasks.adapters import application, docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive
 from tasks.adapters.databases import set_password
-from tasks.adapters.postgres import server_of, session, wait_until_ready
+from tasks.adapters.postgres import server_of, session
 from tasks.core.comparisons import Comparison
-from tasks.core.errors import BackupError
 from tasks.core.installation import Installation
 from tasks.directory_swap import KeptDirectories, check_directories, swap_directories_back, swap_directories_in
-from tasks.installations import reread
+from tasks.installations import reread, wait_for_login
 from tasks.physical import (
     Copy,
     check_physical_target,
@@ -45,7 +43,6 @@ logger = logging.getLogger(__name__)
 CopyProver = Callable[[Installation, CheckedArchive, Copy], Sequence[str]]
 
 LOGIN_SECONDS = 120.0
-LOOK_AGAIN_SECONDS = 5.0
 
 
 def restore_copy(
@@ -162,30 +159,11 @@ def probe_stack(installation: Installation, *, start: bool) -> None:
         docker_engine.start_container(installation.postgres.container_id)
     if not start and installation.postgres.state not in ("running", "restarting"):
         return
-    _wait_for_login(installation)
+    wait_for_login(
+        lambda: reread(installation),
+        timeout_seconds=LOGIN_SECONDS,
+        database=installation.database.name,
+        application=True,
+    )
     if start or installation.application.state == "running":
         start_and_probe(installation)
-
-
-def _wait_for_login(installation: Installation) -> None:
-    """Return once the application's login works; raise BackupError, with the end of its log, where PostgreSQL has ended instead."""
-    deadline = time.monotonic() + LOGIN_SECONDS
-    while True:
-        current = reread(installation)
-        database = current.database
-        try:
-            with server_of(current) as superuser:
-                as_application = replace(superuser, user=database.user, password=database.password, superuser=False)
-                wait_until_ready(as_application, database.name, timeout_seconds=LOOK_AGAIN_SECONDS)
-                return
-        except BackupError as error:
-            found = docker_engine.container(current.postgres.container_id)
-            if found is None or found.state in ("exited", "dead"):
-                log = docker_engine.logs(current.postgres.container_id, 8).strip() if found else "the container is gone"
-                raise BackupError(
-                    f"PostgreSQL (service {current.postgres.name}) does not run on this data; its log ends: {log}",
-                    hint="see `docker compose logs`",
-                ) from error
-            if not error.transient or time.monotonic() > deadline:
-                raise
-        time.sleep(0.2)

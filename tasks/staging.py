@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import secrets
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from tasks.adapters.compose import compose_up
 from tasks.adapters.extraction import extract
 from tasks.adapters.files import make_directory, remove_tree, write_atomically
 from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import SQL_ASCII, quoted, server_of, session, wait_until_ready
+from tasks.adapters.postgres import SQL_ASCII, quoted, server_of, session
 from tasks.adapters.state import state_subdirectory
 from tasks.borrowing import journalled
 from tasks.core.errors import BackupError, Refused
@@ -30,7 +29,7 @@ from tasks.core.installation import Installation, Service
 from tasks.core.limits import StagingLimits
 from tasks.core.manifest import ImageFacts
 from tasks.core.server_settings import staging_settings
-from tasks.installations import discover
+from tasks.installations import discover, wait_for_login
 
 logger = logging.getLogger(__name__)
 
@@ -100,21 +99,13 @@ def start_postgres(staging: Installation) -> Installation:
     """
     docker_engine.start_container(staging.postgres.container_id)
     started = discover(staging.directory, installation_id=staging.id, project=staging.project)
-    deadline = time.monotonic() + POSTGRES_START_SECONDS
-    while True:
-        try:
-            with server_of(started) as server:
-                wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=1.0)
-                return started
-        except BackupError as error:
-            found = docker_engine.container(staging.postgres.container_id)
-            if found is not None and found.state == "running" and error.transient and time.monotonic() < deadline:
-                continue
-            said = docker_engine.logs(staging.postgres.container_id, 8).strip()
-            raise BackupError(
-                f"staging's PostgreSQL does not start: {error.message}; its log ends: {said}",
-                hint="it runs production's image with production's settings of its server; does that image lack a library now?",
-            ) from error
+    try:
+        return wait_for_login(lambda: started, timeout_seconds=POSTGRES_START_SECONDS, database=MAINTENANCE_DATABASE)
+    except BackupError as error:
+        raise BackupError(
+            f"staging's PostgreSQL does not start: {error.message}",
+            hint="it runs production's image with production's settings of its server; does that image lack a library now?",
+        ) from error
 
 
 def make_tablespaces(staging: Installation, archive: CheckedArchive) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tasks.adapters import application, databases, docker_engine, dump, load, load_programs
+from tasks.adapters import databases, docker_engine, dump, load, load_programs
 from tasks.adapters.archive_reader import (
     ALTERED_HINT,
     Archive,
@@ -338,20 +338,6 @@ def apply_attributes(installation: Installation, archive: Archive, new: Replacem
     for words in (told := refused or attribute_differences(facts, found)):
         logger.warning("%s", words)
     return told
-
-
-@step(name="quarantine mail accounts")
-def quarantine_replacement(installation: Installation, new: Replacement) -> int:
-    """Disable the replacement's mail accounts until `lift_quarantine`; return how many."""
-    with server_of(installation) as server, session(server, new.database, purpose="quarantine") as opened:
-        return application.quarantine(opened)
-
-
-@step(name="neutralise mail accounts")
-def neutralise_replacement(installation: Installation, new: Replacement) -> int:
-    """Disable the replacement's mail accounts and blank its secrets, for good; return how many accounts."""
-    with server_of(installation) as server, session(server, new.database, purpose="neutralise") as opened:
-        return application.neutralise(opened)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,8 @@ from tasks.replacement import (
     check_target,
     expected_content,
     load_replacement,
-    neutralise_replacement,
     prove_replacement,
     provide_roles,
-    quarantine_replacement,
     replacement,
 )
 from tasks.step import step
@@ -191,7 +189,7 @@ def restore_dump(
         ]
         kept, downtime, quarantined = None, 0.0, 0
         if not found:
-            quarantined = _guard(installation, checked, new, options, now)
+            quarantined = guard_accounts(installation, new.database, checked, options, now)
             # A restore goes on without what this server refuses; a verification says so.
             not_kept = apply_attributes(installation, checked, new)
             found += not_kept if options.neutralise else []
@@ -214,15 +212,28 @@ def restore_dump(
     return restored, checked
 
 
-def _guard(
-    installation: Installation, archive: CheckedArchive, new: Replacement, options: RestoreOptions, now: datetime
+def guard_accounts(
+    installation: Installation, database: str, archive: CheckedArchive, options: RestoreOptions, now: datetime
 ) -> int:
+    """Keep restored mail accounts from the outside world where that is wanted: for good on staging, else in quarantine; return how many in quarantine."""
     if options.neutralise:
-        neutralise_replacement(installation, new)
+        neutralise_accounts(installation, database)
         return 0
-    if wants_quarantine(archive, options.quarantine, now):
-        return quarantine_replacement(installation, new)
-    return 0
+    return quarantine_accounts(installation, database) if wants_quarantine(archive, options.quarantine, now) else 0
+
+
+@step(name="quarantine mail accounts")
+def quarantine_accounts(installation: Installation, database: str) -> int:
+    """Disable a restored database's mail accounts until `lift_quarantine`; return how many."""
+    with server_of(installation) as server, session(server, database, purpose="quarantine") as opened:
+        return application.quarantine(opened)
+
+
+@step(name="neutralise mail accounts")
+def neutralise_accounts(installation: Installation, database: str) -> int:
+    """Disable a restored database's mail accounts and blank their secrets, for good; return how many accounts."""
+    with server_of(installation) as server, session(server, database, purpose="neutralise") as opened:
+        return application.neutralise(opened)
 
 
 def wants_quarantine(archive: CheckedArchive, asked: bool | None, now: datetime) -> bool:

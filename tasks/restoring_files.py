@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
-from tasks.adapters import application, docker_engine
+from tasks.adapters import docker_engine
 from tasks.adapters.archive_reader import Archive, CheckedArchive
 from tasks.adapters.databases import set_password
 from tasks.adapters.postgres import server_of, session
@@ -30,10 +30,10 @@ from tasks.physical import (
 from tasks.restoring import (
     Restored,
     RestoreOptions,
+    guard_accounts,
     put_back_also_where_it_does_not_answer,
     start_and_probe,
     taken_back_unless_it_answers,
-    wants_quarantine,
 )
 from tasks.step import step
 from tasks.stopped_services import stopped
@@ -78,7 +78,9 @@ def restore_copy(
                 wrong = [*proof.wrong, *(line for prove in proofs for line in prove(view, checked, copy))]
                 proofs_seconds = time.monotonic() - proofs_begun
                 if not wrong:
-                    quarantined = _guard(installation, view, checked, options, now)
+                    quarantined = guard_accounts(view, view.database.name, checked, options, now)
+                    if options.neutralise:
+                        give_known_password(view, installation)
         kept, downtime = None, 0.0
         if not wrong:
             kept, downtime = _replace_current(installation, checked, copy, options, now)
@@ -98,28 +100,11 @@ def restore_copy(
     return restored, checked
 
 
-def _guard(
-    installation: Installation, view: Installation, archive: CheckedArchive, options: RestoreOptions, now: datetime
-) -> int:
-    if options.neutralise:
-        neutralise_copy(view, installation)
-        return 0
-    return quarantine_copy(view) if wants_quarantine(archive, options.quarantine, now) else 0
-
-
-@step(name="neutralise mail accounts")
-def neutralise_copy(view: Installation, staging: Installation) -> None:
-    """Disable the copy's mail accounts and blank their secrets, for good, and give the superuser the password that staging knows."""
+@step(name="give superuser staging's password")
+def give_known_password(view: Installation, staging: Installation) -> None:
+    """Give the copy's superuser the password that staging knows: the copy brought production's."""
     with server_of(view) as server, session(server, view.database.name, purpose="neutralise") as opened:
-        application.neutralise(opened)
         set_password(opened, staging.database.superuser, staging.database.superuser_password)
-
-
-@step(name="quarantine mail accounts")
-def quarantine_copy(view: Installation) -> int:
-    """Disable the copy's mail accounts until `lift_quarantine`; return how many."""
-    with server_of(view) as server, session(server, view.database.name, purpose="quarantine") as opened:
-        return application.quarantine(opened)
 
 
 def _replace_current(

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from tasks.adapters.files import create_whole, keep_copy, make_directory, write_atomically
-from tasks.adapters.settings_file import SYSTEM_SETTINGS, load_settings
+from tasks.adapters.settings_file import SYSTEM_SETTINGS, load_settings, own_settings
 from tasks.adapters.stacks_here import look_at, stacks_here
 from tasks.adapters.state import STATE_VARIABLE, SYSTEM_STATE_DIRECTORY
 from tasks.core.errors import BackupError
@@ -64,9 +64,7 @@ class Begun:
 
 def default_settings() -> Path:
     """Give where settings go: the system's place for root, else the user's own."""
-    if os.geteuid() == 0:
-        return SYSTEM_SETTINGS
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "mailarchiver-backup" / "settings.yaml"
+    return SYSTEM_SETTINGS if os.geteuid() == 0 else own_settings()
 
 
 def default_units(settings: Path) -> Path:

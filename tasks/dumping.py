@@ -12,7 +12,7 @@ from tasks.adapters import dump
 from tasks.adapters.archive_writer import PartialArchive, segment
 from tasks.adapters.databases import database_facts, oversized_values
 from tasks.adapters.postgres import Server, Session, server_of, session
-from tasks.adapters.streams import Observer, watched
+from tasks.adapters.streams import Observer, Tail, watched
 from tasks.core.byte_text import shown
 from tasks.core.census import CensusTaker, table_of
 from tasks.core.custom_dump import read_custom_dump
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 DUMP_MEMBERS: dict[Format, str] = {"guide": "database.sql", "fast": "database.dump"}
 ROLES_MEMBER = "roles.sql"
 ROLES_TIMEOUT_SECONDS = 300
-TAIL_BYTES = 4096  # in which a plain dump's end mark stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +73,6 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
             roles = dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS, encoding=facts.encoding)
             part.add_bytes(ROLES_MEMBER, roles, mtime=at)
     return Dumped(at, facts, census, no_census)
-
-
-class Tail:
-    """The last bytes of a stream."""
-
-    def __init__(self) -> None:
-        self.bytes = b""
-
-    def see(self, piece: bytes) -> None:
-        """Take the next piece."""
-        self.bytes = piece[-TAIL_BYTES:] if len(piece) >= TAIL_BYTES else (self.bytes + piece)[-TAIL_BYTES:]
 
 
 def _census_if_readable(observer: Observer[Census], archive_format: Format, tail: Tail) -> tuple[Census | None, str]:

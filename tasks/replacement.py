@@ -287,7 +287,7 @@ def _make_database(installation: Installation, server: Server, archive: Archive,
         _drop_unfinished(server, opened, new.database)
         facts = _facts_of(archive, opened, installation)
         _create_roles(opened, archive, facts)
-        owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
+        owner = _owner(opened, facts, installation)
         databases.create_database(opened, new.database, facts, owner=owner, comment=COMMENT)
         places = databases.tablespaces(opened)
     if missing := sorted(set(facts.tablespaces) - places):
@@ -331,7 +331,7 @@ def apply_attributes(installation: Installation, archive: Archive, new: Replacem
     with server_of(installation) as server:
         with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
             facts = _facts_of(archive, opened, installation)
-            owner = facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
+            owner = _owner(opened, facts, installation)
             refused = databases.apply_attributes(opened, new.database, facts, owner=owner)
         with session(server, new.database, purpose="check") as opened:
             found = databases.database_facts(opened)
@@ -447,6 +447,11 @@ def _facts_of(archive: Archive, opened: Session, installation: Installation) -> 
     place = name if databases.database_exists(opened, name) else MAINTENANCE_DATABASE
     with server_of(installation) as server, session(server, place, purpose="check") as current:
         return databases.database_facts(current)
+
+
+def _owner(opened: Session, facts: DatabaseFacts, installation: Installation) -> str:
+    """Give who is to own the replacement: the former owner, the superuser where the server has no such role."""
+    return facts.owner if databases.role_exists(opened, facts.owner) else installation.database.superuser
 
 
 def _create_roles(opened: Session, archive: Archive, facts: DatabaseFacts) -> None:

@@ -22,6 +22,7 @@ from tasks.adapters.extraction import extract
 from tasks.adapters.files import make_directory, remove_tree, write_atomically
 from tasks.adapters.journals import Journal, open_journal
 from tasks.adapters.postgres import SQL_ASCII, quoted, server_of, session
+from tasks.adapters.stacks_here import STAGING_LABEL
 from tasks.adapters.state import state_subdirectory
 from tasks.borrowing import journalled
 from tasks.core.errors import BackupError, Refused
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 KIND = "staging"
 PROJECT_PREFIX = "mailarchiver-staging-"
-LABEL = "mailarchiver-backup.staging"
 PROJECT_LABEL = "com.docker.compose.project"
 POSTGRES_START_SECONDS = 180.0
 COMPOSE_SECONDS = 300.0
@@ -168,7 +168,7 @@ def staging_model(
         "restart": "no",
         "networks": ["staging"],
         "dns": ["127.0.0.1"],  # Docker would otherwise ask the host's name servers, even from an internal network
-        "labels": {LABEL: production.id},
+        "labels": {STAGING_LABEL: production.id},
         "security_opt": ["no-new-privileges:true"],
     }
     if limits.memory_bytes:
@@ -212,10 +212,10 @@ def staging_model(
     model: dict[str, Any] = {
         "name": project,
         "services": {production.postgres.name: postgres, production.application.name: application},
-        "networks": {"staging": {"internal": True, "labels": {LABEL: production.id}}},
+        "networks": {"staging": {"internal": True, "labels": {STAGING_LABEL: production.id}}},
     }
     if archive.kind != "physical":
-        model["volumes"] = {"data": {"labels": {LABEL: production.id}}}
+        model["volumes"] = {"data": {"labels": {STAGING_LABEL: production.id}}}
     escaped: dict[str, Any] = _without_interpolation(model)
     return escaped
 

@@ -41,6 +41,7 @@ from tasks.core.dump_statements import (
 )
 from tasks.core.errors import DumpCutShort, ProgramFailed, Refused
 from tasks.core.limits import DumpLimits
+from tasks.core.load_words import QUERY_CANCELED
 from tasks.core.manifest import TableCensus
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,6 @@ LANES = 2
 GRACE_SECONDS = 60
 LARGE_OBJECT_PIECE_BYTES = 1 << 20
 LONGEST_TIMEOUT_MILLISECONDS = (1 << 31) - 1
-QUERY_CANCELED = "57014"
 # Sessions of a load: durability comes from the CHECKPOINT at its end, memory helps the index builds.
 LOAD_SETTINGS = {
     "synchronous_commit": "off",

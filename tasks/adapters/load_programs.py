@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 from tasks.adapters.docker_program import Program
 from tasks.adapters.dump import connection_string, login_of
+from tasks.adapters.streams import Tail
 from tasks.core.errors import DumpCutShort, ProgramFailed
 from tasks.core.installation import Installation
 from tasks.core.limits import DumpLimits
 from tasks.core.sql_dump import TRAILER
 
-TAIL_BYTES = 4096
 SAID_LIMIT = 1500  # characters
 
 
@@ -42,13 +42,13 @@ def load_by_program(
     else:
         command = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--output=/dev/null", *common]
     deadline = time.monotonic() + limits.total_seconds
-    tail = b""
+    tail = Tail()
     with login_of(installation).start(command, stdin=True) as program:
         try:
             for chunk in chunks:
                 # It takes nothing while it builds an index, so only the whole has a limit.
                 program.write(chunk, idle_timeout_seconds=_left(deadline, program))
-                tail = (tail + chunk)[-TAIL_BYTES:]
+                tail.see(chunk)
             program.close_stdin()
         except ProgramFailed:
             if not program.stderr_tail.strip():
@@ -59,7 +59,7 @@ def load_by_program(
         if code != 0:
             said = " ".join(program.stderr_tail.split())[:SAID_LIMIT] or f"exit code {code}"
             raise ProgramFailed(said, command=program.command, exit_code_seen=code, stderr=program.stderr_tail)
-    if not custom and TRAILER not in tail:
+    if not custom and TRAILER not in tail.bytes:
         raise DumpCutShort("the dump has no end mark: it was cut short")
 
 

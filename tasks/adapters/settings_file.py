@@ -33,8 +33,12 @@ def settings_path(argument: Path | None = None) -> Path | None:
     named = os.environ.get(SETTINGS_VARIABLE, "")
     if named:
         return Path(named)
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "mailarchiver-backup" / "settings.yaml"
-    return next((place for place in (SYSTEM_SETTINGS, own) if place.exists()), None)
+    return next((place for place in (SYSTEM_SETTINGS, own_settings()) if place.exists()), None)
+
+
+def own_settings() -> Path:
+    """Give the place of a user's own settings file."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "mailarchiver-backup" / "settings.yaml"
 
 
 def load_settings(path: Path | None = None) -> Settings:

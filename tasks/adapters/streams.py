@@ -12,6 +12,7 @@ Result = TypeVar("Result")
 Piece = TypeVar("Piece")
 
 PIECES_AHEAD = 8
+TAIL_BYTES = 4096
 
 
 class Observer(Generic[Result]):
@@ -59,6 +60,17 @@ class Observer(Generic[Result]):
             self._error = error
         for _ in pieces:  # keep the feeder from waiting for ever
             pass
+
+
+class Tail:
+    """The last bytes of a stream: enough for the end mark of a plain dump."""
+
+    def __init__(self) -> None:
+        self.bytes = b""
+
+    def see(self, piece: bytes) -> None:
+        """Take the next piece."""
+        self.bytes = piece[-TAIL_BYTES:] if len(piece) >= TAIL_BYTES else (self.bytes + piece)[-TAIL_BYTES:]
 
 
 def watched(pieces: Iterable[bytes], *watchers: Callable[[bytes], object]) -> Iterator[bytes]:

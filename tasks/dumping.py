@@ -172,7 +172,7 @@ def _snapshot_session(server: Server, database: str) -> Iterator[Session]:
         server,
         database,
         purpose="snapshot",
-        settings={"idle_in_transaction_session_timeout": "0", "lock_timeout": "60s"},
+        settings={"lock_timeout": "60s"},
     ) as opened:
         opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield opened

@@ -25,7 +25,7 @@ from tasks.adapters.archive_reader import (
 from tasks.adapters.extraction import extract
 from tasks.adapters.files import free_space, make_directory, remove_tree
 from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import Server, Session, quoted, server_of, session, wait_until_ready
+from tasks.adapters.postgres import Server, Session, server_of, session, wait_until_ready
 from tasks.adapters.streams import read_ahead
 from tasks.archives import KEYS_DIRECTORY
 from tasks.borrowing import journalled
@@ -43,6 +43,7 @@ from tasks.core.left_out import LeftOut
 from tasks.core.limits import DumpLimits
 from tasks.core.load_words import is_of_another_server, unloadable
 from tasks.core.manifest import Census, DatabaseFacts, Format, TableCensus
+from tasks.core.quoting import quoted
 from tasks.core.server_settings import with_known_tablespaces
 from tasks.core.space import MARGIN_BYTES, Need, require_room
 from tasks.core.sql_dump import read_sql_dump

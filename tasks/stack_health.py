@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from tasks.adapters import databases
 from tasks.adapters.discovery import discover
 from tasks.adapters.locks import installation_lock
-from tasks.adapters.postgres import Session, quoted, server_of, session, wait_until_ready
+from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
 from tasks.core.errors import BackupError, Busy
 from tasks.core.installation import Installation, Service, command_to_run
+from tasks.core.quoting import quoted
 from tasks.replacement import COMMENT, MAINTENANCE_DATABASE
 from tasks.swap import KEPT
 from tasks.work import Work

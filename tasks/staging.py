@@ -21,7 +21,7 @@ from tasks.adapters.compose import compose_up
 from tasks.adapters.extraction import extract
 from tasks.adapters.files import make_directory, remove_tree, write_atomically
 from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import SQL_ASCII, quoted, server_of, session
+from tasks.adapters.postgres import SQL_ASCII, server_of, session
 from tasks.adapters.stacks_here import STAGING_LABEL
 from tasks.adapters.state import state_subdirectory
 from tasks.borrowing import journalled
@@ -29,6 +29,7 @@ from tasks.core.errors import BackupError, Refused
 from tasks.core.installation import Installation, Service
 from tasks.core.limits import StagingLimits
 from tasks.core.manifest import ImageFacts
+from tasks.core.quoting import quoted
 from tasks.core.server_settings import staging_settings
 from tasks.installations import discover, wait_for_login
 

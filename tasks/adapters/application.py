@@ -12,8 +12,9 @@ import time
 from collections.abc import Sequence
 
 from tasks.adapters.databases import unguarded
-from tasks.adapters.postgres import Session, quoted, quoted_literal
+from tasks.adapters.postgres import Session
 from tasks.core.errors import BackupError, Refused
+from tasks.core.quoting import quoted, quoted_literal
 
 ACCOUNTS = "MailAccounts"
 ENABLED = "IsEnabled"

@@ -54,16 +54,11 @@ LONGEST_TIMEOUT_MILLISECONDS = (1 << 31) - 1
 LOAD_SETTINGS = {
     "synchronous_commit": "off",
     "maintenance_work_mem": "256MB",
-    "lock_timeout": "0",
 }
-# What pg_dump sets (bin/pg_dump/pg_dump.c, setup_connection), so that rows read back are worded as a dump words them.
+# What pg_dump sets (bin/pg_dump/pg_dump.c, setup_connection) besides what every session of ours pins, so that rows read back are worded as a
+# dump words them.
 READING_SETTINGS = {
-    "DateStyle": "ISO",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "3",
     "TimeZone": "UTC",
-    "bytea_output": "hex",
-    "xmloption": "content",
     "search_path": "",
     "row_security": "off",
 }

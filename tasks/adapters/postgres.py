@@ -249,17 +249,6 @@ def application_name(purpose: str) -> str:
     return f"mailarchiver-backup {purpose}"[:63]
 
 
-def quoted(name: str) -> str:
-    """Quote an identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quoted_literal(value: str) -> str:
-    """Quote a string literal."""
-    escaped = value.replace("'", "''")
-    return f" E'{escaped.replace(chr(92), chr(92) * 2)}'" if "\\" in value else f"'{escaped}'"
-
-
 def wait_until_ready(server: Server, database: str, *, timeout_seconds: float) -> None:
     """Return once a login over TCP works.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.core.manifest import DatabaseFacts, Grant
+from tasks.core.quoting import quoted
 
 # PostgreSQL keeps these as lists of quoted names (GUC_LIST_QUOTE; an extension cannot define such a setting): see variable_is_guc_list_quote().
 LISTS_OF_NAMES = frozenset(
@@ -50,11 +51,11 @@ def attributes(facts: DatabaseFacts, name: str, *, owner: str, roles: Iterable[s
         found.append(
             Attribute(
                 f"connection limit {facts.connection_limit}",
-                (f"ALTER DATABASE {identifier(name)} CONNECTION LIMIT {facts.connection_limit}",),
+                (f"ALTER DATABASE {quoted(name)} CONNECTION LIMIT {facts.connection_limit}",),
             )
         )
     if facts.is_template:
-        found.append(Attribute("IS_TEMPLATE", (f"ALTER DATABASE {identifier(name)} IS_TEMPLATE true",)))
+        found.append(Attribute("IS_TEMPLATE", (f"ALTER DATABASE {quoted(name)} IS_TEMPLATE true",)))
     return found
 
 
@@ -63,19 +64,19 @@ def _grants(facts: DatabaseFacts, name: str, owner: str, known: frozenset[str]) 
     grants = grants_of(facts)
     if grants is None:
         return
-    on = f"ON DATABASE {identifier(name)}"
-    statements = [f"REVOKE ALL {on} FROM PUBLIC", f"REVOKE ALL {on} FROM {identifier(owner)}"]
+    on = f"ON DATABASE {quoted(name)}"
+    statements = [f"REVOKE ALL {on} FROM PUBLIC", f"REVOKE ALL {on} FROM {quoted(owner)}"]
     for grant in grants:
         grantor, grantee = (owner if role == facts.owner else role for role in (grant.grantor, grant.grantee))
         if grant.privilege not in PRIVILEGES or not {grantor, grantee} - {EVERYBODY} <= known:
             continue
-        to = "PUBLIC" if grantee == EVERYBODY else identifier(grantee)
+        to = "PUBLIC" if grantee == EVERYBODY else quoted(grantee)
         option = " WITH GRANT OPTION" if grant.grantable else ""
         said = f"GRANT {grant.privilege} {on} TO {to}{option}"
         if grantor == owner:  # what a superuser grants is granted by the owner
             statements.append(said)
         else:
-            statements += [f"SET LOCAL SESSION AUTHORIZATION {identifier(grantor)}", said]
+            statements += [f"SET LOCAL SESSION AUTHORIZATION {quoted(grantor)}", said]
             statements.append("SET LOCAL SESSION AUTHORIZATION DEFAULT")
     yield Attribute("grants", tuple(statements))
 
@@ -96,7 +97,7 @@ def _labels(facts: DatabaseFacts, name: str) -> Iterator[Attribute]:
     for provider, label in facts.security_labels.items():
         yield Attribute(
             f"security label of {provider}",
-            (f"SECURITY LABEL FOR {identifier(provider)} ON DATABASE {identifier(name)} IS {literal(label)}",),
+            (f"SECURITY LABEL FOR {quoted(provider)} ON DATABASE {quoted(name)} IS {literal(label)}",),
         )
 
 
@@ -104,7 +105,7 @@ def _settings(facts: DatabaseFacts, name: str, known: frozenset[str]) -> Iterato
     for role, lines in facts.settings.items():
         if role and role not in known:
             continue
-        whose = f"ROLE {identifier(role)} IN DATABASE {identifier(name)}" if role else f"DATABASE {identifier(name)}"
+        whose = f"ROLE {quoted(role)} IN DATABASE {quoted(name)}" if role else f"DATABASE {quoted(name)}"
         for line in lines:
             setting, _, value = line.partition("=")
             words = f"setting {line}" + (f" of {role}" if role else "")
@@ -118,17 +119,17 @@ def setting_statements(whose: str, setting: str, value: str) -> tuple[str, ...]:
     ALTER DATABASE a SET "search_path" TO 'mail', 'odd, name', ''
     """
     if setting.lower() not in LISTS_OF_NAMES:
-        return (f"ALTER {whose} SET {identifier(setting)} TO {literal(value)}",)
+        return (f"ALTER {whose} SET {quoted(setting)} TO {literal(value)}",)
     names = split_names(value)
     if names is None:
-        return (f"ALTER {whose} SET {identifier(setting)} TO {literal(value)}",)
+        return (f"ALTER {whose} SET {quoted(setting)} TO {literal(value)}",)
     if not names:
         # No list of literals stands for the empty value (SET ... TO '' is one empty name); the session's own value does.
         return (
             f"SELECT pg_catalog.set_config({literal(setting)}, '', true)",
-            f"ALTER {whose} SET {identifier(setting)} FROM CURRENT",
+            f"ALTER {whose} SET {quoted(setting)} FROM CURRENT",
         )
-    return (f"ALTER {whose} SET {identifier(setting)} TO {', '.join(literal(each) for each in names)}",)
+    return (f"ALTER {whose} SET {quoted(setting)} TO {', '.join(literal(each) for each in names)}",)
 
 
 def split_names(value: str) -> list[str] | None:
@@ -245,11 +246,6 @@ def _said_old(privileges: Sequence[str] | None) -> list[str]:
 
 def _shown(value: object) -> str:
     return "none" if value is None else repr(value)
-
-
-def identifier(name: str) -> str:
-    """Quote an identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def literal(value: str) -> str:

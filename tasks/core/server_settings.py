@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tasks.core.byte_text import bytes_of
 from tasks.core.database_attributes import DEFAULT_TABLESPACE
 from tasks.core.dump_events import DumpEvent, Statement
+from tasks.core.quoting import quoted
 
 # What a data directory cannot be started or read without (prepared transactions, many locks); no libraries, which an image may lack.
 FOR_A_DATA_DIRECTORY = frozenset(
@@ -56,7 +57,7 @@ def with_known_tablespaces(events: Iterable[DumpEvent], known: Iterable[str]) ->
     """
     places = {DEFAULT_TABLESPACE.encode(), b""}
     for name in known:
-        places |= {bytes_of(name), b'"' + bytes_of(name.replace('"', '""')) + b'"'}
+        places |= {bytes_of(name), bytes_of(quoted(name))}
     for event in events:
         if (
             isinstance(event, Statement)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from flows.complete_backup import complete_backup
@@ -22,10 +20,10 @@ from tasks.installations import read_installation
 from tasks.quiet_database import wait_for_quiet_database
 from tasks.remembering import remembered
 from tasks.reports import standing_shown
-from tasks.step import in_flow_run
+from tasks.step import inner_flow
 from tasks.verifying import Verified
 
-FLOWS: dict[Method, Any] = {"hot": hot_backup, "online": online_backup, "complete": complete_backup}
+FLOWS: dict[Method, Flow[..., Record]] = {"hot": hot_backup, "online": online_backup, "complete": complete_backup}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +66,14 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
             record = needless_since(work, chosen, scheduled_time())
             if record is None:
                 wait_for_quiet_database(read_installation(work), work.defer_seconds)
-                record = _run(FLOWS[chosen])(installation)
+                record = inner_flow(FLOWS[chosen])(installation)
                 if verification_is_ours(work):
-                    verified = _run(restore_verification)(installation, record.manifest.name)
+                    verified = inner_flow(restore_verification)(installation, record.manifest.name)
                     if not verified.holds:
                         run.fail(verified.problem)
-                pruned = _run(prune)(installation)
+                pruned = inner_flow(prune)(installation)
         _require_verdict(verified)
     return Night(record, verified, pruned)
-
-
-def _run(wanted: Any) -> Callable[..., Any]:
-    """Run a flow as a subflow within Prefect, and as a function elsewhere."""
-    found: Callable[..., Any] = wanted if in_flow_run() else wanted.fn
-    return found
 
 
 def _require_verdict(verified: Verified | None) -> None:

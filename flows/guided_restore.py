@@ -15,7 +15,7 @@ from tasks.core.errors import UsageError
 from tasks.fresh_host import set_up_fresh_host
 from tasks.planning import RestorePlan, fitting_restore, plan_restore
 from tasks.restoring import Restored
-from tasks.step import in_flow_run
+from tasks.step import in_flow_run, inner_flow
 from tasks.work import Work
 
 
@@ -50,10 +50,8 @@ def guided_restore(
             raise UsageError(
                 f"{backup} holds a data directory, of which nothing can be left out", hint="leave --without away"
             )
-        full = full_restore if in_flow_run() else full_restore.fn
-        return full(installation, backup, confirm, quarantine, restore_config)
-    dump = sql_dump_restore if in_flow_run() else sql_dump_restore.fn
-    return dump(installation, backup, confirm, quarantine, restore_config, without)
+        return inner_flow(full_restore)(installation, backup, confirm, quarantine, restore_config)
+    return inner_flow(sql_dump_restore)(installation, backup, confirm, quarantine, restore_config, without)
 
 
 def show_plan(installation: str, backup: str, quarantine: bool | None) -> RestorePlan:

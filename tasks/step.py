@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, overload
 
-from prefect import Task
+from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
@@ -41,6 +41,11 @@ def is_transient(error: BaseException) -> bool:
 def in_flow_run() -> bool:
     """Tell whether Prefect is watching."""
     return FlowRunContext.get() is not None
+
+
+def inner_flow(wanted: Flow[P, R]) -> Callable[P, R]:
+    """Give a flow as another one calls it: a subflow where Prefect is watching, else its plain function."""
+    return wanted if in_flow_run() else wanted.fn
 
 
 async def _retry_if_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:

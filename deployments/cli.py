@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from deployments.cli_options import Call, answering, catch_signals, command, confirmed, refuse_bad_input
-from tasks.core.copy_plan import CopyWay
+from tasks.core.archive.manifest import Format, Method, Record
 from tasks.core.errors import UsageError
-from tasks.core.manifest import Format, Method, Record
-from tasks.core.report_texts import backup_report, retention_report, verification_report
-from tasks.core.status import Status
+from tasks.core.policy.copy_plan import CopyWay
+from tasks.core.policy.status import Status
+from tasks.core.report.texts import backup_report, retention_report, verification_report
 from tasks.core.units import duration_text, size_text
 
 app = typer.Typer(
@@ -215,7 +215,7 @@ def check(
     call: Call, archive: Annotated[str, typer.Argument(help="An archive's path, a backup's name, or `latest`.")]
 ) -> None:
     """Read an archive from its first byte to its last and compare it with its manifest."""
-    from tasks.checking import check_backup
+    from tasks.restore.check_archive import check_backup
 
     found = check_backup(call.work.repository if call.work else Path.cwd(), archive)
     told = {
@@ -233,8 +233,8 @@ def check(
 @command
 def list_backups(call: Call) -> None:
     """List the backups in the repository, newest first."""
-    from tasks.adapters.repository import list_backups as listed
-    from tasks.adapters.repository_marker import require_repository
+    from tasks.adapters.archive.repository import list_backups as listed
+    from tasks.adapters.archive.repository_marker import require_repository
 
     require_repository(call.the_work.repository)
     found = listed(call.the_work.repository)
@@ -302,9 +302,9 @@ def status(
 @command
 def recover(call: Call) -> None:
     """Finish what killed runs left: start what they had stopped, complete or undo what they had begun. Safe to run at any time."""
-    from tasks.configuration import known_works, tell_recovered
-    from tasks.recovery import recover as settle
-    from tasks.stack_health import look_at_stack
+    from tasks.oversight.stack_health import look_at_stack
+    from tasks.recovery.recover import recover as settle
+    from tasks.run.context import known_works, tell_recovered
 
     done = settle(call.work.directory if call.work else None)
     tell_recovered(done)
@@ -329,7 +329,7 @@ def recover(call: Call) -> None:
 @command
 def accept_repository(call: Call) -> None:
     """Go on with the repository as it is now, after it was moved, emptied or replaced on purpose."""
-    from tasks.adapters.repository_marker import accept_repository as accept
+    from tasks.adapters.archive.repository_marker import accept_repository as accept
 
     place = call.the_work.repository
     accept(place)
@@ -340,7 +340,7 @@ def accept_repository(call: Call) -> None:
 @command
 def doctor(call: Call) -> None:
     """Show what can be seen of an installation, and what may be wrong with it."""
-    from flows.doctor import examine
+    from deployments.doctor import examine
 
     value, text, healthy = examine(call.the_work)
     call.answer(value, text)
@@ -405,7 +405,7 @@ def serve(
 ) -> None:
     """Run Prefect's server, all deployments and a worker, for a small host; ends when it is told to."""
     from deployments.serve import serve as run
-    from tasks.adapters.settings_file import load_settings, settings_path
+    from tasks.adapters.host.settings_file import load_settings, settings_path
 
     with answering(as_json=False):
         refuse_bad_input({"settings": settings, "host": host})
@@ -423,7 +423,7 @@ def deploy(
 ) -> None:
     """Bring the deployments, one schedule for each installation, to the Prefect server at PREFECT_API_URL."""
     from deployments.serve import deploy as run
-    from tasks.adapters.settings_file import load_settings, settings_path
+    from tasks.adapters.host.settings_file import load_settings, settings_path
 
     with answering(as_json=False):
         refuse_bad_input({"settings": settings})

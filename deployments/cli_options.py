@@ -20,12 +20,12 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from tasks.adapters.settings_file import settings_path
-from tasks.configuration import given_works, work_of
+from tasks.adapters.host.settings_file import settings_path
 from tasks.core.errors import BackupError, UsageError
-from tasks.core.plain_input import shown, text_problem
-from tasks.core.settings import INSTALLATION_ID, PROJECT
-from tasks.work import Work
+from tasks.core.policy.plain_input import shown, text_problem
+from tasks.core.policy.settings import INSTALLATION_ID, PROJECT
+from tasks.run.config import Work
+from tasks.run.context import given_works, work_of
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.adapters.diagnosis import Problem, problems
-from tasks.adapters.files import free_space
-from tasks.adapters.locks import lock_holder
-from tasks.core.installation import Installation
+from tasks.adapters.host.files import free_space
+from tasks.adapters.host.locks import lock_holder
+from tasks.adapters.stack.diagnosis import Problem, problems
+from tasks.core.stack.installation import Installation
 from tasks.core.units import size_text
-from tasks.installations import discover
-from tasks.work import Work
+from tasks.run.config import Work
+from tasks.run.installations import discover
 
 
 def examine(work: Work) -> tuple[dict[str, Any], str, bool]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import yaml
 
-from tasks.adapters.files import create_whole, keep_copy, make_directory, write_atomically
-from tasks.adapters.settings_file import SYSTEM_SETTINGS, load_settings, own_settings
-from tasks.adapters.stacks_here import look_at, stacks_here
-from tasks.adapters.state import STATE_VARIABLE, SYSTEM_STATE_DIRECTORY
+from tasks.adapters.host.files import create_whole, keep_copy, make_directory, write_atomically
+from tasks.adapters.host.settings_file import SYSTEM_SETTINGS, load_settings, own_settings
+from tasks.adapters.host.state import STATE_VARIABLE, SYSTEM_STATE_DIRECTORY
+from tasks.adapters.stack.stacks_here import look_at, stacks_here
 from tasks.core.errors import BackupError
-from tasks.core.first_settings import EXAMPLE_REPOSITORY, UnitPaths, first_settings, unit_texts
-from tasks.core.settings import parse_settings
+from tasks.core.policy.settings import parse_settings
+from tasks.core.stack.first_settings import EXAMPLE_REPOSITORY, UnitPaths, first_settings, unit_texts
 
 HERE = Path(__file__).parent
 SYSTEM_UNITS = Path("/etc/systemd/system")

@@ -25,8 +25,8 @@ from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotifica
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from deployments.webhooks import Webhook, webhooks
-from tasks.adapters.settings_file import load_settings
-from tasks.core.names import BACKUP_PARAMETER
+from tasks.adapters.host.settings_file import load_settings
+from tasks.core.archive.names import BACKUP_PARAMETER
 
 TAG = "mailarchiver"
 OURS = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))

@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from tasks.adapters.files import make_directory, write_atomically
-from tasks.adapters.processes import Background, run, start_background
-from tasks.adapters.state import state_subdirectory
+from tasks.adapters.host.files import make_directory, write_atomically
+from tasks.adapters.host.processes import Background, run, start_background
+from tasks.adapters.host.state import state_subdirectory
 from tasks.core.errors import BackupError, UsageError
-from tasks.core.settings import InstallationSettings, Settings
+from tasks.core.policy.settings import InstallationSettings, Settings
 
 # Where our packages are: a checkout, or site-packages.
 HOME = Path(__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from tasks.core.settings import Notification, Settings
+from tasks.core.policy.settings import Notification, Settings
 
 # The template's words, which Prefect's block fills in.
 TITLE, TEXT = "{{subject}}", "{{body}}"

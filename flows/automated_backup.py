@@ -12,16 +12,16 @@ from flows.hot_backup import hot_backup
 from flows.online_backup import online_backup
 from flows.prune import Pruned, prune
 from flows.restore_verification import restore_verification
-from tasks.automation import needless_since, pinged, scheduled_time, tell_overdue, verification_is_ours
-from tasks.configuration import work_of
+from tasks.backup.quiet_database import wait_for_quiet_database
+from tasks.core.archive.manifest import Method, Record
 from tasks.core.errors import BackupError
-from tasks.core.manifest import Method, Record
-from tasks.installations import read_installation
-from tasks.quiet_database import wait_for_quiet_database
-from tasks.remembering import remembered
-from tasks.reports import standing_shown
+from tasks.oversight.nightly import needless_since, pinged, scheduled_time, tell_overdue, verification_is_ours
+from tasks.oversight.reports import standing_shown
+from tasks.run.context import work_of
+from tasks.run.history import remembered
+from tasks.run.installations import read_installation
 from tasks.step import inner_flow
-from tasks.verifying import Verified
+from tasks.verification.verify import Verified
 
 FLOWS: dict[Method, Flow[..., Record]] = {"hot": hot_backup, "online": online_backup, "complete": complete_backup}
 

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.archives import copy_configuration, copy_keys, new_archive, seal_backup
-from tasks.configuration import exclusive_work
-from tasks.copying import copy_stopped_data, first_copy, plan_data_copy
-from tasks.core.copy_plan import CopyWay
-from tasks.core.manifest import Record
-from tasks.installations import read_installation
-from tasks.reports import report_backup
-from tasks.restoring import require_answer
-from tasks.room import require_room_for_data
-from tasks.stopped_services import stopped
+from tasks.backup.archive import copy_configuration, copy_keys, new_archive, seal_backup
+from tasks.backup.data_directory import copy_stopped_data, first_copy, plan_data_copy
+from tasks.backup.free_space import require_room_for_data
+from tasks.core.archive.manifest import Record
+from tasks.core.policy.copy_plan import CopyWay
+from tasks.oversight.reports import report_backup
+from tasks.recovery.stopped_services import stopped
+from tasks.restore.database_restore import require_answer
+from tasks.run.context import exclusive_work
+from tasks.run.installations import read_installation
 
 
 @flow(name="complete-backup", flow_run_name="complete backup of {installation}")

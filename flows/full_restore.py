@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.checking import find_archive
-from tasks.configuration import exclusive_work
-from tasks.configuration_files import compare_configuration, restore_configuration
-from tasks.drift import compare_containers
-from tasks.installations import read_installation
-from tasks.reports import report_restore
-from tasks.restoring import Restored, RestoreOptions, require_equal
-from tasks.restoring_files import restore_copy
+from tasks.oversight.reports import report_restore
+from tasks.restore.check_archive import find_archive
+from tasks.restore.config_files import compare_configuration, restore_configuration
+from tasks.restore.database_restore import Restored, RestoreOptions, require_equal
+from tasks.restore.directory_restore import restore_copy
+from tasks.restore.drift import compare_containers
+from tasks.run.context import exclusive_work
+from tasks.run.installations import read_installation
 
 
 @flow(name="full-restore", flow_run_name="full restore of {backup} into {installation}")

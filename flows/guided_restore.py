@@ -8,15 +8,15 @@ from prefect import flow
 
 from flows.full_restore import full_restore
 from flows.sql_dump_restore import sql_dump_restore
-from tasks.approval import ask_for_approval
-from tasks.checking import already_checked, check_backup
-from tasks.configuration import given_works, work_of
 from tasks.core.errors import UsageError
-from tasks.fresh_host import set_up_fresh_host
-from tasks.planning import RestorePlan, fitting_restore, plan_restore
-from tasks.restoring import Restored
+from tasks.oversight.approval import ask_for_approval
+from tasks.restore.check_archive import already_checked, check_backup
+from tasks.restore.database_restore import Restored
+from tasks.restore.fresh_host import set_up_fresh_host
+from tasks.restore.plan import RestorePlan, fitting_restore, plan_restore
+from tasks.run.config import Work
+from tasks.run.context import given_works, work_of
 from tasks.step import in_flow_run, inner_flow
-from tasks.work import Work
 
 
 @flow(name="guided-restore", flow_run_name="guided restore of {backup} into {installation}")

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.archives import copy_configuration, copy_keys, new_archive, seal_backup
-from tasks.configuration import exclusive_work
-from tasks.core.manifest import Format, Record
-from tasks.dumping import dump_database
-from tasks.installations import read_installation
-from tasks.reports import report_backup
-from tasks.room import require_room_for_dump
+from tasks.backup.archive import copy_configuration, copy_keys, new_archive, seal_backup
+from tasks.backup.dump import dump_database
+from tasks.backup.free_space import require_room_for_dump
+from tasks.core.archive.manifest import Format, Record
+from tasks.oversight.reports import report_backup
+from tasks.run.context import exclusive_work
+from tasks.run.installations import read_installation
 
 
 @flow(name="hot-backup", flow_run_name="hot backup of {installation}")

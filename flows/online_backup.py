@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.archives import copy_configuration, copy_keys, new_archive, seal_backup
-from tasks.configuration import exclusive_work
-from tasks.copying import copy_running_data, plan_data_copy
-from tasks.core.manifest import Record
-from tasks.installations import read_installation
-from tasks.reports import report_backup
-from tasks.room import require_room_for_data
+from tasks.backup.archive import copy_configuration, copy_keys, new_archive, seal_backup
+from tasks.backup.data_directory import copy_running_data, plan_data_copy
+from tasks.backup.free_space import require_room_for_data
+from tasks.core.archive.manifest import Record
+from tasks.oversight.reports import report_backup
+from tasks.run.context import exclusive_work
+from tasks.run.installations import read_installation
 
 
 @flow(name="online-backup", flow_run_name="online backup of {installation}")

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.configuration import exclusive_work
-from tasks.core.retention import RetentionPlan
-from tasks.pruning import accept_newest, plan_prune, remove_planned
-from tasks.reports import report_retention
+from tasks.core.policy.retention import RetentionPlan
+from tasks.oversight.pruning import accept_newest, plan_prune, remove_planned
+from tasks.oversight.reports import report_retention
+from tasks.run.context import exclusive_work
 
 
 @dataclass(frozen=True, slots=True)

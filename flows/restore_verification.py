@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.checking import check_backup
-from tasks.configuration import work_of
 from tasks.core.errors import BackupError
-from tasks.installations import read_installation
-from tasks.remembering import remembered
-from tasks.reports import report_verification
-from tasks.staging import staging_installation
-from tasks.verifying import Verified, choose_backup, conclude, conclude_failure, drill_restore, record_verdict
+from tasks.oversight.reports import report_verification
+from tasks.restore.check_archive import check_backup
+from tasks.run.context import work_of
+from tasks.run.history import remembered
+from tasks.run.installations import read_installation
+from tasks.verification.staging import staging_installation
+from tasks.verification.verify import Verified, choose_backup, conclude, conclude_failure, drill_restore, record_verdict
 
 
 @flow(name="restore-verification", flow_run_name="verification of {backup} of {installation}")

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.configuration import exclusive_work
-from tasks.installations import read_installation
-from tasks.reports import report_done
-from tasks.restoring import end_quarantine, running_postgres
-from tasks.rolling_back import Put, drop_all_kept, put_back_newest
+from tasks.oversight.reports import report_done
+from tasks.restore.database_restore import end_quarantine, running_postgres
+from tasks.restore.rollback import Put, drop_all_kept, put_back_newest
+from tasks.run.context import exclusive_work
+from tasks.run.installations import read_installation
 
 
 @flow(name="rollback", flow_run_name="rollback of {installation}")

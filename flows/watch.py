@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.burial import bury_dead_runs
-from tasks.configuration import work_of
-from tasks.reports import show_standing
-from tasks.standing import Standing, write_standing
+from tasks.oversight.crashed_runs import bury_dead_runs
+from tasks.oversight.reports import show_standing
+from tasks.oversight.status import Standing, write_standing
+from tasks.run.context import work_of
 
 
 @flow(name="watch", flow_run_name="watch over {installation}")

@@ -1,6 +1,6 @@
 """The watchdog: a small process that outlives a flow and gives back its stopped services when the flow cannot.
 
-`python -m tasks.watchdog JOURNAL DESCRIPTOR`, started by `tasks/stopped_services.py` only. It waits on its end of a socket
+`python -m tasks.watchdog JOURNAL DESCRIPTOR`, started by `tasks/recovery/stopped_services.py` only. It waits on its end of a socket
 pair. A farewell: all was given back, it leaves. The end of the line without one: the flow is dead, by whatever cause, and
 everything its process left is settled, newest first, by the same code that `recover` runs. It takes the installation's lock
 for that, so that it never starts a server under another run's cold copy; a run that was quicker has settled the journal
@@ -18,14 +18,15 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-# Imported now rather than when needed: an upgrade of the packages during the loan must not break us.
-from tasks import stopped_services
-from tasks.adapters import state
-from tasks.adapters.journals import Journal, owner_in_name, read_journal
-from tasks.adapters.locks import installation_lock
-from tasks.adapters.watchdog_link import FAREWELL, READY
+from tasks.adapters.host import state
+from tasks.adapters.host.journals import Journal, owner_in_name, read_journal
+from tasks.adapters.host.locks import installation_lock
+from tasks.adapters.host.watchdog_link import FAREWELL, READY
 from tasks.core.errors import BackupError, Busy
-from tasks.recovery import Recovered, journals_of, settle_journals
+
+# Imported now rather than when needed: an upgrade of the packages during the loan must not break us.
+from tasks.recovery import stopped_services
+from tasks.recovery.recover import Recovered, journals_of, settle_journals
 
 LOG_NAME = "watchdog.log"
 # Docker may be away for long (an upgrade, a full disk); after this, `recover` at boot or by its timer goes on.
@@ -97,7 +98,7 @@ def _tell(done: list[Recovered]) -> None:
     """Tell people what a dead run had left, now that it is settled; nothing that goes wrong with this matters any more."""
     try:
         # Imported here: the watchdog is small while it stands by, and the services run again before anything is told.
-        from tasks.configuration import tell_recovered
+        from tasks.run.context import tell_recovered
 
         tell_recovered(done)
     except Exception as error:  # noqa: BLE001 - nobody is left to catch it

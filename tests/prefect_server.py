@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from deployments.serve import AUTH_VARIABLE, server_environment
-from tasks.adapters.state import STATE_VARIABLE
+from tasks.adapters.host.state import STATE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 POOL = "mailarchiver"

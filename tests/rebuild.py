@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters.archive_reader import check_archive
-from tasks.adapters.archive_writer import begin_archive, seal_archive, segment, written_members
-from tasks.core.manifest import Manifest
+from tasks.adapters.archive.reader import check_archive
+from tasks.adapters.archive.writer import begin_archive, seal_archive, segment, written_members
+from tasks.core.archive.manifest import Manifest
 
 
 def rebuilt(

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from tasks.adapters import docker_engine
-from tasks.adapters.archive_segment import Segment
-from tasks.adapters.archive_writer import (
+from tasks.adapters.archive.repository_marker import claim_repository
+from tasks.adapters.archive.segment import Segment
+from tasks.adapters.archive.writer import (
     PartialArchive,
     abandon_archive,
     begin_archive,
@@ -23,12 +23,21 @@ from tasks.adapters.archive_writer import (
     segment,
     written_members,
 )
-from tasks.adapters.repository_marker import claim_repository
+from tasks.adapters.engine import docker_engine
+from tasks.core.archive.manifest import (
+    MANIFEST_VERSION,
+    Census,
+    DatabaseFacts,
+    Format,
+    ImageFacts,
+    Manifest,
+    Method,
+    Record,
+)
+from tasks.core.archive.names import backup_name, split_archive_name
 from tasks.core.errors import BackupError, NameTaken, Refused
-from tasks.core.installation import Installation, Service
-from tasks.core.keys import keys_warnings
-from tasks.core.manifest import MANIFEST_VERSION, Census, DatabaseFacts, Format, ImageFacts, Manifest, Method, Record
-from tasks.core.names import backup_name, split_archive_name
+from tasks.core.stack.installation import Installation, Service
+from tasks.core.stack.keys import keys_warnings
 from tasks.progress import progress
 from tasks.step import step
 

@@ -10,27 +10,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters import docker_engine, dump
-from tasks.adapters.archive_segment import Segment
-from tasks.adapters.archive_writer import PartialArchive, segment
-from tasks.adapters.data_users import other_users
-from tasks.adapters.databases import database_facts
-from tasks.adapters.directory_copy import FirstPass, copy_changes, copy_directory
-from tasks.adapters.files import remove_tree
-from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import server_of, session
-from tasks.borrowing import journalled
-from tasks.core.copy_plan import CopyPlan
+from tasks.adapters.archive.segment import Segment
+from tasks.adapters.archive.writer import PartialArchive, segment
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.directory_copy import FirstPass, copy_changes, copy_directory
+from tasks.adapters.host.files import remove_tree
+from tasks.adapters.host.journals import Journal, open_journal
+from tasks.adapters.postgres import pg_programs
+from tasks.adapters.postgres.databases import database_facts
+from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.stack.data_users import other_users
+from tasks.core.archive.manifest import DatabaseFacts
+from tasks.core.archive.names import PREFIX
+from tasks.core.archive.tar_reader import Limits, TarStream
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
-from tasks.core.installation import Installation
-from tasks.core.limits import DumpLimits
-from tasks.core.manifest import DatabaseFacts
-from tasks.core.names import PREFIX
-from tasks.core.pg_control import PG_CONTROL_NAME, ControlData, needed_after_shutdown, read_control
-from tasks.core.tar_reader import Limits, TarStream
+from tasks.core.policy.copy_plan import CopyPlan
+from tasks.core.policy.limits import DumpLimits
+from tasks.core.stack.installation import Installation
+from tasks.core.stack.pg_control import PG_CONTROL_NAME, ControlData, needed_after_shutdown, read_control
 from tasks.progress import progress
+from tasks.recovery.journalled import journalled
+from tasks.recovery.stopped_services import Loan
 from tasks.step import step
-from tasks.stopped_services import Loan
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ def copy_running_data(installation: Installation, archive: PartialArchive, limit
             "SELECT pg_create_physical_replication_slot('mailarchiver_backup_' || pg_backend_pid(), true, true)"
         )
         with (
-            closing(dump.base_backup(installation, label="mailarchiver-backup", limits=limits)) as sent,
+            closing(pg_programs.base_backup(installation, label="mailarchiver-backup", limits=limits)) as sent,
             segment(archive, "data", on_bytes=lambda raw, _: tell(raw)) as part,
             progress("base backup") as tell,
         ):

@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tasks.adapters import dump
-from tasks.adapters.archive_writer import PartialArchive, segment
-from tasks.adapters.databases import database_facts, oversized_values
-from tasks.adapters.postgres import Server, Session, server_of, session
-from tasks.adapters.streams import Observer, Tail, watched
+from tasks.adapters.archive.writer import PartialArchive, segment
+from tasks.adapters.host.streams import Observer, Tail, watched
+from tasks.adapters.postgres import pg_programs
+from tasks.adapters.postgres.databases import database_facts, oversized_values
+from tasks.adapters.postgres.session import Server, Session, server_of, session
+from tasks.core.archive.manifest import Census, DatabaseFacts, Format, TableCensus
 from tasks.core.byte_text import shown
-from tasks.core.census import CensusTaker, table_of
-from tasks.core.custom_dump import read_custom_dump
+from tasks.core.dump.census import CensusTaker, table_of
+from tasks.core.dump.custom import read_custom_dump
+from tasks.core.dump.sql import TRAILER, read_sql_dump
 from tasks.core.errors import ArchiveDamaged, BackupError, DumpCutShort, ProgramFailed, Refused
-from tasks.core.installation import Installation
-from tasks.core.limits import DumpLimits
-from tasks.core.manifest import Census, DatabaseFacts, Format, TableCensus
-from tasks.core.sql_dump import TRAILER, read_sql_dump
+from tasks.core.policy.limits import DumpLimits
+from tasks.core.stack.installation import Installation
 from tasks.progress import progress
 from tasks.step import step
 
@@ -58,7 +58,7 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
 
         with segment(archive, "database", on_bytes=lambda raw, _: tell(raw)) as part, progress("dump") as tell:
             observer = Observer(census_reader(archive.format), name="census")
-            chunks = dump.dump_database(
+            chunks = pg_programs.dump_database(
                 installation, installation.database.name, archive.format, snapshot=snapshot, limits=limits
             )
             tail = Tail()
@@ -70,7 +70,7 @@ def dump_database(installation: Installation, archive: PartialArchive, limits: D
                 observer.abandon()
                 raise
             census, no_census = _census_if_readable(observer, archive.format, tail)
-            roles = dump.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS, encoding=facts.encoding)
+            roles = pg_programs.dump_roles(installation, timeout_seconds=ROLES_TIMEOUT_SECONDS, encoding=facts.encoding)
             part.add_bytes(ROLES_MEMBER, roles, mtime=at)
     return Dumped(at, facts, census, no_census)
 
@@ -127,7 +127,7 @@ def take_census(
     `options` are pg_dump's for another wording than ours.
     """
     known = known or {}
-    chunks = dump.dump_database(
+    chunks = pg_programs.dump_database(
         installation,
         database,
         archive_format,

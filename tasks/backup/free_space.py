@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from tasks.adapters.files import free_space
-from tasks.adapters.postgres import server_of, session
-from tasks.adapters.repository_marker import require_repository
-from tasks.core.copy_plan import CopyPlan, CopyWay, plan_copy
+from tasks.adapters.archive.repository_marker import require_repository
+from tasks.adapters.host.files import free_space
+from tasks.adapters.postgres.session import server_of, session
 from tasks.core.errors import BackupError
-from tasks.core.installation import Installation
-from tasks.core.space import MARGIN_BYTES, Need, dump_archive_bytes, require_room
+from tasks.core.policy.copy_plan import CopyPlan, CopyWay, plan_copy
+from tasks.core.policy.space import MARGIN_BYTES, Need, dump_archive_bytes, require_room
+from tasks.core.stack.installation import Installation
 from tasks.step import step
 
 logger = logging.getLogger(__name__)

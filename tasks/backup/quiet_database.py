@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 
-from tasks.adapters.databases import exclusive_work_in_progress
-from tasks.adapters.postgres import server_of, session
+from tasks.adapters.postgres.databases import exclusive_work_in_progress
+from tasks.adapters.postgres.session import server_of, session
 from tasks.core.errors import BackupError
-from tasks.core.installation import Installation
+from tasks.core.stack.installation import Installation
 from tasks.core.units import duration_text
 from tasks.step import step
 

@@ -12,12 +12,12 @@ from prefect.input import RunInput
 from pydantic import Field
 
 from tasks.core.errors import Refused
-from tasks.core.history import Entry
+from tasks.core.policy.history import Entry
 from tasks.core.units import duration_text
-from tasks.planning import RestorePlan
-from tasks.remembering import remember
-from tasks.reports import report_approval, report_plan
-from tasks.work import Work
+from tasks.oversight.reports import report_approval, report_plan
+from tasks.restore.plan import RestorePlan
+from tasks.run.config import Work
+from tasks.run.history import remember
 
 logger = logging.getLogger(__name__)
 

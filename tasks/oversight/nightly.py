@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 
 from prefect.context import FlowRunContext
 
-from tasks.adapters.alarms import send_ping
-from tasks.adapters.repository import list_backups
-from tasks.core.due import already_done, verification_due
+from tasks.adapters.archive.repository import list_backups
+from tasks.adapters.outbox.notifications import send_ping
+from tasks.core.archive.manifest import Record
 from tasks.core.errors import Busy
-from tasks.core.manifest import Record
-from tasks.pruning import own_records
-from tasks.standing import raise_alarms, read_status
+from tasks.core.policy.due import already_done, verification_due
+from tasks.oversight.pruning import own_records
+from tasks.oversight.status import raise_alarms, read_status
+from tasks.run.config import Work
 from tasks.step import in_flow_run, step
-from tasks.work import Work
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from tasks.adapters.history_file import read_history
-from tasks.adapters.repository import Backup, accept_content, finish_removals, list_backups, remove_backup
-from tasks.adapters.repository_marker import require_repository
+from tasks.adapters.archive.repository import Backup, accept_content, finish_removals, list_backups, remove_backup
+from tasks.adapters.archive.repository_marker import require_repository
+from tasks.adapters.outbox.history_file import read_history
+from tasks.core.archive.manifest import Record
 from tasks.core.errors import UsageError
-from tasks.core.history import Entry, last_backup_failed
-from tasks.core.manifest import Record
-from tasks.core.retention import Candidate, RetentionPlan, Standing, plan_retention
+from tasks.core.policy.history import Entry, last_backup_failed
+from tasks.core.policy.retention import Candidate, RetentionPlan, Standing, plan_retention
+from tasks.run.config import Work
 from tasks.step import step
-from tasks.work import Work
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
-from tasks.adapters.repository import list_backups
-from tasks.core.due import verification_due
+from tasks.adapters.archive.repository import list_backups
+from tasks.core.archive.manifest import Record
 from tasks.core.errors import BackupError
-from tasks.core.manifest import Record
-from tasks.core.report_texts import (
+from tasks.core.policy.due import verification_due
+from tasks.core.policy.retention import RetentionPlan
+from tasks.core.report.texts import (
     backup_report,
     restored_content,
     retention_report,
@@ -24,15 +25,14 @@ from tasks.core.report_texts import (
     table,
     verification_report,
 )
-from tasks.core.retention import RetentionPlan
 from tasks.core.units import duration_text
-from tasks.pruning import own_records
-from tasks.remembering import tell
-from tasks.restoring import Restored
-from tasks.standing import Standing, lines_of, raise_alarms, write_standing
+from tasks.oversight.pruning import own_records
+from tasks.oversight.status import Standing, lines_of, raise_alarms, write_standing
+from tasks.restore.database_restore import Restored
+from tasks.run.config import Work
+from tasks.run.history import tell
 from tasks.step import in_flow_run
-from tasks.verifying import Verified
-from tasks.work import Work
+from tasks.verification.verify import Verified
 
 logger = logging.getLogger(__name__)
 

@@ -7,16 +7,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tasks.adapters import databases
-from tasks.adapters.discovery import discover
-from tasks.adapters.locks import installation_lock
-from tasks.adapters.postgres import Session, server_of, session, wait_until_ready
+from tasks.adapters.host.locks import installation_lock
+from tasks.adapters.postgres import databases
+from tasks.adapters.postgres.session import Session, server_of, session, wait_until_ready
+from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError, Busy
-from tasks.core.installation import Installation, Service, command_to_run
 from tasks.core.quoting import quoted
-from tasks.replacement import COMMENT, MAINTENANCE_DATABASE
-from tasks.swap import KEPT
-from tasks.work import Work
+from tasks.core.stack.installation import Installation, Service, command_to_run
+from tasks.restore.database_beside import COMMENT, MAINTENANCE_DATABASE
+from tasks.restore.database_swap import KEPT
+from tasks.run.config import Work
 
 logger = logging.getLogger(__name__)
 

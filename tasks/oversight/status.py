@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tasks.adapters.files import free_space, one_at_a_time
-from tasks.adapters.history_file import read_history
-from tasks.adapters.metrics_file import write_metrics
-from tasks.adapters.report_page import write_report_page
-from tasks.adapters.repository import Backup, list_backups
-from tasks.adapters.repository_marker import require_repository
-from tasks.adapters.state import read_json, state_subdirectory, write_json
-from tasks.core.catalogue import CatalogueLine, Listed, catalogue
-from tasks.core.charts import duration_chart, size_chart
+from tasks.adapters.archive.repository import Backup, list_backups
+from tasks.adapters.archive.repository_marker import require_repository
+from tasks.adapters.host.files import free_space, one_at_a_time
+from tasks.adapters.host.state import read_json, state_subdirectory, write_json
+from tasks.adapters.outbox.history_file import read_history
+from tasks.adapters.outbox.metrics_file import write_metrics
+from tasks.adapters.outbox.report_page import write_report_page
 from tasks.core.errors import BackupError
-from tasks.core.history import Entry, last_backup_failed
-from tasks.core.settings import PROBLEMS, AlarmKind
-from tasks.core.status import Status, Trouble, judge
-from tasks.pruning import candidates_of, own_records, plan_for
-from tasks.remembering import tell
+from tasks.core.policy.history import Entry, last_backup_failed
+from tasks.core.policy.settings import PROBLEMS, AlarmKind
+from tasks.core.policy.status import Status, Trouble, judge
+from tasks.core.report.catalogue import CatalogueLine, Listed, catalogue
+from tasks.core.report.charts import duration_chart, size_chart
+from tasks.oversight.pruning import candidates_of, own_records, plan_for
+from tasks.run.config import Work
+from tasks.run.history import tell
 from tasks.step import step
-from tasks.work import Work
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from tasks.adapters import docker_engine
-from tasks.adapters.journals import Journal, open_journal
-from tasks.borrowing import journalled
-from tasks.core.installation import Installation, Mount
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.journals import Journal, open_journal
+from tasks.core.stack.installation import Installation, Mount
+from tasks.recovery.journalled import journalled
 
 logger = logging.getLogger(__name__)
 

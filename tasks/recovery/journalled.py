@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tasks.adapters.journals import OpenJournal
+from tasks.adapters.host.journals import OpenJournal
 from tasks.core.errors import BackupError
 
 

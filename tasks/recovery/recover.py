@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from tasks.adapters import state
-from tasks.adapters.journals import (
+from tasks.adapters.host import state
+from tasks.adapters.host.journals import (
     Journal,
     claimed,
     is_ours,
@@ -25,7 +25,7 @@ from tasks.adapters.journals import (
     read_journal,
     remove_partials,
 )
-from tasks.adapters.locks import installation_lock
+from tasks.adapters.host.locks import installation_lock
 from tasks.core.errors import BackupError, Busy
 
 logger = logging.getLogger(__name__)
@@ -35,16 +35,16 @@ Handler = Callable[[Journal], str]
 # Who settles which kind of journal, as "module:function"; imported when needed, so that the watchdog stays small. A handler
 # is idempotent, makes one attempt, returns what it did in words, and raises BackupError where it did not succeed.
 HANDLERS: dict[str, str] = {
-    "stopped-services": "tasks.stopped_services:settle",
-    "replacement": "tasks.replacement:settle",
-    "swap": "tasks.swap:settle",
-    "drop": "tasks.swap:settle_drop",
-    "copy": "tasks.physical:settle",
-    "directory-swap": "tasks.directory_swap:settle",
-    "directory-drop": "tasks.directory_swap:settle_drop",
-    "staging": "tasks.staging:settle",
-    "scratch": "tasks.copying:settle",
-    "helper": "tasks.helper_containers:settle",
+    "stopped-services": "tasks.recovery.stopped_services:settle",
+    "replacement": "tasks.restore.database_beside:settle",
+    "swap": "tasks.restore.database_swap:settle",
+    "drop": "tasks.restore.database_swap:settle_drop",
+    "copy": "tasks.restore.directory_beside:settle",
+    "directory-swap": "tasks.restore.directory_swap:settle",
+    "directory-drop": "tasks.restore.directory_swap:settle_drop",
+    "staging": "tasks.verification.staging:settle",
+    "scratch": "tasks.backup.data_directory:settle",
+    "helper": "tasks.recovery.helper_containers:settle",
 }
 
 _CLAIM_SECONDS = 5.0

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
-from tasks.adapters import docker_engine
-from tasks.adapters.deferred_signals import signals_deferred
-from tasks.adapters.journals import Journal, OpenJournal, open_journal
-from tasks.adapters.watchdog_link import WatchdogLink, start_watchdog
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.deferred_signals import signals_deferred
+from tasks.adapters.host.journals import Journal, OpenJournal, open_journal
+from tasks.adapters.host.watchdog_link import WatchdogLink, start_watchdog
 from tasks.core.errors import BackupError, Refused
-from tasks.core.installation import Installation, Service
-from tasks.core.service_states import Action, FormerState, PresentState, way_back
+from tasks.core.stack.installation import Installation, Service
+from tasks.core.stack.service_states import Action, FormerState, PresentState, way_back
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from tasks.adapters.archive_reader import Archive, CheckedArchive, check_archive, recorded_archive
-from tasks.adapters.repository import find_backup
+from tasks.adapters.archive.reader import Archive, CheckedArchive, check_archive, recorded_archive
+from tasks.adapters.archive.repository import find_backup
+from tasks.core.archive.names import BACKUP_PARAMETER
 from tasks.core.errors import UsageError
-from tasks.core.names import BACKUP_PARAMETER
 from tasks.progress import progress
 from tasks.step import in_flow_run, step
 

@@ -7,14 +7,14 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters.archive_reader import CheckedArchive, open_member
-from tasks.adapters.files import keep_copy, make_directory, reclaim_temporaries, write_atomically
-from tasks.archives import KEYS_DIRECTORY
-from tasks.core.configuration_diff import configuration_diff
+from tasks.adapters.archive.reader import CheckedArchive, open_member
+from tasks.adapters.host.files import keep_copy, make_directory, reclaim_temporaries, write_atomically
+from tasks.backup.archive import KEYS_DIRECTORY
+from tasks.backup.dump import DUMP_MEMBERS, ROLES_MEMBER
+from tasks.core.archive.manifest import MANIFEST_NAME
 from tasks.core.errors import Refused
-from tasks.core.installation import Installation
-from tasks.core.manifest import MANIFEST_NAME
-from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER
+from tasks.core.stack.config_diff import configuration_diff
+from tasks.core.stack.installation import Installation
 from tasks.step import step
 
 logger = logging.getLogger(__name__)

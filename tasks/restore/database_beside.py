@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tasks.adapters import databases, docker_engine, dump, load, load_programs
-from tasks.adapters.archive_reader import (
+from tasks.adapters.archive.extraction import extract
+from tasks.adapters.archive.reader import (
     ALTERED_HINT,
     Archive,
     CheckedArchive,
@@ -22,35 +22,36 @@ from tasks.adapters.archive_reader import (
     open_member,
     read_small_member,
 )
-from tasks.adapters.extraction import extract
-from tasks.adapters.files import free_space, make_directory, remove_tree
-from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import Server, Session, server_of, session, wait_until_ready
-from tasks.adapters.streams import read_ahead
-from tasks.archives import KEYS_DIRECTORY
-from tasks.borrowing import journalled
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.files import free_space, make_directory, remove_tree
+from tasks.adapters.host.journals import Journal, open_journal
+from tasks.adapters.host.streams import read_ahead
+from tasks.adapters.postgres import databases, load, load_programs, pg_programs
+from tasks.adapters.postgres.session import Server, Session, server_of, session, wait_until_ready
+from tasks.backup.archive import KEYS_DIRECTORY
+from tasks.backup.dump import DUMP_MEMBERS, ROLES_MEMBER, take_census
+from tasks.core.archive.manifest import Census, DatabaseFacts, Format, TableCensus
+from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.byte_text import bytes_of
-from tasks.core.census import CensusTaker, differences
-from tasks.core.compatibility import missing_roles, refuse_unfit_dump
-from tasks.core.custom_dump import Head, read_custom_dump
-from tasks.core.database_attributes import attribute_differences
-from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
-from tasks.core.dump_statements import roles_named
+from tasks.core.dump.census import CensusTaker, differences
+from tasks.core.dump.custom import Head, read_custom_dump
+from tasks.core.dump.events import DumpComplete, DumpEvent, Statement, Title
+from tasks.core.dump.foreign_dump import Shape, dumped_by_major, loadable, refuse_other_content
+from tasks.core.dump.left_out import LeftOut
+from tasks.core.dump.load_words import is_of_another_server, unloadable
+from tasks.core.dump.sql import read_sql_dump
+from tasks.core.dump.statements import roles_named
 from tasks.core.errors import ArchiveDamaged, BackupError, DumpCutShort, ProgramFailed, Refused, UsageError
-from tasks.core.foreign_dump import Shape, dumped_by_major, loadable, refuse_other_content
-from tasks.core.installation import Installation
-from tasks.core.left_out import LeftOut
-from tasks.core.limits import DumpLimits
-from tasks.core.load_words import is_of_another_server, unloadable
-from tasks.core.manifest import Census, DatabaseFacts, Format, TableCensus
+from tasks.core.policy.limits import DumpLimits
+from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.core.quoting import quoted
-from tasks.core.server_settings import with_known_tablespaces
-from tasks.core.space import MARGIN_BYTES, Need, require_room
-from tasks.core.sql_dump import read_sql_dump
-from tasks.core.tar_reader import TarEntry
-from tasks.dumping import DUMP_MEMBERS, ROLES_MEMBER, take_census
-from tasks.installations import installation_of
+from tasks.core.stack.compatibility import missing_roles, refuse_unfit_dump
+from tasks.core.stack.database_attributes import attribute_differences
+from tasks.core.stack.installation import Installation
+from tasks.core.stack.server_settings import with_known_tablespaces
 from tasks.progress import progress
+from tasks.recovery.journalled import journalled
+from tasks.run.installations import installation_of
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -434,7 +435,7 @@ def _dump_events(installation: Installation, archive: Archive, chunks: Iterator[
 
 
 def _section(installation: Installation, head: bytes, section: str) -> Iterator[Statement | Title]:
-    text = dump.schema_sections(installation, head, section, timeout_seconds=SECTION_TIMEOUT_SECONDS)
+    text = pg_programs.schema_sections(installation, head, section, timeout_seconds=SECTION_TIMEOUT_SECONDS)
     for event in read_sql_dump(iter((text,))):
         if isinstance(event, Statement | Title):
             yield event

@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from tasks.adapters import application, docker_engine
-from tasks.adapters.archive_reader import Archive, CheckedArchive
-from tasks.adapters.postgres import server_of, session, wait_until_ready
-from tasks.core.census import row_count
-from tasks.core.comparisons import Comparison
+from tasks.adapters.archive.reader import Archive, CheckedArchive
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.postgres.session import server_of, session, wait_until_ready
+from tasks.adapters.stack import mail_archiver
+from tasks.core.archive.manifest import is_older_than
+from tasks.core.archive.names import time_in_name
+from tasks.core.dump.census import row_count
 from tasks.core.errors import BackupError, Refused
-from tasks.core.installation import Installation
-from tasks.core.limits import DumpLimits
-from tasks.core.manifest import is_older_than
-from tasks.core.names import time_in_name
-from tasks.directory_swap import KeptDirectories
-from tasks.installations import reread
-from tasks.replacement import (
+from tasks.core.policy.limits import DumpLimits
+from tasks.core.report.comparisons import Comparison
+from tasks.core.stack.installation import Installation
+from tasks.recovery.stopped_services import Loan, stopped
+from tasks.restore.database_beside import (
     MAINTENANCE_DATABASE,
     Replacement,
     apply_attributes,
@@ -32,9 +32,10 @@ from tasks.replacement import (
     provide_roles,
     replacement,
 )
+from tasks.restore.database_swap import POSTGRES_START_SECONDS, Kept, check_swap, drop_kept, swap_back, swap_in
+from tasks.restore.directory_swap import KeptDirectories
+from tasks.run.installations import reread
 from tasks.step import step
-from tasks.stopped_services import Loan, stopped
-from tasks.swap import POSTGRES_START_SECONDS, Kept, check_swap, drop_kept, swap_back, swap_in
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class RestoreOptions:
     """How to restore: `quarantine` None decides by the backup's age; `neutralise` is for staging alone.
 
     `start_application` starts an application that did not run before (staging, a fresh host). `without` names objects of the dump that are left
-    out, as `tasks/core/left_out.py` says.
+    out, as `tasks/core/dump/left_out.py` says.
     """
 
     quarantine: bool | None = None
@@ -62,7 +63,7 @@ class RestoreOptions:
 class Restored:
     """What a restore did. `kept` is what was in place before, None where a difference stopped it before the swap.
 
-    `comparisons` names what was compared (`tasks/core/comparisons.py`); `left_out` names what was left out, `notes` say what was out of the
+    `comparisons` names what was compared (`tasks/core/report/comparisons.py`); `left_out` names what was left out, `notes` say what was out of the
     ordinary.
     """
 
@@ -155,7 +156,7 @@ def put_back_also_where_it_does_not_answer(kept: str) -> Iterator[None]:
 def end_quarantine(installation: Installation) -> int:
     """Give the quarantined accounts their settings back; return how many."""
     with server_of(installation) as server, session(server, installation.database.name, purpose="quarantine") as opened:
-        return application.lift_quarantine(opened)
+        return mail_archiver.lift_quarantine(opened)
 
 
 def restore_dump(
@@ -226,14 +227,14 @@ def guard_accounts(
 def quarantine_accounts(installation: Installation, database: str) -> int:
     """Disable a restored database's mail accounts until `lift_quarantine`; return how many."""
     with server_of(installation) as server, session(server, database, purpose="quarantine") as opened:
-        return application.quarantine(opened)
+        return mail_archiver.quarantine(opened)
 
 
 @step(name="neutralise mail accounts")
 def neutralise_accounts(installation: Installation, database: str) -> int:
     """Disable a restored database's mail accounts and blank their secrets, for good; return how many accounts."""
     with server_of(installation) as server, session(server, database, purpose="neutralise") as opened:
-        return application.neutralise(opened)
+        return mail_archiver.neutralise(opened)
 
 
 def wants_quarantine(archive: CheckedArchive, asked: bool | None, now: datetime) -> bool:
@@ -308,7 +309,7 @@ def start_and_probe(installation: Installation) -> float:
                 f"container {installation.application.container_name} gets no address", hint="docker compose logs"
             )
         time.sleep(0.1)
-    application.wait_until_answers(
+    mail_archiver.wait_until_answers(
         found.addresses, installation.application_port, timeout_seconds=deadline - time.monotonic()
     )
     return round(time.monotonic() - begun, 3)

@@ -16,15 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters import databases, docker_engine
-from tasks.adapters.files import remove_tree
-from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import Server, Session, server_of, session, wait_until_ready
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.files import remove_tree
+from tasks.adapters.host.journals import Journal, open_journal
+from tasks.adapters.postgres import databases
+from tasks.adapters.postgres.session import Server, Session, server_of, session, wait_until_ready
 from tasks.core.errors import BackupError, Refused
-from tasks.core.installation import Installation
-from tasks.directory_swap import exchange
-from tasks.installations import installation_of
-from tasks.replacement import MAINTENANCE_DATABASE, Replacement
+from tasks.core.stack.installation import Installation
+from tasks.restore.database_beside import MAINTENANCE_DATABASE, Replacement
+from tasks.restore.directory_swap import exchange
+from tasks.run.installations import installation_of
 from tasks.step import step
 
 logger = logging.getLogger(__name__)

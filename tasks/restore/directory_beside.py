@@ -14,26 +14,28 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters import application, databases, docker_engine
-from tasks.adapters.archive_reader import Archive, CheckedArchive, check_while, read_text_member
-from tasks.adapters.extraction import below, extract, extraction
-from tasks.adapters.files import free_space, make_directory, make_mounted_directory, remove_tree, sync_file_system
-from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import Session, server_of, session
-from tasks.adapters.streams import watched
-from tasks.archives import KEYS_DIRECTORY
-from tasks.borrowing import journalled
-from tasks.copying import DATA_DIRECTORY, refuse_other_users
-from tasks.core.comparisons import Comparison
-from tasks.core.compatibility import Platform, refuse_unfit_copy
+from tasks.adapters.archive.extraction import below, extract, extraction
+from tasks.adapters.archive.reader import Archive, CheckedArchive, check_while, read_text_member
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.files import free_space, make_directory, make_mounted_directory, remove_tree, sync_file_system
+from tasks.adapters.host.journals import Journal, open_journal
+from tasks.adapters.host.streams import watched
+from tasks.adapters.postgres import databases
+from tasks.adapters.postgres.session import Session, server_of, session
+from tasks.adapters.stack import mail_archiver
+from tasks.backup.archive import KEYS_DIRECTORY
+from tasks.backup.data_directory import DATA_DIRECTORY, refuse_other_users
+from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
-from tasks.core.installation import Installation, Mount
-from tasks.core.server_settings import settings_for_a_data_directory
-from tasks.core.space import MARGIN_BYTES, Need, require_room
-from tasks.core.tar_reader import TarEntry
-from tasks.helper_containers import helper_container
-from tasks.installations import wait_for_login
+from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
+from tasks.core.report.comparisons import Comparison
+from tasks.core.stack.compatibility import Platform, refuse_unfit_copy
+from tasks.core.stack.installation import Installation, Mount
+from tasks.core.stack.server_settings import settings_for_a_data_directory
 from tasks.progress import progress
+from tasks.recovery.helper_containers import helper_container
+from tasks.recovery.journalled import journalled
+from tasks.run.installations import wait_for_login
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -310,7 +312,7 @@ def prove_copy(view: Installation, archive: Archive, *, thorough: bool) -> CopyP
             if not databases.database_exists(opened, view.database.name):
                 return CopyProof(0, (), [f"the restored data has no database {view.database.name}"])
         with session(server, view.database.name, purpose="prove") as opened:
-            count, wrong = application.count_attachments(opened)
+            count, wrong = mail_archiver.count_attachments(opened)
             before = archive.manifest.database.invalid_indexes if archive.manifest else None
             wrong = [*wrong, *newly_invalid_indexes(opened, before or ())]
             damaged = damaged_indexes(opened, thorough=thorough)

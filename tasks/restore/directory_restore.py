@@ -8,15 +8,22 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
-from tasks.adapters import docker_engine
-from tasks.adapters.archive_reader import Archive, CheckedArchive
-from tasks.adapters.databases import set_password
-from tasks.adapters.postgres import server_of, session
-from tasks.core.comparisons import Comparison
-from tasks.core.installation import Installation
-from tasks.directory_swap import KeptDirectories, check_directories, swap_directories_back, swap_directories_in
-from tasks.installations import reread, wait_for_login
-from tasks.physical import (
+from tasks.adapters.archive.reader import Archive, CheckedArchive
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.postgres.databases import set_password
+from tasks.adapters.postgres.session import server_of, session
+from tasks.core.report.comparisons import Comparison
+from tasks.core.stack.installation import Installation
+from tasks.recovery.stopped_services import stopped
+from tasks.restore.database_restore import (
+    Restored,
+    RestoreOptions,
+    guard_accounts,
+    put_back_also_where_it_does_not_answer,
+    start_and_probe,
+    taken_back_unless_it_answers,
+)
+from tasks.restore.directory_beside import (
     Copy,
     check_physical_target,
     copy_beside,
@@ -27,16 +34,9 @@ from tasks.physical import (
     prove_copy,
     verify_base_backup,
 )
-from tasks.restoring import (
-    Restored,
-    RestoreOptions,
-    guard_accounts,
-    put_back_also_where_it_does_not_answer,
-    start_and_probe,
-    taken_back_unless_it_answers,
-)
+from tasks.restore.directory_swap import KeptDirectories, check_directories, swap_directories_back, swap_directories_in
+from tasks.run.installations import reread, wait_for_login
 from tasks.step import step
-from tasks.stopped_services import stopped
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters.files import fsync_directory, remove_tree, rename, write_atomically
-from tasks.adapters.journals import Journal, open_journal
+from tasks.adapters.host.files import fsync_directory, remove_tree, rename, write_atomically
+from tasks.adapters.host.journals import Journal, open_journal
 from tasks.core.errors import BackupError, Refused
-from tasks.core.installation import Installation
-from tasks.physical import Copy, host_place
+from tasks.core.stack.installation import Installation
+from tasks.restore.directory_beside import Copy, host_place
 from tasks.step import step
 
 logger = logging.getLogger(__name__)

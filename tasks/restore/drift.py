@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from tasks.adapters.drift import configuration_drift
-from tasks.core.installation import Installation
+from tasks.adapters.stack.drift import configuration_drift
+from tasks.core.stack.installation import Installation
 from tasks.step import step
 
 logger = logging.getLogger(__name__)

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from tasks.adapters.postgres import server_of, session
-from tasks.adapters.repository import read_record
-from tasks.checking import check_backup, wanted_backup
-from tasks.configuration_files import compare_configuration
-from tasks.core.installation import Installation
-from tasks.core.names import time_in_name
+from tasks.adapters.archive.repository import read_record
+from tasks.adapters.postgres.session import server_of, session
+from tasks.core.archive.names import time_in_name
+from tasks.core.stack.installation import Installation
 from tasks.core.units import duration_text, size_text
-from tasks.installations import read_installation
-from tasks.replacement import MAINTENANCE_DATABASE
-from tasks.restoring import wants_quarantine
+from tasks.restore.check_archive import check_backup, wanted_backup
+from tasks.restore.config_files import compare_configuration
+from tasks.restore.database_beside import MAINTENANCE_DATABASE
+from tasks.restore.database_restore import wants_quarantine
+from tasks.run.config import Work
+from tasks.run.installations import read_installation
 from tasks.step import step
-from tasks.work import Work
 
 KINDS = {"sql": "a dump in plain SQL", "custom": "a dump in custom format", "physical": "a whole data directory"}
 

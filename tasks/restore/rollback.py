@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tasks.core.errors import Refused
-from tasks.core.installation import Installation
-from tasks.directory_swap import KeptDirectories, drop_kept_directories, kept_directories
-from tasks.restoring import put_back
-from tasks.restoring_files import put_directories_back
-from tasks.swap import Kept, check_drop, drop_kept, kept_databases
+from tasks.core.stack.installation import Installation
+from tasks.restore.database_restore import put_back
+from tasks.restore.database_swap import Kept, check_drop, drop_kept, kept_databases
+from tasks.restore.directory_restore import put_directories_back
+from tasks.restore.directory_swap import KeptDirectories, drop_kept_directories, kept_directories
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.core.limits import DumpLimits, ServiceLimits, StagingLimits
-from tasks.core.manifest import Format, Method
-from tasks.core.settings import Alarms, Notification, Retention, Verification
+from tasks.core.archive.manifest import Format, Method
+from tasks.core.policy.limits import DumpLimits, ServiceLimits, StagingLimits
+from tasks.core.policy.settings import Alarms, Notification, Retention, Verification
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from tasks.adapters.archive_writer import reclaim_partials
-from tasks.adapters.locks import installation_lock
-from tasks.adapters.settings_file import load_settings, settings_path
+from tasks.adapters.archive.writer import reclaim_partials
+from tasks.adapters.host.locks import installation_lock
+from tasks.adapters.host.settings_file import load_settings, settings_path
 from tasks.core.errors import UsageError
-from tasks.core.limits import DumpLimits, ServiceLimits, StagingLimits
-from tasks.core.settings import InstallationSettings
-from tasks.recovery import Recovered, recover
-from tasks.remembering import remembered, tell_recoveries
-from tasks.work import Work
+from tasks.core.policy.limits import DumpLimits, ServiceLimits, StagingLimits
+from tasks.core.policy.settings import InstallationSettings
+from tasks.recovery.recover import Recovered, recover
+from tasks.run.config import Work
+from tasks.run.history import remembered, tell_recoveries
 
 logger = logging.getLogger(__name__)
 

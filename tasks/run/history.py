@@ -11,14 +11,14 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-from tasks.adapters.alarms import send_alarm
-from tasks.adapters.history_file import append_history
-from tasks.adapters.time_limit import time_limit
+from tasks.adapters.host.time_limit import time_limit
+from tasks.adapters.outbox.history_file import append_history
+from tasks.adapters.outbox.notifications import send_alarm
 from tasks.core.errors import BackupError, Busy
-from tasks.core.history import Entry, Outcome
-from tasks.core.settings import AlarmKind
-from tasks.recovery import Recovered
-from tasks.work import Work
+from tasks.core.policy.history import Entry, Outcome
+from tasks.core.policy.settings import AlarmKind
+from tasks.recovery.recover import Recovered
+from tasks.run.config import Work
 
 logger = logging.getLogger(__name__)
 

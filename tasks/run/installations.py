@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.adapters import docker_engine
-from tasks.adapters.discovery import discover
-from tasks.adapters.journals import Journal
-from tasks.adapters.postgres import server_of, wait_until_ready
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.journals import Journal
+from tasks.adapters.postgres.session import server_of, wait_until_ready
+from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError, UsageError
-from tasks.core.installation import Installation
+from tasks.core.stack.installation import Installation
+from tasks.run.config import Work
 from tasks.step import step
-from tasks.work import Work
 
 __all__ = ["discover", "installation_of", "read_installation", "reread", "wait_for_login"]
 

@@ -15,23 +15,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters import databases, docker_engine
-from tasks.adapters.archive_reader import CheckedArchive
-from tasks.adapters.compose import compose_up
-from tasks.adapters.extraction import extract
-from tasks.adapters.files import make_directory, remove_tree, write_atomically
-from tasks.adapters.journals import Journal, open_journal
-from tasks.adapters.postgres import SQL_ASCII, server_of, session
-from tasks.adapters.stacks_here import STAGING_LABEL
-from tasks.adapters.state import state_subdirectory
-from tasks.borrowing import journalled
+from tasks.adapters.archive.extraction import extract
+from tasks.adapters.archive.reader import CheckedArchive
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine.compose import compose_up
+from tasks.adapters.host.files import make_directory, remove_tree, write_atomically
+from tasks.adapters.host.journals import Journal, open_journal
+from tasks.adapters.host.state import state_subdirectory
+from tasks.adapters.postgres import databases
+from tasks.adapters.postgres.session import SQL_ASCII, server_of, session
+from tasks.adapters.stack.stacks_here import STAGING_LABEL
+from tasks.core.archive.manifest import ImageFacts
 from tasks.core.errors import BackupError, Refused
-from tasks.core.installation import Installation, Service
-from tasks.core.limits import StagingLimits
-from tasks.core.manifest import ImageFacts
+from tasks.core.policy.limits import StagingLimits
 from tasks.core.quoting import quoted
-from tasks.core.server_settings import staging_settings
-from tasks.installations import discover, wait_for_login
+from tasks.core.stack.installation import Installation, Service
+from tasks.core.stack.server_settings import staging_settings
+from tasks.recovery.journalled import journalled
+from tasks.run.installations import discover, wait_for_login
 
 logger = logging.getLogger(__name__)
 

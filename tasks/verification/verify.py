@@ -9,33 +9,34 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from tasks.adapters import application, databases
-from tasks.adapters.archive_reader import CheckedArchive
-from tasks.adapters.postgres import server_of, session
-from tasks.adapters.repository import (
+from tasks.adapters.archive.reader import CheckedArchive
+from tasks.adapters.archive.repository import (
     find_backup,
     list_backups,
     read_record,
     write_restored_census,
     write_verification,
 )
-from tasks.archives import KEYS_DIRECTORY
-from tasks.core.census import differences, row_count
-from tasks.core.comparisons import MOMENTS, Comparison
-from tasks.core.due import stalest
+from tasks.adapters.postgres import databases
+from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.stack import mail_archiver
+from tasks.backup.archive import KEYS_DIRECTORY
+from tasks.backup.dump import take_census
+from tasks.core.archive.manifest import Census, RestoredCensus, Verdict, Verification
+from tasks.core.archive.names import time_in_name
+from tasks.core.dump.census import differences, row_count
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, UsageError
-from tasks.core.installation import Installation
-from tasks.core.limits import DumpLimits
-from tasks.core.manifest import Census, RestoredCensus, Verdict, Verification
-from tasks.core.names import time_in_name
-from tasks.dumping import take_census
-from tasks.physical import Copy, damaged_indexes
-from tasks.pruning import own_records
-from tasks.replacement import Replacement
-from tasks.restoring import Restored, RestoreOptions, restore_dump
-from tasks.restoring_files import restore_copy
+from tasks.core.policy.due import stalest
+from tasks.core.policy.limits import DumpLimits
+from tasks.core.report.comparisons import MOMENTS, Comparison
+from tasks.core.stack.installation import Installation
+from tasks.oversight.pruning import own_records
+from tasks.restore.database_beside import Replacement
+from tasks.restore.database_restore import Restored, RestoreOptions, restore_dump
+from tasks.restore.directory_beside import Copy, damaged_indexes
+from tasks.restore.directory_restore import restore_copy
+from tasks.run.config import Work
 from tasks.step import step
-from tasks.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class _StagingProof:
 def check_attachments(installation: Installation, database: str) -> tuple[int, list[str]]:
     """Recompute the SHA-256 of every attachment; return their number and what is wrong in words."""
     with server_of(installation) as server, session(server, database, purpose="prove") as opened:
-        return application.count_attachments(opened)
+        return mail_archiver.count_attachments(opened)
 
 
 @step(name="check constraints and indexes")

@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.adapters.repository_marker import MARKER_NAME
+from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.benchmarks.measure import Measured, measure
 from tests.cli import PROGRAM
 from tests.end_to_end.test_guide_archives import DUMP_RESTORE, FULL_RESTORE, METHOD_1, METHOD_2

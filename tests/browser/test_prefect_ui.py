@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 from playwright.sync_api import Locator, Page, TimeoutError
 
-from tasks.core.history import parse_history
+from tasks.core.policy.history import parse_history
 from tests.browser.conftest import AUTH, Host, shot
 from tests.content import content
 from tests.stack.stack import wait_until

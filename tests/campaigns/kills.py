@@ -25,7 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.adapters.repository_marker import MARKER_NAME
+from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.cli import Operator
 from tests.content import content
 from tests.stack.images import ensure_images

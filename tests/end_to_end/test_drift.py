@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.adapters.discovery import discover
-from tasks.adapters.drift import configuration_drift
+from tasks.adapters.stack.discovery import discover
+from tasks.adapters.stack.drift import configuration_drift
 from tests.cli import Operator
 from tests.stack.stack import APPLICATION_SERVICE, POSTGRES_SERVICE, Stack
 

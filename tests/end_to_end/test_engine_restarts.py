@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.repository_marker import MARKER_NAME
+from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.cli import Operator
 from tests.content import content
 from tests.stack.images import POSTGRES, application_image

@@ -18,7 +18,7 @@ import time_machine
 
 from flows.automated_backup import Night, automated_backup
 from flows.prune import prune
-from tasks.adapters.repository import list_backups
+from tasks.adapters.archive.repository import list_backups
 from tasks.core.errors import BackupError
 from tests.receiver import Receiver, receiver
 from tests.settings import write_settings

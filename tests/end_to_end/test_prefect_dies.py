@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.repository_marker import MARKER_NAME
+from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.prefect_server import (
     PrefectServer,
     deploy_installations,

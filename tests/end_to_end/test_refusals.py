@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.manifest import Manifest
+from tasks.core.archive.manifest import Manifest
 from tests.cli import PROGRAM, Operator
 from tests.content import content
 from tests.rebuild import rebuilt

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.files import create_whole
-from tasks.adapters.repository_marker import MARKER_NAME, accept_repository, claim_repository, require_repository
+from tasks.adapters.archive.repository_marker import (
+    MARKER_NAME,
+    accept_repository,
+    claim_repository,
+    require_repository,
+)
+from tasks.adapters.host.files import create_whole
 from tasks.core.errors import Refused, UsageError
 from tests.cli import PROGRAM, Operator
 from tests.receiver import receiver

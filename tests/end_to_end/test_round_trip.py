@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tasks.adapters.repository_marker import MARKER_NAME
+from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.cli import Operator
 from tests.content import content, keys
 from tests.stack.stack import Stack, create_stack, wait_until

@@ -14,14 +14,14 @@ import yaml
 from psycopg import sql
 
 from flows.complete_backup import complete_backup
-from tasks import copying
-from tasks.adapters.container_files import read_container_file
-from tasks.adapters.discovery import discover
-from tasks.checking import check_backup
-from tasks.configuration import given_works
-from tasks.core.limits import StagingLimits
-from tasks.staging import staging_installation
-from tasks.work import Work
+from tasks.adapters.engine.container_files import read_container_file
+from tasks.adapters.stack.discovery import discover
+from tasks.backup import data_directory
+from tasks.core.policy.limits import StagingLimits
+from tasks.restore.check_archive import check_backup
+from tasks.run.config import Work
+from tasks.run.context import given_works
+from tasks.verification.staging import staging_installation
 from tests.cli import Operator
 from tests.content import content
 from tests.stack.stack import Stack, create_stack
@@ -233,7 +233,7 @@ def test_named_volumes(named_volumes: Stack, tmp_path: Path, method: str) -> Non
 def test_data_that_only_docker_can_read(small_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a user in the group docker who is not root, a complete backup is read through the engine, and is as good."""
     monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(copying, "data_place", lambda _: None)
+    monkeypatch.setattr(data_directory, "data_place", lambda _: None)
     work = Work(id="main", directory=small_stack.directory, repository=tmp_path / "backups")
 
     def running() -> dict[str, tuple[str, str]]:

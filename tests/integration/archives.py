@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters.archive_writer import PartialArchive, Sealed, begin_archive, seal_archive, segment, written_members
-from tasks.core.manifest import DatabaseFacts, Format, Manifest
+from tasks.adapters.archive.writer import PartialArchive, Sealed, begin_archive, seal_archive, segment, written_members
+from tasks.core.archive.manifest import DatabaseFacts, Format, Manifest
 
 NAME = "mailarchiver-backup-20260301-020005"
 NOW = datetime(2026, 3, 1, 2, 0, 5, tzinfo=UTC)

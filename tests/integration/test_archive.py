@@ -15,18 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.archive_reader import check_archive, open_member
-from tasks.adapters.archive_writer import (
+from tasks.adapters.archive.extraction import extract
+from tasks.adapters.archive.reader import check_archive, open_member
+from tasks.adapters.archive.writer import (
     abandon_archive,
     begin_archive,
     reclaim_partials,
     seal_archive,
     segment,
     written_members,
-)  # fmt: skip
-from tasks.adapters.extraction import extract
+)
+from tasks.core.archive.manifest import Format
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused
-from tasks.core.manifest import Format
 from tests.integration.archives import DUMP, NAME, NOW, make_archive, manifest_of
 
 FORMATS: list[Format] = ["guide", "fast"]

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.adapters import docker_engine
-from tasks.adapters.discovery import discover
-from tasks.adapters.dump import base_backup, connection_string, dump_database, dump_roles, login_of
-from tasks.core.installation import Installation
-from tasks.core.limits import DumpLimits
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.postgres.pg_programs import base_backup, connection_string, dump_database, dump_roles, login_of
+from tasks.adapters.stack.discovery import discover
+from tasks.core.policy.limits import DumpLimits
+from tasks.core.stack.installation import Installation
 from tests.stack.stack import create_stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deployments.serve import server_environment
-from tasks.adapters.settings_file import load_settings
+from tasks.adapters.host.settings_file import load_settings
 from tests.cli import PROGRAM
 from tests.stack.stack import Stack
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from tasks.adapters.archive_reader import check_archive
-from tasks.adapters.archive_writer import abandon_archive, begin_archive, reclaim_partials, segment
-from tasks.adapters.files import keep_copy, remove_tree, rename, write_atomically
-from tasks.adapters.repository_marker import MARKER_NAME
-from tasks.archives import new_archive
-from tasks.configuration_files import restore_configuration
+from tasks.adapters.archive.reader import check_archive
+from tasks.adapters.archive.repository_marker import MARKER_NAME
+from tasks.adapters.archive.writer import abandon_archive, begin_archive, reclaim_partials, segment
+from tasks.adapters.host.files import keep_copy, remove_tree, rename, write_atomically
+from tasks.backup.archive import new_archive
+from tasks.core.archive.names import backup_name
 from tasks.core.errors import BackupError, NameTaken
-from tasks.core.installation import ConfigFile, Database, Installation, Mount, Service
-from tasks.core.names import backup_name
+from tasks.core.stack.installation import ConfigFile, Database, Installation, Mount, Service
+from tasks.restore.config_files import restore_configuration
 from tests.integration.archives import NAME, NOW, make_archive
 
 

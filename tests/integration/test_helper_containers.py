@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters import docker_engine
-from tasks.adapters.discovery import discover
-from tasks.adapters.journals import list_journals
-from tasks.helper_containers import LABEL
-from tasks.physical import platform_of
-from tasks.recovery import recover
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.journals import list_journals
+from tasks.adapters.stack.discovery import discover
+from tasks.recovery.helper_containers import LABEL
+from tasks.recovery.recover import recover
+from tasks.restore.directory_beside import platform_of
 from tests.stack.stack import Stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]

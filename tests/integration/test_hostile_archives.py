@@ -17,10 +17,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.adapters.archive_reader import Limits, check_archive, record_path_of
+from tasks.adapters.archive.reader import Limits, check_archive, record_path_of
+from tasks.core.archive.manifest import Format
+from tasks.core.archive.tar_writer import END_BLOCKS, checksum_of, padding, tar_header
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused
-from tasks.core.manifest import Format
-from tasks.core.tar_format import END_BLOCKS, checksum_of, padding, tar_header
 from tests.integration.archives import DUMP, NAME, make_archive
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.diagnosis import problems
-from tasks.adapters.discovery import configuration_problems, discover
-from tasks.adapters.locks import installation_lock
-from tasks.copying import refuse_other_users
+from tasks.adapters.host.locks import installation_lock
+from tasks.adapters.stack.diagnosis import problems
+from tasks.adapters.stack.discovery import configuration_problems, discover
+from tasks.backup.data_directory import refuse_other_users
 from tasks.core.errors import Refused
-from tasks.core.installation import Installation
+from tasks.core.stack.installation import Installation
 from tests.cli import PROGRAM, Answer, Operator
 from tests.settings import write_settings
 from tests.stack import engine

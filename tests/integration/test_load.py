@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.adapters.load import load_dump
-from tasks.adapters.postgres import Server, server_of
+from tasks.adapters.postgres.load import load_dump
+from tasks.adapters.postgres.session import Server, server_of
+from tasks.core.archive.manifest import TableCensus
+from tasks.core.dump.load_words import is_of_another_server
+from tasks.core.dump.sql import read_sql_dump
 from tasks.core.errors import ProgramFailed
-from tasks.core.limits import DumpLimits
-from tasks.core.load_words import is_of_another_server
-from tasks.core.manifest import TableCensus
-from tasks.core.sql_dump import read_sql_dump
-from tasks.installations import discover
+from tasks.core.policy.limits import DumpLimits
+from tasks.run.installations import discover
 from tests.stack.engine import host_address
 from tests.stack.stack import Stack
 

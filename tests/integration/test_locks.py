@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters import state
-from tasks.adapters.locks import installation_lock, lock_holder
+from tasks.adapters.host import state
+from tasks.adapters.host.locks import installation_lock, lock_holder
 from tasks.core.errors import Busy, Refused
 from tests.stack.stack import wait_until
 

@@ -20,13 +20,14 @@ import docker
 import docker.errors
 import pytest
 
-from tasks import recovery
-from tasks.adapters import docker_engine, state
-from tasks.adapters.journals import list_journals
-from tasks.adapters.locks import installation_lock
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host import state
+from tasks.adapters.host.journals import list_journals
+from tasks.adapters.host.locks import installation_lock
 from tasks.core.errors import BackupError, Refused
-from tasks.core.installation import Database, Installation, Mount, Service
-from tasks.stopped_services import stopped
+from tasks.core.stack.installation import Database, Installation, Mount, Service
+from tasks.recovery import recover
+from tasks.recovery.stopped_services import stopped
 from tests.stack.images import POSTGRES, ensure_images
 from tests.stack.stack import Stack, content
 
@@ -304,8 +305,8 @@ def test_the_first_error_stays_first(
     def broken(container_id: str) -> None:
         raise BackupError("Docker is on holiday", transient=True)
 
-    monkeypatch.setattr("tasks.stopped_services.GIVE_BACK_SECONDS", 1.0)
-    monkeypatch.setattr("tasks.adapters.docker_engine.start_container", broken)
+    monkeypatch.setattr("tasks.recovery.stopped_services.GIVE_BACK_SECONDS", 1.0)
+    monkeypatch.setattr("tasks.adapters.engine.docker_engine.start_container", broken)
     with pytest.raises(ZeroDivisionError) as caught, stopped(stack, stack.services, reason="a test"):
         _ = 1 / 0
 
@@ -340,7 +341,7 @@ def test_a_signal_during_the_giving_back_is_heard_afterwards(
     def interrupt(number: int, frame: object) -> None:
         raise BackupError(f"interrupted by {number}")
 
-    monkeypatch.setattr("tasks.adapters.docker_engine.start_container", start_under_fire)
+    monkeypatch.setattr("tasks.adapters.engine.docker_engine.start_container", start_under_fire)
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         with pytest.raises(BackupError, match="interrupted by 15"), stopped(stack, stack.services, reason="a test"):
@@ -383,11 +384,11 @@ def test_both_killed_then_recover(names: list[str], directory: Path, own_state: 
         os.kill(pid, signal.SIGKILL)
     process.wait()
     assert states(names) == ["exited"] * 3
-    results = recovery.recover()
+    results = recover.recover()
 
     assert [(each.kind, each.settled) for each in results] == [("stopped-services", True)]
     assert states(names) == ["running"] * 3
-    assert recovery.recover() == []
+    assert recover.recover() == []
 
 
 def test_recover_leaves_living_runs_alone(names: list[str], directory: Path) -> None:
@@ -395,12 +396,12 @@ def test_recover_leaves_living_runs_alone(names: list[str], directory: Path) -> 
     stack = installation_of(directory, names)
     process = borrow(names, directory, seconds=3)
     read_until(process, "stopped")
-    assert recovery.recover() == []
+    assert recover.recover() == []
     assert states(names) == ["exited"] * 3
     read_until(process, "done")
 
     with stopped(stack, stack.services, reason="a test"):
-        assert recovery.recover(directory) == []
+        assert recover.recover(directory) == []
         assert states(names) == ["exited"] * 3
 
 
@@ -495,10 +496,10 @@ def test_newer_business_is_settled_before_older(
         os.kill(pid, signal.SIGKILL)
     process.wait()
     with pytest.raises(BackupError, match="nobody here knows"):
-        recovery.recover(directory)
+        recover.recover(directory)
     assert states(names) == ["exited"] * 3
-    monkeypatch.setitem(recovery.HANDLERS, "a-swap", f"{__name__}:settle_swap")
-    results = recovery.recover(directory)
+    monkeypatch.setitem(recover.HANDLERS, "a-swap", f"{__name__}:settle_swap")
+    results = recover.recover(directory)
 
     assert [each.kind for each in results] == ["a-swap", "stopped-services"]
     assert states(names) == ["running"] * 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.adapters import docker_engine
-from tasks.adapters.postgres import Server, session
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.postgres.session import Server, session
 from tests.stack.stack import Stack, wait_until
 
 pytestmark = pytest.mark.docker

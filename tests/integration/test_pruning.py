@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.adapters.repository import list_backups
-from tasks.core.manifest import DatabaseFacts, Manifest, Record, Verification
-from tasks.core.settings import Retention
-from tasks.pruning import plan_for, remove_planned
-from tasks.work import Work
+from tasks.adapters.archive.repository import list_backups
+from tasks.core.archive.manifest import DatabaseFacts, Manifest, Record, Verification
+from tasks.core.policy.settings import Retention
+from tasks.oversight.pruning import plan_for, remove_planned
+from tasks.run.config import Work
 
 NOW = datetime(2026, 6, 30, 4, 0, tzinfo=UTC)
 POLICY = Retention(keep_last=2, minimum_verified=1)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from tasks.backup.quiet_database import wait_for_quiet_database
 from tasks.core.errors import BackupError
-from tasks.installations import discover
-from tasks.quiet_database import wait_for_quiet_database
+from tasks.run.installations import discover
 from tests.stack.stack import Stack, wait_until
 
 pytestmark = pytest.mark.docker

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters import docker_engine
-from tasks.adapters.postgres import Server, session
-from tasks.adapters.time_limit import time_limit
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.host.time_limit import time_limit
+from tasks.adapters.postgres.session import Server, session
 from tasks.core.errors import BackupError
 from tests.stack.stack import Stack, wait_until
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.archive_values import (
+from tasks.core.archive.manifest import Member
+from tasks.core.archive.segments import (
     FinishedSegment,
     PartialArchive,
     journal_line,
@@ -17,7 +18,6 @@ from tasks.core.archive_values import (
     read_journal,
 )
 from tasks.core.errors import BackupError
-from tasks.core.manifest import Member
 
 
 def segment(name: str, begins: int, ends: int) -> FinishedSegment:

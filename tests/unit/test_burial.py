@@ -11,7 +11,7 @@ from uuid import uuid4
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
 
-from tasks.burial import GRACE, is_dead
+from tasks.oversight.crashed_runs import GRACE, is_dead
 from tests.stack.stack import wait_until
 
 NOW = datetime.now(UTC)

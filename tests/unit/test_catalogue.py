@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from tasks.core.catalogue import CatalogueLine, Listed, catalogue
-from tasks.core.manifest import Record
-from tasks.core.retention import Decision, RetentionPlan
+from tasks.core.archive.manifest import Record
+from tasks.core.policy.retention import Decision, RetentionPlan
+from tasks.core.report.catalogue import CatalogueLine, Listed, catalogue
 from tests.unit.values import NOW, record
 
 

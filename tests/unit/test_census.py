@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.census import DIFFERENCES_SHOWN, CensusTaker, differences, row_count, table_census
-from tasks.core.dump_events import (
+from tasks.core.archive.manifest import Census, TableCensus
+from tasks.core.dump.census import DIFFERENCES_SHOWN, CensusTaker, differences, row_count, table_census
+from tasks.core.dump.events import (
     CopyBegin,
     CopyData,
     CopyEnd,
@@ -21,7 +22,6 @@ from tasks.core.dump_events import (
     Statement,
     Title,
 )
-from tasks.core.manifest import Census, TableCensus
 
 ROWS = st.lists(st.binary(max_size=12).map(lambda row: row.replace(b"\n", b"\\n")), max_size=12)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.core.census import CensusTaker, differences
-from tasks.core.manifest import Census
-from tasks.core.sql_dump import read_sql_dump
+from tasks.core.archive.manifest import Census
+from tasks.core.dump.census import CensusTaker, differences
+from tasks.core.dump.sql import read_sql_dump
 
 DUMP = """--
 -- Name: child; Type: TABLE; Schema: public; Owner: mailuser

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from xml.etree import ElementTree
 
-from tasks.core.charts import COLOURS, SHOWN, duration_chart, size_chart
-from tasks.core.history import Entry
-from tasks.core.manifest import Record
+from tasks.core.archive.manifest import Record
+from tasks.core.policy.history import Entry
+from tasks.core.report.charts import COLOURS, SHOWN, duration_chart, size_chart
 from tests.unit.values import NOW, record
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tasks.core.compatibility import Platform, missing_roles, refuse_unfit_copy, refuse_unfit_dump
 from tasks.core.errors import Refused
+from tasks.core.stack.compatibility import Platform, missing_roles, refuse_unfit_copy, refuse_unfit_dump
 from tests.unit.values import database_facts, manifest
 
 OLD, NEW = "20250101000000_First", "20260101000000_Newest"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.core.compose_model import (
+from tasks.core.stack.compose_model import (
     ComposePort,
     EnvFile,
     choose_files,
@@ -16,7 +16,7 @@ from tasks.core.compose_model import (
     parse_model,
     with_env_files,
 )
-from tasks.core.installation import Mount
+from tasks.core.stack.installation import Mount
 
 
 def model_of(service: dict[str, Any], **top: Any) -> Any:

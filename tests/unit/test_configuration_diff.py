@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.configuration_diff import configuration_diff, mask_secrets
+from tasks.core.stack.config_diff import configuration_diff, mask_secrets
 
 CANARY = "canary"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.connection_string import ConnectionString, key_values, parse_connection_string
 from tasks.core.errors import Refused
+from tasks.core.stack.connection_string import ConnectionString, key_values, parse_connection_string
 
 
 @pytest.mark.parametrize(

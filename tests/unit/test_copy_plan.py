@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.copy_plan import CopyWay, plan_copy
+from tasks.core.policy.copy_plan import CopyWay, plan_copy
 
 GB = 10**9
 SIZES = st.integers(0, 10**14)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.client.schemas.schedules import CronSchedule
 
-from tasks.core.cron import cron_problem
+from tasks.core.policy.cron import cron_problem
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.database_attributes import (
+from tasks.core.archive.manifest import DatabaseFacts, Grant
+from tasks.core.stack.database_attributes import (
     attribute_differences,
     attributes,
     grants_of,
     setting_statements,
     split_names,
 )
-from tasks.core.manifest import DatabaseFacts, Grant
-from tasks.core.session_settings import as_options, generation_of, generations, pinned_settings, program_options
+from tasks.core.stack.session_settings import as_options, generation_of, generations, pinned_settings, program_options
 
 
 def facts(**more: object) -> DatabaseFacts:

@@ -11,7 +11,7 @@ import yaml
 from deployments.serve import AUTH_VARIABLE, PREFECT_FILE, rendered, server_environment
 from deployments.webhooks import Webhook, webhooks
 from tasks.core.errors import UsageError
-from tasks.core.settings import Settings, parse_settings
+from tasks.core.policy.settings import Settings, parse_settings
 
 
 def settings_of(**installations: dict[str, Any]) -> Settings:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tasks.core.diagnosis import Problem, Seen, find_problems
-from tasks.core.installation import Database, Mount
+from tasks.core.stack.diagnosis import Problem, Seen, find_problems
+from tasks.core.stack.installation import Database, Mount
 from tests.unit.values import installation, service
 
 

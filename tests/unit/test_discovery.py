@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.connection_string import ConnectionString
-from tasks.core.discovery import (
+from tasks.core.errors import Refused
+from tasks.core.stack.connection_string import ConnectionString
+from tasks.core.stack.identify import (
     OUTSIDE,
     RESERVED_NAMES,
     Candidate,
@@ -28,8 +29,7 @@ from tasks.core.discovery import (
     pgdata_of,
     start_order,
 )
-from tasks.core.errors import Refused
-from tasks.core.installation import Mount
+from tasks.core.stack.installation import Mount
 
 SETTING = {"ConnectionStrings__DefaultConnection": "Host=postgres"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.compose_model import ComposePort, ComposeService
-from tasks.core.drift import Made, drift_of
-from tasks.core.installation import Mount
+from tasks.core.stack.compose_model import ComposePort, ComposeService
+from tasks.core.stack.drift import Made, drift_of
+from tasks.core.stack.installation import Mount
 
 DATA = Mount("bind", "/srv/data", "/data", Path("/srv/data"))
 SAYS = ComposeService(

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tasks.core.due import already_done, stalest, verification_due
-from tasks.core.history import Entry, last_backup_failed, parse_history
-from tasks.core.manifest import DatabaseFacts, Manifest, Method, Record, Verdict, Verification
-from tasks.core.retention import Candidate
-from tasks.core.settings import Alarms
-from tasks.core.settings import Verification as Policy
-from tasks.core.status import judge
+from tasks.core.archive.manifest import DatabaseFacts, Manifest, Method, Record, Verdict, Verification
+from tasks.core.policy.due import already_done, stalest, verification_due
+from tasks.core.policy.history import Entry, last_backup_failed, parse_history
+from tasks.core.policy.retention import Candidate
+from tasks.core.policy.settings import Alarms
+from tasks.core.policy.settings import Verification as Policy
+from tasks.core.policy.status import judge
 
 NOW = datetime(2026, 6, 30, 12, 0, tzinfo=UTC)
 DATABASE = DatabaseFacts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.dump_statements import is_allowed, is_session_setting, may_run_in_parallel, roles_named
+from tasks.core.dump.statements import is_allowed, is_session_setting, may_run_in_parallel, roles_named
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.archive.manifest import Census
 from tasks.core.byte_text import bytes_of, shown, text_of
-from tasks.core.census import CensusTaker, differences
-from tasks.core.custom_dump import read_custom_dump
-from tasks.core.dump_events import CopyBegin, DumpComplete, LargeObjectData, Statement
-from tasks.core.dump_statements import is_allowed, is_time_limit, may_run_in_parallel, refreshed_view
+from tasks.core.dump.census import CensusTaker, differences
+from tasks.core.dump.custom import read_custom_dump
+from tasks.core.dump.events import CopyBegin, DumpComplete, LargeObjectData, Statement
+from tasks.core.dump.sql import read_sql_dump
+from tasks.core.dump.statements import is_allowed, is_time_limit, may_run_in_parallel, refreshed_view
 from tasks.core.errors import ArchiveDamaged
-from tasks.core.manifest import Census
-from tasks.core.sql_dump import read_sql_dump
 
 DUMPS = Path(__file__).parent / "dumps"
 """Real dumps by PostgreSQL 15 and 17 of a database made to confuse: see nasty_source.sql."""

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from tasks.core.errors import UsageError
-from tasks.core.first_settings import FoundStack, UnitPaths, first_settings, installation_ids, unit_texts
-from tasks.core.settings import Settings, parse_settings
+from tasks.core.policy.settings import Settings, parse_settings
+from tasks.core.stack.first_settings import FoundStack, UnitPaths, first_settings, installation_ids, unit_texts
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 EXAMPLE = (DEPLOYMENTS / "settings.example.yaml").read_text()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.census import CensusTaker
-from tasks.core.dump_events import Connect, Statement
-from tasks.core.dump_statements import is_allowed
+from tasks.core.dump.census import CensusTaker
+from tasks.core.dump.events import Connect, Statement
+from tasks.core.dump.foreign_dump import Shape, describe, loadable, refuse_bare_dump, refuse_other_content
+from tasks.core.dump.insert_rows import inserted_rows
+from tasks.core.dump.sql import read_sql_dump
+from tasks.core.dump.statements import is_allowed
 from tasks.core.errors import ArchiveDamaged, Refused
-from tasks.core.foreign_dump import Shape, describe, loadable, refuse_bare_dump, refuse_other_content
-from tasks.core.insert_rows import inserted_rows
-from tasks.core.sql_dump import read_sql_dump
 
 TABLE = """
 --

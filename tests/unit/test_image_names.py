@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.discovery import Candidate, choose_application, choose_postgres, digest_of
+from tasks.core.stack.identify import Candidate, choose_application, choose_postgres, digest_of
 
 
 @pytest.mark.parametrize(

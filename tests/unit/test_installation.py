@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.installation import ServiceState, command_to_run
+from tasks.core.stack.installation import ServiceState, command_to_run
 from tests.unit.values import installation, service
 
 

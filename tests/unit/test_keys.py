@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.keys import keys_warnings
-from tasks.core.manifest import Member
+from tasks.core.archive.manifest import Member
+from tasks.core.stack.keys import keys_warnings
 
 SHA = "0" * 64
 

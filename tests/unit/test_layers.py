@@ -13,9 +13,9 @@ step in tasks/*.py; the order of steps in flows. If you need something from a hi
 """
 LAYERS = ("tasks.core", "tasks.adapters", "tasks", "flows", "deployments")
 ONE_DOOR = {
-    "docker": {"tasks/adapters/docker_engine.py"},
-    "psycopg": {"tasks/adapters/postgres.py"},
-    "subprocess": {"tasks/adapters/processes.py"},
+    "docker": {"tasks/adapters/engine/docker_engine.py"},
+    "psycopg": {"tasks/adapters/postgres/session.py"},
+    "subprocess": {"tasks/adapters/host/processes.py"},
 }
 
 

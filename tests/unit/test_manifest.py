@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tasks.core.archive.manifest import MANIFEST_VERSION, is_older_than, parse_manifest, parse_record
 from tasks.core.errors import ArchiveDamaged
-from tasks.core.manifest import MANIFEST_VERSION, is_older_than, parse_manifest, parse_record
 from tests.unit.values import NOW, manifest, record
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.names import BACKUP_PARAMETER, EXTENSIONS, backup_name, split_archive_name, time_in_name
+from tasks.core.archive.names import BACKUP_PARAMETER, EXTENSIONS, backup_name, split_archive_name, time_in_name
 
 MOMENTS = st.datetimes(
     min_value=datetime(2000, 1, 2), max_value=datetime(2100, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=2))])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.adapters.parallel_gzip import BATCH_BLOCKS, BLOCK_BYTES, DAMAGE, ParallelGzipWriter, inflated
+from tasks.adapters.archive.parallel_gzip import BATCH_BLOCKS, BLOCK_BYTES, DAMAGE, ParallelGzipWriter, inflated
 
 BATCH_BYTES = BATCH_BLOCKS * BLOCK_BYTES
 SIZES = [1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, BATCH_BYTES, 2 * BATCH_BYTES + 70_001]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import Refused
-from tasks.core.pg_control import STATES, ControlData, needed_after_shutdown, read_control, segment_name
+from tasks.core.stack.pg_control import STATES, ControlData, needed_after_shutdown, read_control, segment_name
 
 MB16 = 16 << 20
 

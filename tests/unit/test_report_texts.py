@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tasks.core.manifest import Record, Verification
-from tasks.core.report_texts import restored_content, verification_report
+from tasks.core.archive.manifest import Record, Verification
+from tasks.core.report.texts import restored_content, verification_report
 from tests.unit.values import NOW, record
 
 

@@ -11,8 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import UsageError
-from tasks.core.retention import Candidate, RetentionPlan, Standing, current_shrinks, find_shrinks, plan_retention
-from tasks.core.settings import Retention, parse_settings
+from tasks.core.policy.retention import (
+    Candidate,
+    RetentionPlan,
+    Standing,
+    current_shrinks,
+    find_shrinks,
+    plan_retention,
+)
+from tasks.core.policy.settings import Retention, parse_settings
 
 NOW = datetime(2026, 6, 30, 4, 0, tzinfo=UTC)
 GUIDE_GFS = Retention(keep_daily=7, keep_weekly=4, keep_monthly=12)

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from tasks.core.installation import ServiceState
-from tasks.core.service_states import Action, FormerState, PresentState, way_back
+from tasks.core.stack.installation import ServiceState
+from tasks.core.stack.service_states import Action, FormerState, PresentState, way_back
 
 STATES: tuple[ServiceState, ...] = get_args(ServiceState)
 

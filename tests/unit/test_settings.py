@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.adapters.settings_file import SETTINGS_VARIABLE, load_settings, settings_path
+from tasks.adapters.host.settings_file import SETTINGS_VARIABLE, load_settings, settings_path
 from tasks.core.errors import UsageError
-from tasks.core.settings import Settings, parse_bytes, parse_settings
+from tasks.core.policy.settings import Settings, parse_bytes, parse_settings
 
 EXAMPLE = Path(__file__).parents[2] / "deployments" / "settings.example.yaml"
 GOOD = {"directory": "/srv/mailarchiver", "repository": "/srv/backups"}
@@ -205,7 +205,7 @@ def test_links_to_one_directory(tmp_path: Path) -> None:
 
 def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The argument, then the environment, then the system's, then the user's own."""
-    monkeypatch.setattr("tasks.adapters.settings_file.SYSTEM_SETTINGS", tmp_path / "etc" / "settings.yaml")
+    monkeypatch.setattr("tasks.adapters.host.settings_file.SYSTEM_SETTINGS", tmp_path / "etc" / "settings.yaml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv(SETTINGS_VARIABLE, raising=False)
     assert settings_path() is None

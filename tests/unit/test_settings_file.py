@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.settings_file import SETTINGS_LIMIT_BYTES, load_settings
+from tasks.adapters.host.settings_file import SETTINGS_LIMIT_BYTES, load_settings
 from tasks.core.errors import UsageError
 
 

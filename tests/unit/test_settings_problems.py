@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.core.errors import UsageError
-from tasks.core.settings_problems import places_problems, problems_in, refuse
+from tasks.core.policy.settings_problems import places_problems, problems_in, refuse
 
 
 class Inner(BaseModel):

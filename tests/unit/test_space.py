@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import Refused
-from tasks.core.space import Need, dump_archive_bytes, require_room
+from tasks.core.policy.space import Need, dump_archive_bytes, require_room
 
 SIZES = st.integers(0, 10**15)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tasks.core.manifest import Record
-from tasks.core.retention import Candidate
-from tasks.core.settings import Alarms
-from tasks.core.status import Status, judge
+from tasks.core.archive.manifest import Record
+from tasks.core.policy.retention import Candidate
+from tasks.core.policy.settings import Alarms
+from tasks.core.policy.status import Status, judge
 from tests.unit.values import NOW, record
 
 

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 import zstandard
 
-from tasks.core.tar_format import BLOCK_BYTES, END_BLOCKS, encode_number, padding, stored_segment, tar_header
+from tasks.core.archive.tar_writer import BLOCK_BYTES, END_BLOCKS, encode_number, padding, stored_segment, tar_header
 
 
 def _read(header: bytes) -> tarfile.TarInfo:

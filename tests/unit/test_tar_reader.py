@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from tasks.core.tar_reader import Limits, TarStream
+from tasks.core.archive.tar_reader import Limits, TarStream
 
 CONTENTS = {
     "top/empty": b"",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.wide_rows import WIDE_ROW_BYTES, insert_statement, is_wide, values_of_rows
+from tasks.core.dump.wide_rows import WIDE_ROW_BYTES, insert_statement, is_wide, values_of_rows
 
 ESCAPES = {b"\b": b"\\b", b"\f": b"\\f", b"\n": b"\\n", b"\r": b"\\r", b"\t": b"\\t", b"\v": b"\\v", b"\\": b"\\\\"}
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",))).map(str.encode)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks.core.installation import Database, Installation, Mount, Service, ServiceState
-from tasks.core.manifest import DatabaseFacts, ImageFacts, Manifest, Record, Verdict, Verification
+from tasks.core.archive.manifest import DatabaseFacts, ImageFacts, Manifest, Record, Verdict, Verification
+from tasks.core.stack.installation import Database, Installation, Mount, Service, ServiceState
 
 NOW = datetime(2026, 6, 30, 12, 0, tzinfo=UTC)
 

@@ -16,11 +16,11 @@ from typing import IO, Protocol, cast
 
 import zstandard
 
-from tasks.adapters import parallel_gzip
-from tasks.adapters.files import SEND_BYTES, BytesLike, send_to_disk, write_all, write_error
+from tasks.adapters.archive import parallel_gzip
+from tasks.adapters.host.files import SEND_BYTES, BytesLike, send_to_disk, write_all, write_error
+from tasks.core.archive.manifest import Format
+from tasks.core.archive.tar_writer import stored_segment
 from tasks.core.errors import ArchiveDamaged, BackupError
-from tasks.core.manifest import Format
-from tasks.core.tar_format import stored_segment
 
 _DAMAGE: tuple[type[Exception], ...] = (*parallel_gzip.DAMAGE, zstandard.ZstdError)
 

@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tasks.adapters.archive_reader import CheckedArchive, entries_of
-from tasks.adapters.files import SEND_BYTES, make_directory, send_to_disk, sync_file_system, write_all, write_error
-from tasks.adapters.streams import watched
+from tasks.adapters.archive.reader import CheckedArchive, entries_of
+from tasks.adapters.host.files import SEND_BYTES, make_directory, send_to_disk, sync_file_system, write_all, write_error
+from tasks.adapters.host.streams import watched
+from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import ArchiveDamaged, Refused
-from tasks.core.tar_reader import TarEntry
 
 
 class Extraction:

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from tasks.adapters.compression import HashingReader, decompressed, detect_format
-from tasks.adapters.streams import read_ahead, watched
+from tasks.adapters.archive.compression import HashingReader, decompressed, detect_format
+from tasks.adapters.host.streams import read_ahead, watched
+from tasks.core.archive.manifest import MANIFEST_NAME, Format, Manifest, Member, Record, parse_manifest, parse_record
+from tasks.core.archive.names import EXTENSIONS, RECORD_EXTENSION
+from tasks.core.archive.tar_reader import Limits, TarEntry, TarStream
+from tasks.core.dump.foreign_dump import refuse_bare_dump
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
-from tasks.core.foreign_dump import refuse_bare_dump
-from tasks.core.manifest import MANIFEST_NAME, Format, Manifest, Member, Record, parse_manifest, parse_record
-from tasks.core.names import EXTENSIONS, RECORD_EXTENSION
-from tasks.core.tar_reader import Limits, TarEntry, TarStream
 
 Kind = Literal["sql", "custom", "physical"]
 MANIFEST_LIMIT_BYTES = 512 << 20

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters.archive_reader import read_record_beside, record_path_of
-from tasks.adapters.files import fsync_directory, write_atomically
-from tasks.adapters.repository_marker import require_repository
+from tasks.adapters.archive.reader import read_record_beside, record_path_of
+from tasks.adapters.archive.repository_marker import require_repository
+from tasks.adapters.host.files import fsync_directory, write_atomically
+from tasks.core.archive.manifest import Record, RestoredCensus, Verification
+from tasks.core.archive.names import REMOVING_EXTENSION, split_archive_name, time_in_name
 from tasks.core.errors import BackupError, Refused, UsageError
-from tasks.core.manifest import Record, RestoredCensus, Verification
-from tasks.core.names import REMOVING_EXTENSION, split_archive_name, time_in_name
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters.files import create_whole, fsync_directory, make_directory
-from tasks.adapters.state import read_json, state_subdirectory, write_json
+from tasks.adapters.host.files import create_whole, fsync_directory, make_directory
+from tasks.adapters.host.state import read_json, state_subdirectory, write_json
 from tasks.core.errors import BackupError, Refused, UsageError
 
 MARKER_NAME = ".mailarchiver-backup-repository"

@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from tasks.adapters.archive_tree import walk
-from tasks.adapters.compression import CHUNK_BYTES, THREADS, Compressor, Sink, open_compressor
-from tasks.adapters.deferred_signals import signals_deferred
-from tasks.adapters.files import BytesLike
+from tasks.adapters.archive.compression import CHUNK_BYTES, THREADS, Compressor, Sink, open_compressor
+from tasks.adapters.host.deferred_signals import signals_deferred
+from tasks.adapters.host.files import BytesLike
+from tasks.adapters.host.tree_walk import walk
+from tasks.core.archive.manifest import Format, Member
+from tasks.core.archive.tar_writer import EntryKind, padding, stored_segment, tar_header
 from tasks.core.errors import BackupError, Refused
-from tasks.core.manifest import Format, Member
-from tasks.core.tar_format import EntryKind, padding, stored_segment, tar_header
 
 OnBytes = Callable[[int, int], None]
 _PROGRESS_EVERY_BYTES = 8 * 1024 * 1024

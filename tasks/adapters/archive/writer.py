@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters.archive_segment import OnBytes, Segment
-from tasks.adapters.compression import THREADS, HashingReader, Sink
-from tasks.adapters.files import (
+from tasks.adapters.archive.compression import THREADS, HashingReader, Sink
+from tasks.adapters.archive.segment import OnBytes, Segment
+from tasks.adapters.host.files import (
     claimed_file,
     fsync_directory,
     make_directory,
@@ -31,7 +31,9 @@ from tasks.adapters.files import (
     write_atomically,
     write_error,
 )
-from tasks.core.archive_values import (
+from tasks.core.archive.manifest import MANIFEST_NAME, Format, Manifest, Member, Record
+from tasks.core.archive.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
+from tasks.core.archive.segments import (
     JOURNAL_EXTENSION,
     FinishedSegment,
     PartialArchive,
@@ -40,10 +42,8 @@ from tasks.core.archive_values import (
     partial_path,
     read_journal,
 )
+from tasks.core.archive.tar_writer import END_BLOCKS, stored_segment, tar_header
 from tasks.core.errors import BackupError, NameTaken
-from tasks.core.manifest import MANIFEST_NAME, Format, Manifest, Member, Record
-from tasks.core.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
-from tasks.core.tar_format import END_BLOCKS, stored_segment, tar_header
 
 __all__ = [
     "PartialArchive",

@@ -15,10 +15,17 @@ from typing import Literal
 
 import yaml
 
-from tasks.adapters.files import read_small_file
-from tasks.adapters.processes import Output, run
-from tasks.core.compose_model import DOT_ENV, ComposeModel, choose_files, parse_dot_env, parse_model, with_env_files
+from tasks.adapters.host.files import read_small_file
+from tasks.adapters.host.processes import Output, run
 from tasks.core.errors import BackupError, ProgramFailed, Refused
+from tasks.core.stack.compose_model import (
+    DOT_ENV,
+    ComposeModel,
+    choose_files,
+    parse_dot_env,
+    parse_model,
+    with_env_files,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from tasks.adapters import docker_engine
-from tasks.core.discovery import mount_holding
+from tasks.adapters.engine import docker_engine
 from tasks.core.errors import BackupError
-from tasks.core.installation import Service
+from tasks.core.stack.identify import mount_holding
+from tasks.core.stack.installation import Service
 
 logger = logging.getLogger(__name__)
 

@@ -26,11 +26,11 @@ import docker.errors
 import docker.utils
 import requests.exceptions
 
-from tasks.adapters import docker_relay
-from tasks.adapters.docker_program import END_GRACE_SECONDS, Connection, Program
-from tasks.adapters.processes import Output, start_companion
+from tasks.adapters.engine import relay as relay_program
+from tasks.adapters.engine.exec_stream import END_GRACE_SECONDS, Connection, Program
+from tasks.adapters.host.processes import Output, start_companion
 from tasks.core.errors import BackupError, ProgramFailed, Refused
-from tasks.core.installation import Mount, ServiceState
+from tasks.core.stack.installation import Mount, ServiceState
 
 logger = logging.getLogger(__name__)
 
@@ -798,7 +798,7 @@ def relay(container_id: str, port: int) -> Iterator[tuple[str, int]]:
     address on its network, not at its loopback, so that the server asks for the password. The container needs bash. The relay is a process of
     its own: a library that holds Python's lock while it waits for the server would keep threads of ours from carrying the answer.
     """
-    command = [sys.executable, "-m", "tasks.adapters.relay_process", container_id, str(port)]
+    command = [sys.executable, "-m", "tasks.adapters.engine.relay_process", container_id, str(port)]
     with start_companion(command, ready_seconds=RELAY_READY_SECONDS) as said:
         host, _, number = said.rpartition(" ")
         yield host, int(number)
@@ -811,7 +811,7 @@ def listening(container_id: str, port: int) -> Iterator[tuple[str, int]]:
     if found is None or found.state != "running":
         raise BackupError(f"cannot reach port {port}: {_describe(container_id)}")
     address = found.addresses[0] if found.addresses else "127.0.0.1"
-    with docker_relay.listening(
-        lambda: start_program(container_id, docker_relay.command(address, port), stdin=True), name=found.name
+    with relay_program.listening(
+        lambda: start_program(container_id, relay_program.command(address, port), stdin=True), name=found.name
     ) as place:
         yield place

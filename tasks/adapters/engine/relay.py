@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from tasks.adapters.docker_program import Program
+from tasks.adapters.engine.exec_stream import Program
 from tasks.core.errors import BackupError
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tasks.adapters.docker_engine import listening
+from tasks.adapters.engine.docker_engine import listening
 from tasks.core.errors import BackupError
 
 

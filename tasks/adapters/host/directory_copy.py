@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.adapters.archive_tree import walk
-from tasks.adapters.files import write_error
+from tasks.adapters.host.files import write_error
+from tasks.adapters.host.tree_walk import walk
 
 FICLONE = 0x40049409
 PIECE_BYTES = 16 << 20

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters import state
-from tasks.adapters.process_identity import this_process
+from tasks.adapters.host import state
+from tasks.adapters.host.process_identity import this_process
 from tasks.core.errors import BackupError
 
 _POLL_SECONDS = 0.05
@@ -96,7 +96,7 @@ def open_journal(
 ) -> OpenJournal:
     """Write a new journal, on the disk before the return, and keep it locked.
 
-    `kind` selects who settles it after our death: see `tasks/recovery.py`.
+    `kind` selects who settles it after our death: see `tasks/recovery/recover.py`.
     """
     global _owner, _opened
     us = this_process()

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters import state
-from tasks.adapters.process_identity import ProcessIdentity, command_of, is_alive, this_process
+from tasks.adapters.host import state
+from tasks.adapters.host.process_identity import ProcessIdentity, command_of, is_alive, this_process
 from tasks.core.errors import BackupError, Busy, Refused
 
 # Recovery holds the lock for seconds only; a run that comes meanwhile waits rather than failing for the night.

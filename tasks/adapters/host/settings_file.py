@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from tasks.adapters.files import read_small_file
+from tasks.adapters.host.files import read_small_file
 from tasks.core.errors import UsageError
-from tasks.core.settings import Settings, parse_settings
+from tasks.core.policy.settings import Settings, parse_settings
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import tasks
-from tasks.adapters.processes import start_detached
+from tasks.adapters.host.processes import start_detached
 from tasks.core.errors import Refused
 
 READY = b"R"

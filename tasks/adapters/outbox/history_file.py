@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tasks.adapters.files import write_atomically
-from tasks.adapters.state import state_subdirectory
+from tasks.adapters.host.files import write_atomically
+from tasks.adapters.host.state import state_subdirectory
 from tasks.core.errors import BackupError
-from tasks.core.history import KEPT_LINES, Entry, parse_history
+from tasks.core.policy.history import KEPT_LINES, Entry, parse_history
 
 
 def read_history(installation_id: str) -> list[Entry]:

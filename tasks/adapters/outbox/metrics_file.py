@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from tasks.adapters.files import make_directory, write_atomically
-from tasks.core.status import Status
+from tasks.adapters.host.files import make_directory, write_atomically
+from tasks.core.policy.status import Status
 
 PREFIX = "mailarchiver_backup"
 VERDICTS = ("verified", "different", "failed", "legacy", "none")

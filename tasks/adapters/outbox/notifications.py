@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Literal
 
-from tasks.core.settings import AlarmKind, Notification
+from tasks.core.policy.settings import AlarmKind, Notification
 
 logger = logging.getLogger(__name__)
 

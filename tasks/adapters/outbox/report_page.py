@@ -8,10 +8,10 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from tasks.adapters.files import write_atomically
-from tasks.core.catalogue import CatalogueLine
-from tasks.core.history import Entry
-from tasks.core.status import Status
+from tasks.adapters.host.files import write_atomically
+from tasks.core.policy.history import Entry
+from tasks.core.policy.status import Status
+from tasks.core.report.catalogue import CatalogueLine
 from tasks.core.units import duration_text, size_text
 
 SHOWN_RUNS = 30
@@ -22,7 +22,7 @@ def write_report_page(
 ) -> Path:
     """Write `report-ID.html` into the repository, readable by its owner alone; return the file."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.adapters"),
+        loader=jinja2.PackageLoader("tasks.adapters.outbox"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tasks.adapters import docker_engine
-from tasks.adapters.docker_program import Program
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine.exec_stream import Program
 from tasks.core.errors import ProgramFailed
-from tasks.core.installation import Installation
+from tasks.core.stack.installation import Installation
 
 PASSWORD_TIMEOUT_SECONDS = 60.0
 

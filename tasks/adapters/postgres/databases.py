@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.adapters.postgres import Session
+from tasks.adapters.postgres.session import Session
+from tasks.core.archive.manifest import DatabaseFacts, Grant
 from tasks.core.byte_text import shown
-from tasks.core.database_attributes import DEFAULT_TABLESPACE, attributes
 from tasks.core.errors import BackupError, ProgramFailed, Refused
-from tasks.core.manifest import DatabaseFacts, Grant
 from tasks.core.quoting import quoted, quoted_literal
+from tasks.core.stack.database_attributes import DEFAULT_TABLESPACE, attributes
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from tasks.adapters.load_lane import Lane, finish_work
-from tasks.adapters.load_rows import Rows, binary_table
-from tasks.adapters.load_table import depends_on_foreign_table, table_facts
-from tasks.adapters.postgres import Server, Session, session
+from tasks.adapters.postgres.load_rows import Rows, binary_table
+from tasks.adapters.postgres.load_session import Lane, finish_work
+from tasks.adapters.postgres.load_table import depends_on_foreign_table, table_facts
+from tasks.adapters.postgres.session import Server, Session, session
+from tasks.core.archive.manifest import TableCensus
 from tasks.core.byte_text import shown, text_of
-from tasks.core.dump_events import (
+from tasks.core.dump.events import (
     Connect,
     CopyBegin,
     CopyData,
@@ -31,7 +32,8 @@ from tasks.core.dump_events import (
     Statement,
     Title,
 )
-from tasks.core.dump_statements import (
+from tasks.core.dump.load_words import QUERY_CANCELED
+from tasks.core.dump.statements import (
     is_allowed,
     is_session_setting,
     is_time_limit,
@@ -40,9 +42,7 @@ from tasks.core.dump_statements import (
     refreshed_view,
 )
 from tasks.core.errors import DumpCutShort, ProgramFailed, Refused
-from tasks.core.limits import DumpLimits
-from tasks.core.load_words import QUERY_CANCELED
-from tasks.core.manifest import TableCensus
+from tasks.core.policy.limits import DumpLimits
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from tasks.adapters.docker_program import Program
-from tasks.adapters.dump import connection_string, login_of
-from tasks.adapters.streams import Tail
+from tasks.adapters.engine.exec_stream import Program
+from tasks.adapters.host.streams import Tail
+from tasks.adapters.postgres.pg_programs import connection_string, login_of
+from tasks.core.dump.sql import TRAILER
 from tasks.core.errors import DumpCutShort, ProgramFailed
-from tasks.core.installation import Installation
-from tasks.core.limits import DumpLimits
-from tasks.core.sql_dump import TRAILER
+from tasks.core.policy.limits import DumpLimits
+from tasks.core.stack.installation import Installation
 
 SAID_LIMIT = 1500  # characters
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tasks.adapters.load_lane import Lane
-from tasks.adapters.postgres import Session
-from tasks.core.dump_events import CopyBegin
+from tasks.adapters.postgres.load_session import Lane
+from tasks.adapters.postgres.session import Session
+from tasks.core.dump.events import CopyBegin
+from tasks.core.dump.wide_rows import WIDEST_ROW_BYTES, Values, insert_statement, is_wide, values_of_rows
 from tasks.core.errors import ProgramFailed
-from tasks.core.wide_rows import WIDEST_ROW_BYTES, Values, insert_statement, is_wide, values_of_rows
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 
-from tasks.adapters.postgres import Server, Session, session
-from tasks.core.census import table_census
-from tasks.core.dump_events import CopyBegin
+from tasks.adapters.postgres.session import Server, Session, session
+from tasks.core.archive.manifest import TableCensus
+from tasks.core.dump.census import table_census
+from tasks.core.dump.events import CopyBegin
 from tasks.core.errors import ArchiveDamaged, ProgramFailed
-from tasks.core.manifest import TableCensus
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.adapters.postgres import Session
-from tasks.core.census import table_of
-from tasks.core.dump_events import CopyBegin
+from tasks.adapters.postgres.session import Session
+from tasks.core.dump.census import table_of
+from tasks.core.dump.events import CopyBegin
 
 # Functions of the user's stand in pg_depend; PostgreSQL's own do not.
 _TABLE = """

@@ -19,15 +19,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from tasks.adapters import docker_engine
-from tasks.adapters.client_login import Login, client_login
-from tasks.adapters.docker_program import Program
-from tasks.adapters.postgres import SQL_ASCII, application_name, major_of_image, server_of, session
-from tasks.core import session_settings
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine.exec_stream import Program
+from tasks.adapters.postgres.client_login import Login, client_login
+from tasks.adapters.postgres.session import SQL_ASCII, application_name, major_of_image, server_of, session
+from tasks.core.archive.manifest import Format
 from tasks.core.errors import BackupError, ProgramFailed
-from tasks.core.installation import Installation
-from tasks.core.limits import DumpLimits
-from tasks.core.manifest import Format
+from tasks.core.policy.limits import DumpLimits
+from tasks.core.stack import session_settings
+from tasks.core.stack.installation import Installation
 
 logger = logging.getLogger(__name__)
 

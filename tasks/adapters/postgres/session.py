@@ -21,11 +21,11 @@ from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from tasks.adapters.docker_engine import host_can_reach, relay
-from tasks.core import session_settings
+from tasks.adapters.engine.docker_engine import host_can_reach, relay
 from tasks.core.byte_text import bytes_of, shown, text_of
 from tasks.core.errors import BackupError, ProgramFailed
-from tasks.core.installation import Installation, command_to_run
+from tasks.core.stack import session_settings
+from tasks.core.stack.installation import Installation, command_to_run
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def session(
 ) -> Iterator[Session]:
     """Open a session that commits each statement by itself; close it on leaving.
 
-    What a database, a role or the server sets does not act on it (see `tasks/core/session_settings.py`); `settings` come on top.
+    What a database, a role or the server sets does not act on it (see `tasks/core/stack/session_settings.py`); `settings` come on top.
     `purpose` shows in pg_stat_activity as `mailarchiver-backup PURPOSE`. Raise BackupError where no login is possible: transient where
     the server is not (yet) there, final where it refuses the password or has no such database.
     """

@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.adapters.compose import compose_files_in, files_named_in
-from tasks.core.compose_model import DOT_ENV, ComposeModel
-from tasks.core.discovery import is_configuration_mount
+from tasks.adapters.engine.compose import compose_files_in, files_named_in
 from tasks.core.errors import Refused
-from tasks.core.installation import Service
+from tasks.core.stack.compose_model import DOT_ENV, ComposeModel
+from tasks.core.stack.identify import is_configuration_mount
+from tasks.core.stack.installation import Service
 
 FILE_LIMIT_BYTES = 1 << 20
 DIRECTORY_LIMIT_BYTES = 4 << 20

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.adapters import docker_engine
-from tasks.core.data_users import OtherUsers, is_server
-from tasks.core.installation import Installation
+from tasks.adapters.engine import docker_engine
+from tasks.core.stack.data_users import OtherUsers, is_server
+from tasks.core.stack.installation import Installation
 
 
 def other_users(installation: Installation) -> OtherUsers:

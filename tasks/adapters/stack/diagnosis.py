@@ -5,12 +5,12 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from tasks.adapters import docker_engine
-from tasks.adapters.data_users import other_users
-from tasks.adapters.discovery import configuration_problems
-from tasks.adapters.drift import configuration_drift
-from tasks.core.diagnosis import Problem, Seen, find_problems
-from tasks.core.installation import Installation
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.stack.data_users import other_users
+from tasks.adapters.stack.discovery import configuration_problems
+from tasks.adapters.stack.drift import configuration_drift
+from tasks.core.stack.diagnosis import Problem, Seen, find_problems
+from tasks.core.stack.installation import Installation
 
 __all__ = ["Problem", "problems"]
 

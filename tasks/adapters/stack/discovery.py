@@ -13,16 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.adapters import docker_engine
-from tasks.adapters.compose import compose_config, compose_files_in, env_files_beside
-from tasks.adapters.configuration import find_configuration
-from tasks.adapters.container_files import read_container_file
-from tasks.adapters.docker_engine import Container
-from tasks.core import discovery as decide
-from tasks.core.compose_model import FILE_NAMES, ComposeModel, ComposeService
-from tasks.core.connection_string import ConnectionString, parse_connection_string
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine.compose import compose_config, compose_files_in, env_files_beside
+from tasks.adapters.engine.container_files import read_container_file
+from tasks.adapters.engine.docker_engine import Container
+from tasks.adapters.stack.config_files import find_configuration
 from tasks.core.errors import Refused
-from tasks.core.installation import ConfigFile, Database, Installation, Mount, Service
+from tasks.core.stack import identify as decide
+from tasks.core.stack.compose_model import FILE_NAMES, ComposeModel, ComposeService
+from tasks.core.stack.connection_string import ConnectionString, parse_connection_string
+from tasks.core.stack.installation import ConfigFile, Database, Installation, Mount, Service
 
 logger = logging.getLogger(__name__)
 

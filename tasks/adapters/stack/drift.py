@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.adapters.compose import compose_hashes, compose_version
-from tasks.adapters.discovery import find_stack
-from tasks.adapters.docker_engine import Container
-from tasks.core.drift import Made, drift_of
+from tasks.adapters.engine.compose import compose_hashes, compose_version
+from tasks.adapters.engine.docker_engine import Container
+from tasks.adapters.stack.discovery import find_stack
 from tasks.core.errors import BackupError
-from tasks.core.installation import Installation
+from tasks.core.stack.drift import Made, drift_of
+from tasks.core.stack.installation import Installation
 
 HASH_LABEL = "com.docker.compose.config-hash"
 VERSION_LABEL = "com.docker.compose.version"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.adapters import docker_engine
-from tasks.adapters.discovery import DIRECTORY_LABEL, PROJECT_LABEL, discover
+from tasks.adapters.engine import docker_engine
+from tasks.adapters.stack.discovery import DIRECTORY_LABEL, PROJECT_LABEL, discover
 from tasks.core.errors import BackupError
-from tasks.core.first_settings import FoundStack
+from tasks.core.stack.first_settings import FoundStack
 
 # Of staging stacks: they are ours, and gone in a moment.
 STAGING_LABEL = "mailarchiver-backup.staging"

@@ -37,7 +37,7 @@ class Member(Value):
 
 
 class TableCensus(Value):
-    """What a table holds: the row count and the order-independent digest of its rows (see `tasks/core/census.py`)."""
+    """What a table holds: the row count and the order-independent digest of its rows (see `tasks/core/dump/census.py`)."""
 
     rows: NonNegativeInt
     digest: str
@@ -149,7 +149,7 @@ class Manifest(Value):
 class Verification(Value):
     """The verdict of a restore on staging, bound to the archive's SHA-256 at that time.
 
-    `compared` names what was compared (`tasks/core/comparisons.py`); None in records that do not say.
+    `compared` names what was compared (`tasks/core/report/comparisons.py`); None in records that do not say.
     `notes` tell what else is worth knowing: that our loader failed and PostgreSQL's own program loaded the dump, that there was no census.
     """
 

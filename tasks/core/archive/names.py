@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from tasks.core.manifest import Format
+from tasks.core.archive.manifest import Format
 
 PREFIX = "mailarchiver-backup-"
 EXTENSIONS: dict[Format, str] = {"guide": ".tar.gz", "fast": ".tar.zst"}

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.core.archive.manifest import Format, Member
+from tasks.core.archive.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION
 from tasks.core.errors import BackupError
-from tasks.core.manifest import Format, Member
-from tasks.core.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION
 
 JOURNAL_EXTENSION = ".journal"
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tasks.core.archive.tar_writer import BLOCK_BYTES, checksum_of
 from tasks.core.errors import ArchiveDamaged, Refused
-from tasks.core.tar_format import BLOCK_BYTES, checksum_of
 
 _LONG_NAME_LIMIT_BYTES = 8192
 _PAX_LIMIT_BYTES = 65_536

@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import Literal
 
-from tasks.core.manifest import Format
+from tasks.core.archive.manifest import Format
 
 BLOCK_BYTES = 512
 END_BLOCKS = bytes(2 * BLOCK_BYTES)

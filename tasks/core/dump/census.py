@@ -14,9 +14,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tasks.core.archive.manifest import Census, TableCensus
 from tasks.core.byte_text import bytes_of, shown, text_of
-from tasks.core.custom_dump import Head
-from tasks.core.dump_events import (
+from tasks.core.dump.custom import Head
+from tasks.core.dump.events import (
     CopyBegin,
     CopyData,
     CopyEnd,
@@ -27,8 +28,7 @@ from tasks.core.dump_events import (
     Statement,
     Title,
 )
-from tasks.core.insert_rows import inserted_rows
-from tasks.core.manifest import Census, TableCensus
+from tasks.core.dump.insert_rows import inserted_rows
 
 _MODULUS = 1 << 256
 _SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('(?P<name>(?:[^']|'')+)', (?P<value>-?\d+, (?:true|false))\);")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tasks.core.byte_text import bytes_of, text_of
-from tasks.core.dump_events import (
+from tasks.core.dump.events import (
     CopyBegin,
     CopyData,
     CopyEnd,
@@ -24,8 +24,8 @@ from tasks.core.dump_events import (
     Statement,
     Title,
 )
+from tasks.core.dump.sql import read_sql_dump
 from tasks.core.errors import ArchiveDamaged, DumpCutShort, Refused
-from tasks.core.sql_dump import read_sql_dump
 
 OLDEST_VERSION, NEWEST_VERSION = (1, 12), (1, 16)
 STRING_LIMIT_BYTES = 64 * 1024 * 1024

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from tasks.core.archive.manifest import Census
 from tasks.core.byte_text import shown, text_of
-from tasks.core.custom_dump import Head
-from tasks.core.dump_events import ClusterDump, Connect, CopyBegin, DumpComplete, DumpEvent, Statement, Title
-from tasks.core.dump_statements import is_session_setting
+from tasks.core.dump.custom import Head
+from tasks.core.dump.events import ClusterDump, Connect, CopyBegin, DumpComplete, DumpEvent, Statement, Title
+from tasks.core.dump.insert_rows import inserted_rows
+from tasks.core.dump.statements import is_session_setting
 from tasks.core.errors import ArchiveDamaged, Refused
-from tasks.core.insert_rows import inserted_rows
-from tasks.core.manifest import Census
 
 CUSTOM_MAGIC = b"PGDMP"
 GZIP_MAGIC = b"\x1f\x8b"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tasks.core.archive.manifest import Census, TableCensus
 from tasks.core.byte_text import shown
-from tasks.core.census import CensusTaker
-from tasks.core.dump_events import DumpComplete, DumpEvent, Statement, Title
-from tasks.core.dump_statements import is_session_setting
-from tasks.core.manifest import Census, TableCensus
+from tasks.core.dump.census import CensusTaker
+from tasks.core.dump.events import DumpComplete, DumpEvent, Statement, Title
+from tasks.core.dump.statements import is_session_setting
 
 
 @dataclass

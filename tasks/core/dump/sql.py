@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from tasks.core.byte_text import text_of
-from tasks.core.dump_events import (
+from tasks.core.dump.events import (
     ClusterDump,
     Connect,
     CopyBegin,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from tasks.core.byte_text import text_of
-from tasks.core.insert_rows import inserted_rows
+from tasks.core.dump.insert_rows import inserted_rows
 
 _ALLOWED = re.compile(
     rb"""

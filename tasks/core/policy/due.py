@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.core.manifest import Record
-from tasks.core.settings import Verification
+from tasks.core.archive.manifest import Record
+from tasks.core.policy.settings import Verification
 
 
 def already_done(records: Sequence[Record], method: str, scheduled_at: datetime | None) -> Record | None:

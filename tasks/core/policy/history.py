@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, ValidationError
 
-from tasks.core.manifest import Value
+from tasks.core.archive.manifest import Value
 
 Outcome = Literal["succeeded", "failed", "interrupted", "busy", "approved", "refused"]
 BACKUP_RUNS = ("hot backup", "online backup", "complete backup")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from tasks.core.settings import Retention
+from tasks.core.policy.settings import Retention
 
 Standing = Literal["verified", "unverified", "refuted"]
 

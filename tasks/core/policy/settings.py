@@ -23,10 +23,10 @@ from pydantic import (
     model_validator,
 )
 
-from tasks.core.cron import cron_problem
-from tasks.core.manifest import Format, Method
-from tasks.core.plain_input import shown, text_problem
-from tasks.core.settings_problems import places_problems, problems_in, refuse
+from tasks.core.archive.manifest import Format, Method
+from tasks.core.policy.cron import cron_problem
+from tasks.core.policy.plain_input import shown, text_problem
+from tasks.core.policy.settings_problems import places_problems, problems_in, refuse
 
 PROJECT = r"[a-z0-9][a-z0-9_-]{0,99}"
 INSTALLATION_ID = r"[a-z0-9][a-z0-9_-]{0,31}"

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.core.manifest import Record
-from tasks.core.retention import Candidate, current_shrinks
-from tasks.core.settings import AlarmKind, Alarms
+from tasks.core.archive.manifest import Record
+from tasks.core.policy.retention import Candidate, current_shrinks
+from tasks.core.policy.settings import AlarmKind, Alarms
 from tasks.core.units import duration_text, size_text
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.core.manifest import Record
-from tasks.core.retention import RetentionPlan
+from tasks.core.archive.manifest import Record
+from tasks.core.policy.retention import RetentionPlan
 from tasks.core.units import duration_text, size_text
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pygal
 from pygal.style import Style
 
-from tasks.core.history import BACKUP_RUNS, Entry
-from tasks.core.manifest import Record
+from tasks.core.archive.manifest import Record
+from tasks.core.policy.history import BACKUP_RUNS, Entry
 from tasks.core.units import duration_text, size_text
 
 SHOWN = 60

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.core.comparisons import counted, words_of
-from tasks.core.manifest import Record, Verification
-from tasks.core.retention import RetentionPlan
-from tasks.core.status import Status
+from tasks.core.archive.manifest import Record, Verification
+from tasks.core.policy.retention import RetentionPlan
+from tasks.core.policy.status import Status
+from tasks.core.report.comparisons import counted, words_of
 from tasks.core.units import duration_text, size_text
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tasks.core.archive.manifest import DatabaseFacts, Manifest
 from tasks.core.errors import Refused
-from tasks.core.manifest import DatabaseFacts, Manifest
 
 
 def refuse_unfit_dump(

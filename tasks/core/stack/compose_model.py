@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.core.installation import Mount
+from tasks.core.stack.installation import Mount
 
 # Compose's own names, in its own order: the first that exists is the file, and the first override that exists is added.
 FILE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.core.manifest import DatabaseFacts, Grant
+from tasks.core.archive.manifest import DatabaseFacts, Grant
 from tasks.core.quoting import quoted
 
 # PostgreSQL keeps these as lists of quoted names (GUC_LIST_QUOTE; an extension cannot define such a setting): see variable_is_guc_list_quote().

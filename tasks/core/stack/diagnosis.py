@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.core.discovery import is_anonymous
-from tasks.core.installation import Installation, command_to_run
+from tasks.core.stack.identify import is_anonymous
+from tasks.core.stack.installation import Installation, command_to_run
 
 DEFAULT_PASSWORDS = {"masterkey": "POSTGRES_PASSWORD", "secret123!": "Authentication__Password"}
 

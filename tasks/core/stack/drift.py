@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from tasks.core.compose_model import ComposeService
-from tasks.core.installation import Mount
+from tasks.core.stack.compose_model import ComposeService
+from tasks.core.stack.installation import Mount
 
 RECREATE = "`docker compose up -d` would recreate it"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import UsageError
-from tasks.core.plain_input import shown
+from tasks.core.policy.plain_input import shown
 
 # The paths that the example and the units in the repository name.
 EXAMPLE_DIRECTORY, EXAMPLE_REPOSITORY = "/opt/mailarchiver", "/var/backups/mailarchiver"

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tasks.core.connection_string import ConnectionString
 from tasks.core.errors import Refused
-from tasks.core.installation import Mount
+from tasks.core.stack.connection_string import ConnectionString
+from tasks.core.stack.installation import Mount
 
 KEYS_TARGET = "/app/DataProtection-Keys"
 SETTINGS_FILES = ("/app/appsettings.Production.json", "/app/appsettings.json")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tasks.core.limits import ServiceLimits
+from tasks.core.policy.limits import ServiceLimits
 
 ServiceState = Literal["running", "paused", "restarting", "exited", "created", "dead", "removing", "absent"]
 

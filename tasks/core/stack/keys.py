@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tasks.core.manifest import Member
+from tasks.core.archive.manifest import Member
 
 KEY_NAME = re.compile(r"(?:.*/)?key-[^/]+\.xml")
 

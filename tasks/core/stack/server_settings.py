@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from tasks.core.byte_text import bytes_of
-from tasks.core.database_attributes import DEFAULT_TABLESPACE
-from tasks.core.dump_events import DumpEvent, Statement
+from tasks.core.dump.events import DumpEvent, Statement
 from tasks.core.quoting import quoted
+from tasks.core.stack.database_attributes import DEFAULT_TABLESPACE
 
 # What a data directory cannot be started or read without (prepared transactions, many locks); no libraries, which an image may lack.
 FOR_A_DATA_DIRECTORY = frozenset(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.core.installation import ServiceState
+from tasks.core.stack.installation import ServiceState
 
 Action = Literal["start", "pause", "unpause", "stop"]
 

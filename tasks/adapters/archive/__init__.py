@@ -1,0 +1,1 @@
+"""Archives as files: written, read, extracted; the repository that holds them."""

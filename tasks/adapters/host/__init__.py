@@ -1,0 +1,1 @@
+"""This host: files, locks, journals, processes, the settings file."""

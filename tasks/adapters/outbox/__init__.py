@@ -1,0 +1,1 @@
+"""Where reports are put: notifications, metrics, the history, the page."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: sessions, its programs, loading, all SQL."""

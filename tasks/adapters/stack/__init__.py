@@ -1,0 +1,1 @@
+"""Installations as they are on this host."""

@@ -1,0 +1,1 @@
+"""What an archive is: its names, its members, its manifest."""

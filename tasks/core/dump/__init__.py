@@ -1,0 +1,1 @@
+"""What a dump says: its events, its statements, its census."""

@@ -1,0 +1,1 @@
+"""What is wanted: settings, retention, what is due, what fits."""

@@ -1,0 +1,1 @@
+"""What is told: texts, charts, the catalogue."""

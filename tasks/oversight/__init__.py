@@ -1,0 +1,1 @@
+"""Looking after the backups: status, notifications, retention, the nightly run."""

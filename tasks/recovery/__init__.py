@@ -1,0 +1,1 @@
+"""What was borrowed, and how it is given back whatever happens."""

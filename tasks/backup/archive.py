@@ -24,6 +24,7 @@ from tasks.adapters.archive.writer import (
     written_members,
 )
 from tasks.adapters.engine import docker_engine
+from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import (
     MANIFEST_VERSION,
     Census,
@@ -36,6 +37,7 @@ from tasks.core.archive.manifest import (
 )
 from tasks.core.archive.names import backup_name, split_archive_name
 from tasks.core.errors import BackupError, NameTaken, Refused
+from tasks.core.stack.identify import KEYS_TARGET
 from tasks.core.stack.installation import Installation, Service
 from tasks.core.stack.keys import keys_warnings
 from tasks.progress import progress
@@ -43,8 +45,6 @@ from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
-KEYS_DIRECTORY = "data-protection-keys"
-KEYS_TARGET = "/app/DataProtection-Keys"
 KEYS_LIMIT_BYTES = 64 << 20
 NAMES_TRIED = 1000
 

@@ -19,7 +19,7 @@ from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.databases import database_facts
 from tasks.adapters.postgres.session import server_of, session
-from tasks.adapters.stack.data_users import other_users
+from tasks.core.archive.layout import BACKUP_MANIFEST, DATA_DIRECTORY
 from tasks.core.archive.manifest import DatabaseFacts
 from tasks.core.archive.names import PREFIX
 from tasks.core.archive.tar_reader import Limits, TarStream
@@ -31,14 +31,13 @@ from tasks.core.stack.pg_control import PG_CONTROL_NAME, ControlData, needed_aft
 from tasks.progress import progress
 from tasks.recovery.journalled import journalled
 from tasks.recovery.stopped_services import Loan
+from tasks.run.data_users import refuse_other_users
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
 SCRATCH_KIND = "scratch"
-DATA_DIRECTORY = "postgres-data"
 WAL_SEGMENT_BYTES = 16 << 20
-BACKUP_MANIFEST = f"{DATA_DIRECTORY}/backup_manifest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +75,6 @@ def plan_data_copy(installation: Installation) -> DataPlan:
         size = opened.value("SELECT sum(pg_database_size(oid)) FROM pg_database")
         wal = opened.value("SELECT pg_size_bytes(current_setting('wal_segment_size'))")
         return DataPlan(database_facts(opened), int(size), int(wal))
-
-
-def refuse_other_users(installation: Installation) -> None:
-    """Raise Refused where a container other than the installation's own PostgreSQL mounts its data, or could run a server on it.
-
-    Who may write to a directory around the data, and is no server, is told alone.
-    """
-    others = other_users(installation)
-    if others.in_the_way:
-        raise Refused(
-            f"the data directory {installation.data_mount.source} is mounted by {', '.join(others.in_the_way)} too "
-            "(itself, or a directory around it)",
-            hint="stop and remove what else uses it, or mount no more than it needs, read-only",
-        )
-    if others.around:
-        logger.warning(
-            "%s may write to the data directory %s, through a directory around it",
-            ", ".join(others.around),
-            installation.data_mount.source,
-        )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from tasks.adapters.archive.writer import PartialArchive, segment
 from tasks.adapters.host.streams import Observer, Tail, watched
 from tasks.adapters.postgres import pg_programs
+from tasks.adapters.postgres.census import census_reader
 from tasks.adapters.postgres.databases import database_facts, oversized_values
 from tasks.adapters.postgres.session import Server, Session, server_of, session
-from tasks.core.archive.manifest import Census, DatabaseFacts, Format, TableCensus
-from tasks.core.byte_text import shown
-from tasks.core.dump.census import CensusTaker, table_of
-from tasks.core.dump.custom import read_custom_dump
-from tasks.core.dump.sql import TRAILER, read_sql_dump
-from tasks.core.errors import ArchiveDamaged, BackupError, DumpCutShort, ProgramFailed, Refused
+from tasks.core.archive.layout import DUMP_MEMBERS, ROLES_MEMBER
+from tasks.core.archive.manifest import Census, DatabaseFacts, Format
+from tasks.core.dump.sql import TRAILER
+from tasks.core.errors import BackupError, DumpCutShort, Refused
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.stack.installation import Installation
 from tasks.progress import progress
@@ -26,8 +25,6 @@ from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
-DUMP_MEMBERS: dict[Format, str] = {"guide": "database.sql", "fast": "database.dump"}
-ROLES_MEMBER = "roles.sql"
 ROLES_TIMEOUT_SECONDS = 300
 
 
@@ -97,57 +94,6 @@ def _census_if_readable(observer: Observer[Census], archive_format: Format, tail
         reason = f"our reader failed: {type(error).__name__}: {error}"
     logger.warning("No census: %s", reason)
     return None, reason
-
-
-def census_reader(archive_format: Format) -> Callable[[Iterator[bytes]], Census]:
-    """Give the function that takes the census of a dump's bytes; it raises ArchiveDamaged for a dump that is not whole."""
-
-    def take(pieces: Iterator[bytes]) -> Census:
-        taker = CensusTaker()
-        for event in read_sql_dump(pieces) if archive_format == "guide" else read_custom_dump(pieces):
-            taker.see(event)
-        if not taker.complete:
-            raise DumpCutShort("the dump has no end mark: it was cut short")
-        return taker.result()
-
-    return take
-
-
-def take_census(
-    installation: Installation,
-    database: str,
-    archive_format: Format,
-    limits: DumpLimits,
-    *,
-    known: Mapping[str, TableCensus] | None = None,
-    options: Sequence[str] = (),
-) -> Census:
-    """Take the census of a database as it is now, by dumping it to nowhere; of the tables `known` their rows are not read again.
-
-    `options` are pg_dump's for another wording than ours.
-    """
-    known = known or {}
-    chunks = pg_programs.dump_database(
-        installation,
-        database,
-        archive_format,
-        snapshot=None,
-        limits=limits,
-        without_rows_of=[table_of(each) for each in known if _can_be_said(each)],
-        wording=options,
-    )
-    try:
-        found = census_reader(archive_format)(chunks)
-        return found.model_copy(update={"tables": dict(sorted({**found.tables, **known}.items()))})
-    except ArchiveDamaged as error:
-        raise ProgramFailed(f"pg_dump of {database} wrote what cannot be read: {error.message}") from error
-    finally:
-        chunks.close()
-
-
-def _can_be_said(target: str) -> bool:
-    """Tell whether a table's name can be given to a program through Docker, which takes only UTF-8."""
-    return shown(target) == target
 
 
 def refuse_what_no_dump_can_carry(opened: Session, installation: Installation) -> None:

@@ -14,9 +14,9 @@ from tasks.adapters.outbox.notifications import send_ping
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import Busy
 from tasks.core.policy.due import already_done, verification_due
-from tasks.oversight.pruning import own_records
 from tasks.oversight.status import raise_alarms, read_status
 from tasks.run.config import Work
+from tasks.run.own_backups import own_records
 from tasks.step import in_flow_run, step
 
 logger = logging.getLogger(__name__)

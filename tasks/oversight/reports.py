@@ -26,11 +26,11 @@ from tasks.core.report.texts import (
     verification_report,
 )
 from tasks.core.units import duration_text
-from tasks.oversight.pruning import own_records
 from tasks.oversight.status import Standing, lines_of, raise_alarms, write_standing
 from tasks.restore.database_restore import Restored
 from tasks.run.config import Work
 from tasks.run.history import tell
+from tasks.run.own_backups import own_records
 from tasks.step import in_flow_run
 from tasks.verification.verify import Verified
 

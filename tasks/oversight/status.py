@@ -21,9 +21,10 @@ from tasks.core.policy.settings import PROBLEMS, AlarmKind
 from tasks.core.policy.status import Status, Trouble, judge
 from tasks.core.report.catalogue import CatalogueLine, Listed, catalogue
 from tasks.core.report.charts import duration_chart, size_chart
-from tasks.oversight.pruning import candidates_of, own_records, plan_for
+from tasks.oversight.pruning import plan_for
 from tasks.run.config import Work
 from tasks.run.history import tell
+from tasks.run.own_backups import candidates_of, own_records
 from tasks.step import step
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine.labels import HELPER_LABEL
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.core.stack.installation import Installation, Mount
 from tasks.recovery.journalled import journalled
@@ -16,7 +17,6 @@ from tasks.recovery.journalled import journalled
 logger = logging.getLogger(__name__)
 
 KIND = "helper"
-LABEL = "mailarchiver-backup.helper"
 LATE_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 
@@ -50,7 +50,7 @@ def helper_container(
             command,
             mounts=mounts,
             environment=environment,
-            labels={**(labels or {}), LABEL: mark},
+            labels={**(labels or {}), HELPER_LABEL: mark},
             entrypoint=entrypoint,
         )
 
@@ -65,7 +65,7 @@ def settle(journal: Journal) -> str:
 
 def _remove(mark: str) -> str:
     """Remove the containers of this mark with their anonymous volumes; return their names."""
-    found = docker_engine.containers(label={LABEL: mark})
+    found = docker_engine.containers(label={HELPER_LABEL: mark})
     for container in found:
         docker_engine.remove_container(container.id, force=True)
     return ", ".join(container.name for container in found)

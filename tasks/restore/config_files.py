@@ -9,9 +9,16 @@ from pathlib import Path
 
 from tasks.adapters.archive.reader import CheckedArchive, open_member
 from tasks.adapters.host.files import keep_copy, make_directory, reclaim_temporaries, write_atomically
-from tasks.backup.archive import KEYS_DIRECTORY
-from tasks.backup.dump import DUMP_MEMBERS, ROLES_MEMBER
-from tasks.core.archive.manifest import MANIFEST_NAME
+from tasks.core.archive.layout import (
+    BACKUP_MANIFEST_NAME,
+    COMPOSE_FILE,
+    DATA_DIRECTORY,
+    DUMP_MEMBERS,
+    KEYS_DIRECTORY,
+    MANIFEST_NAME,
+    OUTSIDE,
+    ROLES_MEMBER,
+)
 from tasks.core.errors import Refused
 from tasks.core.stack.config_diff import configuration_diff
 from tasks.core.stack.installation import Installation
@@ -20,13 +27,13 @@ from tasks.step import step
 logger = logging.getLogger(__name__)
 
 FILE_LIMIT_BYTES = 4 << 20
-OUTSIDE = "outside/"
-_DATA = (KEYS_DIRECTORY, "postgres-data")
+_OUTSIDE = f"{OUTSIDE}/"
+_DATA = (KEYS_DIRECTORY, DATA_DIRECTORY)
 
 
 def configuration_members(archive: CheckedArchive) -> list[str]:
     """List the archive's configuration files: everything that is neither data nor ours."""
-    ours = {MANIFEST_NAME, ROLES_MEMBER, "backup_manifest", *DUMP_MEMBERS.values()}
+    ours = {MANIFEST_NAME, ROLES_MEMBER, BACKUP_MANIFEST_NAME, *DUMP_MEMBERS.values()}
     return [
         member.name for member in archive.members if member.name not in ours and member.name.split("/")[0] not in _DATA
     ]
@@ -88,12 +95,12 @@ def write_configuration(archive: CheckedArchive, directory: Path) -> list[Path]:
         )
     make_directory(directory)
     for name in configuration_members(archive):
-        if name.startswith(OUTSIDE):
+        if name.startswith(_OUTSIDE):
             logger.warning("%s lay outside the installation's directory and is not written", name)
             continue
         make_directory((directory / name).parent)
         write_atomically(directory / name, _content(archive, name))
-    names = archive.manifest.compose_files if archive.manifest else ["docker-compose.yml"]
+    names = archive.manifest.compose_files if archive.manifest else [COMPOSE_FILE]
     files = [directory / name for name in names if (directory / name).is_file()]
     if not files:
         raise Refused(f"{archive.name} holds no compose file", hint="restore it into an installation that exists")
@@ -104,7 +111,7 @@ def _place(installation: Installation, name: str) -> Path | None:
     for file in installation.config_files:
         if file.archive_name == name:
             return file.path
-    return None if name.startswith(OUTSIDE) else installation.directory / name
+    return None if name.startswith(_OUTSIDE) else installation.directory / name
 
 
 def _content(archive: CheckedArchive, name: str) -> bytes:

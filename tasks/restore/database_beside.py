@@ -27,9 +27,9 @@ from tasks.adapters.host.files import free_space, make_directory, remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.streams import read_ahead
 from tasks.adapters.postgres import databases, load, load_programs, pg_programs
+from tasks.adapters.postgres.census import take_census
 from tasks.adapters.postgres.session import Server, Session, server_of, session, wait_until_ready
-from tasks.backup.archive import KEYS_DIRECTORY
-from tasks.backup.dump import DUMP_MEMBERS, ROLES_MEMBER, take_census
+from tasks.core.archive.layout import DUMP_MEMBERS, KEYS_DIRECTORY, ROLES_MEMBER
 from tasks.core.archive.manifest import Census, DatabaseFacts, Format, TableCensus
 from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.byte_text import bytes_of

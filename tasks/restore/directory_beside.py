@@ -17,14 +17,14 @@ from pathlib import Path
 from tasks.adapters.archive.extraction import below, extract, extraction
 from tasks.adapters.archive.reader import Archive, CheckedArchive, check_while, read_text_member
 from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine.labels import COPY_LABEL
 from tasks.adapters.host.files import free_space, make_directory, make_mounted_directory, remove_tree, sync_file_system
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.streams import watched
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.session import Session, server_of, session
 from tasks.adapters.stack import mail_archiver
-from tasks.backup.archive import KEYS_DIRECTORY
-from tasks.backup.data_directory import DATA_DIRECTORY, refuse_other_users
+from tasks.core.archive.layout import DATA_DIRECTORY, KEYS_DIRECTORY
 from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
@@ -35,13 +35,13 @@ from tasks.core.stack.server_settings import settings_for_a_data_directory
 from tasks.progress import progress
 from tasks.recovery.helper_containers import helper_container
 from tasks.recovery.journalled import journalled
+from tasks.run.data_users import refuse_other_users
 from tasks.run.installations import wait_for_login
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
 KIND = "copy"
-COPY_LABEL = "mailarchiver-backup.copy"
 START_SECONDS = 600.0
 SOCKET_DIRECTORY = "/var/run/postgresql"
 STOP_SECONDS = 120

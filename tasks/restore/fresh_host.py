@@ -8,12 +8,12 @@ from pathlib import Path
 from tasks.adapters.archive.reader import CheckedArchive
 from tasks.adapters.engine import docker_engine
 from tasks.adapters.engine.compose import compose_config, compose_up, env_files_beside
+from tasks.adapters.engine.labels import PROJECT_LABEL
 from tasks.adapters.host.files import make_mounted_directory
 from tasks.core.errors import Refused
 from tasks.restore.config_files import write_configuration
 from tasks.run.config import Work
 from tasks.step import step
-from tasks.verification.staging import PROJECT_LABEL
 
 logger = logging.getLogger(__name__)
 

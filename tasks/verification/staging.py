@@ -19,12 +19,12 @@ from tasks.adapters.archive.extraction import extract
 from tasks.adapters.archive.reader import CheckedArchive
 from tasks.adapters.engine import docker_engine
 from tasks.adapters.engine.compose import compose_up
+from tasks.adapters.engine.labels import PROJECT_LABEL, STAGING_LABEL
 from tasks.adapters.host.files import make_directory, remove_tree, write_atomically
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.state import state_subdirectory
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.session import SQL_ASCII, server_of, session
-from tasks.adapters.stack.stacks_here import STAGING_LABEL
 from tasks.core.archive.manifest import ImageFacts
 from tasks.core.errors import BackupError, Refused
 from tasks.core.policy.limits import StagingLimits
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 KIND = "staging"
 PROJECT_PREFIX = "mailarchiver-staging-"
-PROJECT_LABEL = "com.docker.compose.project"
 POSTGRES_START_SECONDS = 180.0
 COMPOSE_SECONDS = 300.0
 PGDATA = "pgdata"

@@ -18,10 +18,10 @@ from tasks.adapters.archive.repository import (
     write_verification,
 )
 from tasks.adapters.postgres import databases
+from tasks.adapters.postgres.census import take_census
 from tasks.adapters.postgres.session import server_of, session
 from tasks.adapters.stack import mail_archiver
-from tasks.backup.archive import KEYS_DIRECTORY
-from tasks.backup.dump import take_census
+from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import Census, RestoredCensus, Verdict, Verification
 from tasks.core.archive.names import time_in_name
 from tasks.core.dump.census import differences, row_count
@@ -30,12 +30,12 @@ from tasks.core.policy.due import stalest
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.report.comparisons import MOMENTS, Comparison
 from tasks.core.stack.installation import Installation
-from tasks.oversight.pruning import own_records
 from tasks.restore.database_beside import Replacement
 from tasks.restore.database_restore import Restored, RestoreOptions, restore_dump
 from tasks.restore.directory_beside import Copy, damaged_indexes
 from tasks.restore.directory_restore import restore_copy
 from tasks.run.config import Work
+from tasks.run.own_backups import own_records
 from tasks.step import step
 
 logger = logging.getLogger(__name__)

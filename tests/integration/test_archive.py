@@ -144,8 +144,11 @@ def test_a_tree_keeps_owners_modes_and_times_and_follows_no_link(tmp_path: Path)
     for name in ("PG_VERSION", "global/pg_control", "big", "global"):
         was, now = (data / name).stat(), (tmp_path / "out" / name).stat()
         assert (was.st_mode, was.st_uid, was.st_gid, int(was.st_mtime)) == (
-            now.st_mode, now.st_uid, now.st_gid, int(now.st_mtime),
-        )  # fmt: skip
+            now.st_mode,
+            now.st_uid,
+            now.st_gid,
+            int(now.st_mtime),
+        )
     assert (data / "big").read_bytes() == (tmp_path / "out" / "big").read_bytes()
 
     (data / "link").symlink_to("/etc/passwd")

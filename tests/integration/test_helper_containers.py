@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine.labels import HELPER_LABEL
 from tasks.adapters.host.journals import list_journals
 from tasks.adapters.stack.discovery import discover
-from tasks.recovery.helper_containers import LABEL
 from tasks.recovery.recover import recover
 from tasks.restore.directory_beside import platform_of
 from tests.stack.stack import Stack, wait_until
@@ -41,7 +41,7 @@ def helpers() -> dict[str, list[str]]:
         each.id: [mount.source for mount in each.mounts if mount.kind == "volume"]
         for mark in marks
         if mark
-        for each in docker_engine.containers(label={LABEL: mark})
+        for each in docker_engine.containers(label={HELPER_LABEL: mark})
     }
 
 
@@ -79,4 +79,4 @@ def test_a_kill_while_docker_is_still_making_it(small_stack: Stack, _: int) -> N
     recover(small_stack.directory)
 
     assert list_journals() == []
-    assert docker_engine.containers(label={LABEL: mark}) == []
+    assert docker_engine.containers(label={HELPER_LABEL: mark}) == []

@@ -20,9 +20,9 @@ import pytest
 from tasks.adapters.host.locks import installation_lock
 from tasks.adapters.stack.diagnosis import problems
 from tasks.adapters.stack.discovery import configuration_problems, discover
-from tasks.backup.data_directory import refuse_other_users
 from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
+from tasks.run.data_users import refuse_other_users
 from tests.cli import PROGRAM, Answer, Operator
 from tests.settings import write_settings
 from tests.stack import engine

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.core.archive.layout import OUTSIDE, RESERVED_NAMES
 from tasks.core.errors import Refused
 from tasks.core.stack.connection_string import ConnectionString
 from tasks.core.stack.identify import (
-    OUTSIDE,
-    RESERVED_NAMES,
     Candidate,
     application_port_of,
     archive_names,

@@ -14,21 +14,19 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from tasks.adapters.archive.compression import HashingReader, decompressed, detect_format
 from tasks.adapters.host.streams import read_ahead, watched
-from tasks.core.archive.manifest import MANIFEST_NAME, Format, Manifest, Member, Record, parse_manifest, parse_record
+from tasks.core.archive.layout import DATA_DIRECTORY, DATA_DIRECTORY_PROOFS, DUMP_KINDS, MANIFEST_NAME, Kind
+from tasks.core.archive.manifest import Format, Manifest, Member, Record, parse_manifest, parse_record
 from tasks.core.archive.names import EXTENSIONS, RECORD_EXTENSION
 from tasks.core.archive.tar_reader import Limits, TarEntry, TarStream
 from tasks.core.dump.foreign_dump import refuse_bare_dump
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 
-Kind = Literal["sql", "custom", "physical"]
 MANIFEST_LIMIT_BYTES = 512 << 20
 RECORD_LIMIT_BYTES = 512 << 20
-_DUMPS: dict[str, Kind] = {"database.sql": "sql", "database.dump": "custom"}
-_PHYSICAL = {"postgres-data/PG_VERSION", "postgres-data/global/pg_control"}
 KeptMembers = tuple[tuple[TarEntry, bytes], ...]
 Taker: TypeAlias = Callable[[TarEntry, str, Iterator[bytes]], None]
 """Gets each file and directory as it is checked: its entry, its name without the top directory, its bytes (to read or to leave)."""
@@ -293,7 +291,7 @@ class _Small:
 
 def _is_small(name: str) -> bool:
     """Tell whether a name belongs to what is usually small: neither dump, data nor manifest."""
-    return name not in _DUMPS and not f"{name}/".startswith("postgres-data/") and name != MANIFEST_NAME
+    return name not in DUMP_KINDS and not f"{name}/".startswith(f"{DATA_DIRECTORY}/") and name != MANIFEST_NAME
 
 
 class KeptStream:
@@ -383,14 +381,14 @@ def _compare(
 
 def _kind(path: Path, members: Sequence[Member]) -> Kind:
     names = {member.name: member.bytes for member in members}
-    for name, kind in _DUMPS.items():
+    for name, kind in DUMP_KINDS.items():
         if names.get(name):
             return kind
-    if names.keys() >= _PHYSICAL:
+    if names.keys() >= DATA_DIRECTORY_PROOFS:
         return "physical"
     likely = sorted(name for name in names if name.endswith((".sql", ".sql.gz", ".dump", ".backup", "toc.dat")))
     raise ArchiveDamaged(
-        f"{path.name} holds neither a dump (database.sql, database.dump) nor a data directory (postgres-data/)",
+        f"{path.name} holds neither a dump ({', '.join(DUMP_KINDS)}) nor a data directory ({DATA_DIRECTORY}/)",
         hint=f"does {likely[0]} hold it? unpack the archive, make it database.sql, and pack it again"
         if likely
         else "is it a backup of Mail Archiver at all, or was its making cut short?",

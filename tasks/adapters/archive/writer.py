@@ -31,7 +31,8 @@ from tasks.adapters.host.files import (
     write_atomically,
     write_error,
 )
-from tasks.core.archive.manifest import MANIFEST_NAME, Format, Manifest, Member, Record
+from tasks.core.archive.layout import MANIFEST_NAME
+from tasks.core.archive.manifest import Format, Manifest, Member, Record
 from tasks.core.archive.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
 from tasks.core.archive.segments import (
     JOURNAL_EXTENSION,

@@ -17,6 +17,15 @@ from tasks.adapters.engine import docker_engine
 from tasks.adapters.engine.compose import compose_config, compose_files_in, env_files_beside
 from tasks.adapters.engine.container_files import read_container_file
 from tasks.adapters.engine.docker_engine import Container
+from tasks.adapters.engine.labels import (
+    DEPENDS_ON_LABEL,
+    DIRECTORY_LABEL,
+    ENV_FILES_LABEL,
+    FILES_LABEL,
+    ONE_OFF_LABEL,
+    PROJECT_LABEL,
+    SERVICE_LABEL,
+)
 from tasks.adapters.stack.config_files import find_configuration
 from tasks.core.errors import Refused
 from tasks.core.stack import identify as decide
@@ -25,14 +34,6 @@ from tasks.core.stack.connection_string import ConnectionString, parse_connectio
 from tasks.core.stack.installation import ConfigFile, Database, Installation, Mount, Service
 
 logger = logging.getLogger(__name__)
-
-PROJECT_LABEL = "com.docker.compose.project"
-SERVICE_LABEL = "com.docker.compose.service"
-DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
-FILES_LABEL = "com.docker.compose.project.config_files"
-ENV_FILES_LABEL = "com.docker.compose.project.environment_file"
-DEPENDS_ON_LABEL = "com.docker.compose.depends_on"
-ONE_OFF_LABEL = "com.docker.compose.oneoff"
 
 
 @dataclass(frozen=True, slots=True)

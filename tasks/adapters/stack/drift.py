@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from tasks.adapters.engine.compose import compose_hashes, compose_version
 from tasks.adapters.engine.docker_engine import Container
+from tasks.adapters.engine.labels import HASH_LABEL, VERSION_LABEL
 from tasks.adapters.stack.discovery import find_stack
 from tasks.core.errors import BackupError
 from tasks.core.stack.drift import Made, drift_of
 from tasks.core.stack.installation import Installation
-
-HASH_LABEL = "com.docker.compose.config-hash"
-VERSION_LABEL = "com.docker.compose.version"
 
 
 def configuration_drift(installation: Installation) -> list[str]:

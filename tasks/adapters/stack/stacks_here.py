@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.adapters.engine import docker_engine
-from tasks.adapters.stack.discovery import DIRECTORY_LABEL, PROJECT_LABEL, discover
+from tasks.adapters.engine.labels import DIRECTORY_LABEL, PROJECT_LABEL, STAGING_LABEL
+from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError
 from tasks.core.stack.first_settings import FoundStack
 
-# Of staging stacks: they are ours, and gone in a moment.
-STAGING_LABEL = "mailarchiver-backup.staging"
 # In the words of `discover`: a compose project of something else.
 _OF_SOMETHING_ELSE = "is a Mail Archiver"
 

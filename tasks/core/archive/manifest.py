@@ -14,7 +14,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 from tasks.core.errors import ArchiveDamaged
 
 MANIFEST_VERSION = 1
-MANIFEST_NAME = "manifest.json"
 
 Method = Literal["hot", "complete", "online"]
 Format = Literal["guide", "fast"]

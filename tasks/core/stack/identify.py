@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tasks.core.archive.layout import OUTSIDE, RESERVED_NAMES
 from tasks.core.errors import Refused
 from tasks.core.stack.connection_string import ConnectionString
 from tasks.core.stack.installation import Mount
@@ -22,20 +23,6 @@ DEFAULT_PGDATA = "/var/lib/postgresql/data"
 DEFAULT_APPLICATION_PORT = 5000
 ANY_LOCAL_HOST = ("localhost", "127.0.0.1", "::1")
 
-# First components that an archive uses itself; a configuration file of such a name moves under OUTSIDE.
-RESERVED_NAMES = frozenset(
-    {
-        "database.sql",
-        "database.dump",
-        "roles.sql",
-        "backup_manifest",
-        "postgres-data",
-        "data-protection-keys",
-        "manifest.json",
-        "outside",
-    }
-)
-OUTSIDE = "outside"
 
 _CONNECTION_KEYS = ("connectionstrings__defaultconnection", "connectionstrings:defaultconnection")
 _SYSTEM_PATHS = ("/dev", "/proc", "/sys", "/run", "/var/run", "/tmp", "/etc/localtime", "/etc/timezone")

@@ -23,7 +23,7 @@ from tasks.adapters.archive.writer import (
     segment,
     written_members,
 )
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import container_files
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import (
     MANIFEST_VERSION,
@@ -217,7 +217,7 @@ def _add_from_container(part: Segment, service: Service, target: str) -> None:
     part.add_directory(KEYS_DIRECTORY, mtime=datetime.now(UTC))
     try:
         with tarfile.open(
-            fileobj=ReadableStream(docker_engine.get_archive_stream(service.container_id, target)), mode="r|"
+            fileobj=ReadableStream(container_files.get_archive_stream(service.container_id, target)), mode="r|"
         ) as source:
             for entry in source:
                 name = entry.name.partition("/")[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.adapters.archive.segment import Segment
 from tasks.adapters.archive.writer import PartialArchive, segment
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import container_files
 from tasks.adapters.host.directory_copy import FirstPass, copy_changes, copy_directory
 from tasks.adapters.host.files import remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
@@ -207,7 +207,7 @@ def _require_shut_down(installation: Installation, place: Path | None) -> Contro
         content = (place / PG_CONTROL_NAME).read_bytes()
     else:
         path = f"{installation.pgdata}/{PG_CONTROL_NAME}"
-        stream = docker_engine.get_archive_stream(installation.postgres.container_id, path)
+        stream = container_files.get_archive_stream(installation.postgres.container_id, path)
         content = b"".join(b"".join(chunks) for _, chunks in _tar_files(stream))
     control = read_control(content)
     if not control.is_shut_down:
@@ -232,7 +232,7 @@ class _Entry:
 
 
 def _container_files(installation: Installation) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
-    stream = docker_engine.get_archive_stream(installation.postgres.container_id, installation.pgdata)
+    stream = container_files.get_archive_stream(installation.postgres.container_id, installation.pgdata)
     return _tar_files(stream, strip=1)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.engine.labels import HELPER_LABEL
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.core.stack.installation import Installation, Mount
@@ -45,7 +45,7 @@ def helper_container(
         _remove(mark)
 
     with journalled(journal, give_back):
-        yield docker_engine.create_helper(
+        yield containers.create_helper(
             installation.postgres.image_id,
             command,
             mounts=mounts,
@@ -65,7 +65,7 @@ def settle(journal: Journal) -> str:
 
 def _remove(mark: str) -> str:
     """Remove the containers of this mark with their anonymous volumes; return their names."""
-    found = docker_engine.containers(label={HELPER_LABEL: mark})
+    found = containers.containers(label={HELPER_LABEL: mark})
     for container in found:
-        docker_engine.remove_container(container.id, force=True)
+        containers.remove_container(container.id, force=True)
     return ", ".join(container.name for container in found)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import client, containers
 from tasks.adapters.host.deferred_signals import signals_deferred
 from tasks.adapters.host.journals import Journal, OpenJournal, open_journal
 from tasks.adapters.host.watchdog_link import WatchdogLink, start_watchdog
@@ -73,7 +73,7 @@ class Loan:
         """Stop one of the borrowed services (again); one that is stopped is left alone."""
         former = self._find(service)
         timeout_seconds = self._timeouts_seconds[service]
-        found = docker_engine.container(former.container_id)
+        found = containers.container(former.container_id)
         if found is None or found.state not in _ALIVE:
             return
         # On the disk first: Docker goes on with a stop whose client was killed, and whoever settles must know of it.
@@ -81,7 +81,7 @@ class Loan:
         if self._began is None:
             self._began = time.monotonic()
         self._ended = None
-        docker_engine.stop_container(former.container_id, timeout_seconds=timeout_seconds)
+        containers.stop_container(former.container_id, timeout_seconds=timeout_seconds)
         self._started.discard(service)
 
     def start(self, service: str) -> None:
@@ -93,7 +93,7 @@ class Loan:
         if former.state not in _ALIVE and not former.started_by_us:
             self._rewrite(replace(former, started_by_us=True))
         self._started.add(service)
-        docker_engine.start_container(former.container_id)
+        containers.start_container(former.container_id)
 
     def start_all(self) -> None:
         """Bring every container back to its former state early, without giving the loan back: what they do now is to be seen first.
@@ -202,10 +202,10 @@ def settle(journal: Journal) -> str:
     One attempt, idempotent; raise BackupError where it did not succeed (the journal then stays for the next try).
     """
     engine = str(journal.body["docker_host"])
-    if engine != docker_engine.engine_address():
+    if engine != client.engine_address():
         raise BackupError(
             f"the services in {journal.path.name} were stopped on the engine {engine}, we talk to "
-            f"{docker_engine.engine_address()}",
+            f"{client.engine_address()}",
             hint=f"run `DOCKER_HOST={engine} mailarchiver-backup recover`",
         )
     former = [FormerState(**each) for each in journal.body["containers"]]
@@ -264,13 +264,13 @@ def _take_way_back(former: Sequence[FormerState], done: list[str]) -> list[str]:
 def _act(action: Action, former: FormerState) -> None:
     match action:
         case "start":
-            docker_engine.start_container(former.container_id)
+            containers.start_container(former.container_id)
         case "pause":
-            docker_engine.pause_container(former.container_id)
+            containers.pause_container(former.container_id)
         case "unpause":
-            docker_engine.unpause_container(former.container_id)
+            containers.unpause_container(former.container_id)
         case "stop":
-            docker_engine.stop_container(former.container_id, timeout_seconds=former.stop_timeout_seconds)
+            containers.stop_container(former.container_id, timeout_seconds=former.stop_timeout_seconds)
 
 
 def _former_states(installation: Installation, services: Sequence[Service]) -> list[FormerState]:
@@ -280,7 +280,7 @@ def _former_states(installation: Installation, services: Sequence[Service]) -> l
     for service in installation.services:
         if service.name not in wanted or not service.container_id:
             continue
-        found = docker_engine.container(service.container_id)
+        found = containers.container(service.container_id)
         if found is None:
             raise Refused(
                 f"container {service.container_name} of service {service.name} is gone; it was there when the installation "
@@ -292,13 +292,13 @@ def _former_states(installation: Installation, services: Sequence[Service]) -> l
 
 
 def _present(container_id: str) -> PresentState:
-    found = docker_engine.container(container_id)
+    found = containers.container(container_id)
     return PresentState(found.state, found.started_at) if found is not None else PresentState("absent", "")
 
 
 def _body(former: Sequence[FormerState], reason: str) -> dict[str, object]:
     return {
         "reason": reason,
-        "docker_host": docker_engine.engine_address(),
+        "docker_host": client.engine_address(),
         "containers": [asdict(each) for each in former],
     }

@@ -22,7 +22,7 @@ from tasks.adapters.archive.reader import (
     open_member,
     read_small_member,
 )
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.host.files import free_space, make_directory, remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.streams import read_ahead
@@ -492,7 +492,7 @@ def _size_of(archive: Archive, name: str) -> int | None:
 def _remove(installation: Installation, database: str, keys: Path | None) -> None:
     if keys is not None:
         _remove_keys(keys)
-    found = docker_engine.container(installation.postgres.container_id)
+    found = containers.container(installation.postgres.container_id)
     if found is None or found.state != "running":
         raise BackupError(
             f"the unfinished database {database} cannot be dropped: PostgreSQL does not run",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tasks.adapters.archive.reader import Archive, CheckedArchive
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.postgres.session import server_of, session, wait_until_ready
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.manifest import is_older_than
@@ -98,7 +98,7 @@ def running_postgres(installation: Installation, *, leave_running: bool = False)
         yield installation
         return
     if leave_running:
-        docker_engine.start_container(service.container_id)
+        containers.start_container(service.container_id)
         yield _ready(reread(installation))
         return
     with stopped(installation, [service], reason="PostgreSQL started for a restore") as loan:
@@ -298,10 +298,10 @@ def require_answer(installation: Installation) -> None:
 def start_and_probe(installation: Installation) -> float:
     """Start the application unless it runs, and return after how many seconds its login page answered."""
     begun = time.monotonic()
-    docker_engine.start_container(installation.application.container_id)
+    containers.start_container(installation.application.container_id)
     deadline = time.monotonic() + installation.limits.application_start_seconds
     while True:
-        found = docker_engine.container(installation.application.container_id)
+        found = containers.container(installation.application.container_id)
         if found is not None and found.addresses:
             break
         if time.monotonic() > deadline:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.host.files import remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.postgres import databases
@@ -254,7 +254,7 @@ def _had_swapped(opened: Session, body: Mapping[str, Any], incoming: str, kept: 
 @contextmanager
 def _server_for(journal: Journal) -> Iterator[Server]:
     """Give the server of a journal's installation, started where it was stopped, once it answers."""
-    docker_engine.start_container(installation_of(journal).postgres.container_id)
+    containers.start_container(installation_of(journal).postgres.container_id)
     with server_of(installation_of(journal)) as server:
         wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=POSTGRES_START_SECONDS)
         yield server

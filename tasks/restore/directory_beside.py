@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tasks.adapters.archive.extraction import below, extract, extraction
 from tasks.adapters.archive.reader import Archive, CheckedArchive, check_while, read_text_member
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.engine.labels import COPY_LABEL
 from tasks.adapters.host.files import free_space, make_directory, make_mounted_directory, remove_tree, sync_file_system
 from tasks.adapters.host.journals import Journal, open_journal
@@ -103,9 +103,9 @@ def platform_of(installation: Installation) -> Platform:
         " if ls /lib/ld-musl-* >/dev/null 2>&1; then echo libc musl; else echo libc gnu $(ldd --version 2>/dev/null | head -n 1); fi"
     )
     with helper_container(installation, ["-c", script], labels={COPY_LABEL: "probe"}, entrypoint=["sh"]) as helper:
-        docker_engine.start_container(helper)
-        docker_engine.wait_container(helper, PROBE_SECONDS)
-        said = docker_engine.logs(helper, 20)
+        containers.start_container(helper)
+        containers.wait_container(helper, PROBE_SECONDS)
+        said = containers.logs(helper, 20)
     major = re.search(r"\(PostgreSQL\)\s+(\d+)", said)
     machine = re.search(r"^machine (\S+)", said, re.MULTILINE)
     libc = re.search(r"^libc (\S+)(?:.*\s(\d+\.\d+)\s*$)?", said, re.MULTILINE)
@@ -230,7 +230,7 @@ def private_server(installation: Installation, archive: Archive, copy: Copy) -> 
             environment={"PGDATA": installation.pgdata, "POSTGRES_PASSWORD": secrets.token_urlsafe(16)},
             labels={COPY_LABEL: copy.label},
         ) as helper:
-            docker_engine.start_container(helper)
+            containers.start_container(helper)
             view = replace(
                 installation,
                 postgres=replace(
@@ -243,7 +243,7 @@ def private_server(installation: Installation, archive: Archive, copy: Copy) -> 
             )
             _wait_for(view)
             yield view
-            docker_engine.stop_container(helper, timeout_seconds=STOP_SECONDS)
+            containers.stop_container(helper, timeout_seconds=STOP_SECONDS)
             _sync(copy.data)
     finally:
         remove_tree(sockets.parent)
@@ -284,9 +284,9 @@ def verify_base_backup(installation: Installation, archive: CheckedArchive, copy
         labels={COPY_LABEL: copy.label},
         entrypoint=["sh"],
     ) as helper:
-        docker_engine.start_container(helper)
-        code = docker_engine.wait_container(helper, PROGRAM_SECONDS)
-        said = docker_engine.logs(helper, 10).strip()
+        containers.start_container(helper)
+        code = containers.wait_container(helper, PROGRAM_SECONDS)
+        said = containers.logs(helper, 10).strip()
     return [] if code == 0 else [f"pg_verifybackup: {said}"]
 
 
@@ -365,8 +365,8 @@ def _sync(directory: Path) -> None:
 
 
 def _remove(data: Path, keys: Path | None, label: str) -> None:
-    for container in docker_engine.containers(label={COPY_LABEL: label}):
-        docker_engine.remove_container(container.id, force=True)
+    for container in containers.containers(label={COPY_LABEL: label}):
+        containers.remove_container(container.id, force=True)
     remove_tree(_sockets(label).parent)
     for place in (data, keys):
         if place is not None and ".restored-" in place.name:

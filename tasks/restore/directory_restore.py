@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from tasks.adapters.archive.reader import Archive, CheckedArchive
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.postgres.databases import set_password
 from tasks.adapters.postgres.session import server_of, session
 from tasks.core.report.comparisons import Comparison
@@ -141,7 +141,7 @@ def probe_stack(installation: Installation, *, start: bool) -> None:
     know is pointed out, with the way to set it.
     """
     if start:
-        docker_engine.start_container(installation.postgres.container_id)
+        containers.start_container(installation.postgres.container_id)
     if not start and installation.postgres.state not in ("running", "restarting"):
         return
     wait_for_login(

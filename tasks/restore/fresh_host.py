@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from tasks.adapters.archive.reader import CheckedArchive
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.engine.compose import compose_config, compose_up, env_files_beside
 from tasks.adapters.engine.labels import PROJECT_LABEL
 from tasks.adapters.host.files import make_mounted_directory
@@ -28,7 +28,7 @@ def set_up_fresh_host(archive: CheckedArchive, directory: Path, repository: Path
     the stack mounts lies outside the directory and holds something already.
     """
     name = project or (archive.manifest.project if archive.manifest else directory.name)
-    taken = [each.name for each in docker_engine.containers(label={PROJECT_LABEL: name})]
+    taken = [each.name for each in containers.containers(label={PROJECT_LABEL: name})]
     if taken:
         raise Refused(
             f"the compose project {name!r} has containers on this machine already ({', '.join(taken)})",

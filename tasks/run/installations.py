@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.host.journals import Journal
 from tasks.adapters.postgres.session import server_of, wait_until_ready
 from tasks.adapters.stack.discovery import discover
@@ -71,11 +71,11 @@ def wait_for_login(
                 wait_until_ready(server, database, timeout_seconds=LOOK_AGAIN_SECONDS)
                 return current
         except BackupError as error:
-            found = docker_engine.container(current.postgres.container_id)
+            found = containers.container(current.postgres.container_id)
             runs = found is not None and found.state in ("running", "restarting")
             if runs and error.transient and time.monotonic() < deadline:
                 continue
-            log = docker_engine.logs(current.postgres.container_id, LOG_LINES).strip() if found else "(no container)"
+            log = containers.logs(current.postgres.container_id, LOG_LINES).strip() if found else "(no container)"
             raise BackupError(f"{error.message}; its log ends: {log}", hint=error.hint) from error
 
 

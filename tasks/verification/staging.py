@@ -17,7 +17,7 @@ from typing import Any
 
 from tasks.adapters.archive.extraction import extract
 from tasks.adapters.archive.reader import CheckedArchive
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers, resources
 from tasks.adapters.engine.compose import compose_up
 from tasks.adapters.engine.labels import PROJECT_LABEL, STAGING_LABEL
 from tasks.adapters.host.files import make_directory, remove_tree, write_atomically
@@ -98,7 +98,7 @@ def start_postgres(staging: Installation) -> Installation:
 
     Raise BackupError, with the end of its log, where it gives up.
     """
-    docker_engine.start_container(staging.postgres.container_id)
+    containers.start_container(staging.postgres.container_id)
     started = discover(staging.directory, installation_id=staging.id, project=staging.project)
     try:
         return wait_for_login(lambda: started, timeout_seconds=POSTGRES_START_SECONDS, database=MAINTENANCE_DATABASE)
@@ -139,12 +139,12 @@ def remove_staging(project: str, directory: Path) -> None:
     if not project.startswith(PROJECT_PREFIX) or directory.name != project:
         raise Refused(f"{project} is no staging stack of ours and is not removed")
     ours = {PROJECT_LABEL: project}
-    for container in docker_engine.containers(label=ours):
-        docker_engine.remove_container(container.id, force=True)
-    for network in docker_engine.networks(label=ours):
-        docker_engine.remove_network(network)
-    for volume in docker_engine.volumes(label=ours):
-        docker_engine.remove_volume(volume)
+    for container in containers.containers(label=ours):
+        containers.remove_container(container.id, force=True)
+    for network in resources.networks(label=ours):
+        resources.remove_network(network)
+    for volume in resources.volumes(label=ours):
+        resources.remove_volume(volume)
     remove_tree(directory)
 
 
@@ -262,7 +262,7 @@ def _image(archive: CheckedArchive, service: Service) -> str:
         service=service.name, image=service.image, image_id=service.image_id, digest=service.image_digest
     )
     for reference in (facts.image_id, facts.digest, facts.image):
-        if reference and docker_engine.image_exists(reference):
+        if reference and resources.image_exists(reference):
             return reference
     raise Refused(
         f"the image {facts.image} ({facts.digest or facts.image_id}) that the backup was taken with is not on this machine",
@@ -271,10 +271,10 @@ def _image(archive: CheckedArchive, service: Service) -> str:
 
 
 def _refuse_a_way_out(project: str) -> None:
-    networks = docker_engine.networks(label={PROJECT_LABEL: project})
-    if not networks or not all(docker_engine.network_is_internal(name) for name in networks):
+    networks = resources.networks(label={PROJECT_LABEL: project})
+    if not networks or not all(resources.network_is_internal(name) for name in networks):
         raise BackupError(f"the staging network of {project} is not internal; nothing was started on it")
-    for container in docker_engine.containers(label={PROJECT_LABEL: project}):
+    for container in containers.containers(label={PROJECT_LABEL: project}):
         if not set(container.networks) <= set(networks):
             raise BackupError(f"{container.name} is in a network beyond the staging network; nothing was started")
 

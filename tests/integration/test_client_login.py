@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import programs
 from tasks.adapters.postgres.pg_programs import base_backup, connection_string, dump_database, dump_roles, login_of
 from tasks.adapters.stack.discovery import discover
 from tasks.core.policy.limits import DumpLimits
@@ -32,9 +32,7 @@ def strict(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[I
 
 
 def _in_container(installation: Installation, script: str) -> str:
-    return docker_engine.run_program(
-        installation.postgres.container_id, ["sh", "-c", script], timeout_seconds=30
-    ).stdout
+    return programs.run_program(installation.postgres.container_id, ["sh", "-c", script], timeout_seconds=30).stdout
 
 
 def _named_files(installation: Installation) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers, resources
 from tasks.adapters.engine.labels import HELPER_LABEL
 from tasks.adapters.host.journals import list_journals
 from tasks.adapters.stack.discovery import discover
@@ -41,7 +41,7 @@ def helpers() -> dict[str, list[str]]:
         each.id: [mount.source for mount in each.mounts if mount.kind == "volume"]
         for mark in marks
         if mark
-        for each in docker_engine.containers(label={HELPER_LABEL: mark})
+        for each in containers.containers(label={HELPER_LABEL: mark})
     }
 
 
@@ -63,8 +63,8 @@ def test_a_kill_while_the_image_is_asked_leaves_no_container_and_no_volume(small
     assert all(each.settled for each in done), done
     for container, volumes in left.items():
         assert volumes
-        assert docker_engine.container(container) is None
-        assert [name for name in volumes if docker_engine.volume_mountpoint(name)] == []
+        assert containers.container(container) is None
+        assert [name for name in volumes if resources.volume_mountpoint(name)] == []
 
 
 @pytest.mark.parametrize("_", range(2))
@@ -79,4 +79,4 @@ def test_a_kill_while_docker_is_still_making_it(small_stack: Stack, _: int) -> N
     recover(small_stack.directory)
 
     assert list_journals() == []
-    assert docker_engine.containers(label={HELPER_LABEL: mark}) == []
+    assert containers.containers(label={HELPER_LABEL: mark}) == []

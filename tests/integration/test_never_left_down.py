@@ -20,7 +20,8 @@ import docker
 import docker.errors
 import pytest
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import client as engine_client
+from tasks.adapters.engine import containers
 from tasks.adapters.host import state
 from tasks.adapters.host.journals import list_journals
 from tasks.adapters.host.locks import installation_lock
@@ -60,7 +61,7 @@ def installation_of(directory: Path, names: list[str]) -> Installation:
     """Describe containers as an installation, in start order; the first plays the server, the last the application."""
     services = []
     for name in names:
-        found = docker_engine.container(name)
+        found = containers.container(name)
         services.append(
             Service(
                 name=name.removesuffix("-1").rpartition("-")[2],
@@ -139,7 +140,7 @@ def names(client: Any) -> Iterator[list[str]]:
 
 def states(names: list[str]) -> list[str]:
     """Ask Docker for the containers' states."""
-    return [found.state if (found := docker_engine.container(name)) else "absent" for name in names]
+    return [found.state if (found := containers.container(name)) else "absent" for name in names]
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> float:
@@ -203,15 +204,15 @@ def test_giving_back_early_and_starting_one(names: list[str], directory: Path) -
         loan.start("postgres")
         assert states(names) == ["running", "exited", "exited"]
         assert loan.running_again() == []
-        docker_engine.start_container(names[2])
+        containers.start_container(names[2])
         assert loan.running_again() == [names[2]]
-        docker_engine.stop_container(names[2], timeout_seconds=5)
+        containers.stop_container(names[2], timeout_seconds=5)
         # It is stopped, but it was not all the time.
         assert loan.running_again() == [names[2]]
         loan.give_back()
         assert states(names) == ["running"] * 3
         downtime = loan.downtime_seconds
-        docker_engine.stop_container(names[1], timeout_seconds=5)
+        containers.stop_container(names[1], timeout_seconds=5)
 
     # Given back is given back: what the operator does afterwards is not undone.
     assert states(names) == ["running", "exited", "running"]
@@ -230,8 +231,8 @@ def test_only_the_named_services_are_borrowed(names: list[str], directory: Path)
 @pytest.mark.parametrize("way", ["exception", "SIGKILL"])
 def test_former_states_are_kept(way: str, names: list[str], directory: Path, own_state: Path, client: Any) -> None:
     """Paused is paused again, stopped stays stopped, absent stays absent."""
-    docker_engine.pause_container(names[1])
-    docker_engine.stop_container(names[2], timeout_seconds=5)
+    containers.pause_container(names[1])
+    containers.stop_container(names[2], timeout_seconds=5)
     absent = f"{names[0]}-gone"
     everything = [*names, absent]
     if way == "SIGKILL":
@@ -252,7 +253,7 @@ def test_former_states_are_kept(way: str, names: list[str], directory: Path, own
 def test_a_server_that_was_stopped_stops_again(names: list[str], directory: Path, own_state: Path) -> None:
     """A restore on a stopped stack starts the server, and stops it again, by the watchdog too."""
     for name in names:
-        docker_engine.stop_container(name, timeout_seconds=5)
+        containers.stop_container(name, timeout_seconds=5)
     stack = installation_of(directory, names)
     with stopped(stack, stack.services, reason="a test") as loan:
         loan.start("postgres")
@@ -287,12 +288,12 @@ def test_without_a_watchdog_nothing_is_stopped(
 ) -> None:
     """A watchdog that does not come up refuses the loan."""
     stack = installation_of(directory, names)
-    started = docker_engine.container(names[0])
+    started = containers.container(names[0])
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(Refused, match="watchdog"), stopped(stack, stack.services, reason="a test"):
         pass
 
-    assert docker_engine.container(names[0]) == started
+    assert containers.container(names[0]) == started
     assert list_journals() == []
 
 
@@ -306,7 +307,7 @@ def test_the_first_error_stays_first(
         raise BackupError("Docker is on holiday", transient=True)
 
     monkeypatch.setattr("tasks.recovery.stopped_services.GIVE_BACK_SECONDS", 1.0)
-    monkeypatch.setattr("tasks.adapters.engine.docker_engine.start_container", broken)
+    monkeypatch.setattr("tasks.adapters.engine.containers.start_container", broken)
     with pytest.raises(ZeroDivisionError) as caught, stopped(stack, stack.services, reason="a test"):
         _ = 1 / 0
 
@@ -332,7 +333,7 @@ def test_a_signal_during_the_giving_back_is_heard_afterwards(
 ) -> None:
     """An exception out of a handler must not leave half of the services down, nor may it get lost."""
     stack = installation_of(directory, names)
-    start = docker_engine.start_container
+    start = containers.start_container
 
     def start_under_fire(container_id: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -341,7 +342,7 @@ def test_a_signal_during_the_giving_back_is_heard_afterwards(
     def interrupt(number: int, frame: object) -> None:
         raise BackupError(f"interrupted by {number}")
 
-    monkeypatch.setattr("tasks.adapters.engine.docker_engine.start_container", start_under_fire)
+    monkeypatch.setattr("tasks.adapters.engine.containers.start_container", start_under_fire)
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         with pytest.raises(BackupError, match="interrupted by 15"), stopped(stack, stack.services, reason="a test"):
@@ -409,7 +410,7 @@ def test_docker_is_away_when_the_flow_dies(
     names: list[str], directory: Path, own_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the daemon restarts the watchdog keeps trying; it writes down what it sees, once."""
-    address = docker_engine.engine_address()
+    address = engine_client.engine_address()
     if not address.startswith("unix://"):
         pytest.skip(f"the engine at {address} has no socket that could be hidden")
     real = Path(address.removeprefix("unix://"))
@@ -516,7 +517,7 @@ def test_killed_while_a_service_takes_its_time_to_stop(directory: Path, own_stat
     slow = ["sh", "-c", "trap 'sleep 2; exit 0' TERM INT; while :; do sleep 0.1; done"]
     client.containers.run(POSTGRES, entrypoint=slow, name=name, detach=True, network_mode="none")
     try:
-        before = docker_engine.container(name)
+        before = containers.container(name)
         process = borrow([name], directory)
         wait_until(
             lambda: any('"stop_of_run": "2' in path.read_text() for path in list_journals()), seconds=10, what="a stop"
@@ -526,7 +527,7 @@ def test_killed_while_a_service_takes_its_time_to_stop(directory: Path, own_stat
         process.kill()
         process.wait()
         wait_until(lambda: all_settled(own_state), seconds=PROMISED_SECONDS, what="settled")
-        after = docker_engine.container(name)
+        after = containers.container(name)
     finally:
         client.containers.get(name).remove(force=True)
 

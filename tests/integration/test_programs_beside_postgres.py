@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers, programs, reach
 from tasks.adapters.postgres.session import Server, session
 from tests.stack.stack import Stack, wait_until
 
 pytestmark = pytest.mark.docker
 
 
-def postgres_of(stack: Stack) -> docker_engine.Container:
+def postgres_of(stack: Stack) -> containers.Container:
     """Look the stack's PostgreSQL up as our own code sees it."""
-    found = docker_engine.container(stack.container("postgres").id)
+    found = containers.container(stack.container("postgres").id)
     assert found is not None
     return found
 
 
 def crashes(container_id: str) -> list[str]:
     """Lines of the server's log that tell of a crash: PostgreSQL is process 1 and judges every orphan by how it dies."""
-    return [line for line in docker_engine.logs(container_id, 500).splitlines() if "terminated by signal" in line]
+    return [line for line in containers.logs(container_id, 500).splitlines() if "terminated by signal" in line]
 
 
 def test_relayed_sessions_end_without_a_trace(small_stack: Stack) -> None:
@@ -28,7 +28,7 @@ def test_relayed_sessions_end_without_a_trace(small_stack: Stack) -> None:
     container = postgres_of(small_stack)
     environment = container.environment
     for _ in range(5):
-        with docker_engine.relay(container.id, 5432) as (host, port):
+        with reach.relay(container.id, 5432) as (host, port):
             server = Server(host, port, environment["POSTGRES_USER"], environment["POSTGRES_PASSWORD"])
             for _ in range(2):
                 with session(server, environment["POSTGRES_DB"], purpose="test") as opened:
@@ -40,7 +40,7 @@ def test_relayed_sessions_end_without_a_trace(small_stack: Stack) -> None:
 def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack: Stack) -> None:
     """Closing a program that runs ends it inside the container too, children first."""
     container = postgres_of(small_stack)
-    with docker_engine.start_program(container.id, ["bash", "-c", "sleep 1000 & sleep 1001; true"]) as program:
+    with programs.start_program(container.id, ["bash", "-c", "sleep 1000 & sleep 1001; true"]) as program:
         wait_until(lambda: "sleep 1001" in _processes(container.id), 10, "the program does not run")
         assert not program.has_unread
 
@@ -52,4 +52,4 @@ def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack:
 
 def _processes(container_id: str) -> str:
     script = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$file; echo; done 2>/dev/null; true"
-    return docker_engine.run_program(container_id, ["bash", "-c", script], timeout_seconds=30).stdout
+    return programs.run_program(container_id, ["bash", "-c", script], timeout_seconds=30).stdout

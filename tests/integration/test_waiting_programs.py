@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import programs, reach
 from tasks.adapters.host.time_limit import time_limit
 from tasks.adapters.postgres.session import Server, session
 from tasks.core.errors import BackupError
@@ -43,10 +43,10 @@ def test_the_sdks_response_does_not_own_a_programs_connection(small_stack: Stack
     """The response that Docker's library made is closed before the program is used: no garbage collection can close its socket any more."""
     container = small_stack.container("postgres").id
     for _ in range(SDK_CONNECTIONS_KEPT + 3):
-        docker_engine.run_program(container, ["true"])
+        programs.run_program(container, ["true"])
     before = open_sockets()
     for _ in range(12):
-        with docker_engine.start_program(container, ["sh", "-c", "sleep 0.05; echo said"]) as program:
+        with programs.start_program(container, ["sh", "-c", "sleep 0.05; echo said"]) as program:
             gc.collect()
             assert b"".join(program.chunks(idle_timeout_seconds=30)) == b"said\n"
             assert program.wait(30) == 0
@@ -62,7 +62,7 @@ def test_programs_beside_each_other_keep_their_own_connections(small_stack: Stac
     def work(number: int) -> None:
         for turn in range(15):
             text = f"{number}-{turn}"
-            found = docker_engine.run_program(container, ["echo", text]).stdout.strip()
+            found = programs.run_program(container, ["echo", text]).stdout.strip()
             if found != text:
                 wrong.append(f"{text}: {found}")
 
@@ -79,7 +79,7 @@ def test_programs_beside_each_other_keep_their_own_connections(small_stack: Stac
 def test_describing_a_statement_through_a_relay_works(small_stack: Stack) -> None:
     """libpq's own waiting would hold Python's lock; through a relay in the same process that was a standstill for ever."""
     container = small_stack.container("postgres")
-    with docker_engine.relay(container.id, 5432) as (host, port):
+    with reach.relay(container.id, 5432) as (host, port):
         server = Server(host, port, small_stack.user, small_stack.password)
         with session(server, small_stack.database, purpose="test") as opened:
             assert opened.parameter_types("SELECT $1::bytea, $2::int") == [17, 23]
@@ -89,9 +89,9 @@ def test_a_relay_ends_with_its_owner(small_stack: Stack) -> None:
     """Killed hard, a run leaves no relay: its stdin ends, and so does it."""
     container = small_stack.container("postgres").id
     script = f"""
-        from tasks.adapters import docker_engine
+        from tasks.adapters.engine import reach
         import sys
-        with docker_engine.relay({container!r}, 5432) as (host, port):
+        with reach.relay({container!r}, 5432) as (host, port):
             print(port, flush=True)
             sys.stdin.read()
     """

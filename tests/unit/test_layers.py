@@ -2,84 +2,61 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
+from collections.abc import Callable
 
-ROOT = Path(__file__).parents[2]
-ADVICE = """
-Imports point one way: deployments -> flows -> tasks/*.py -> tasks.adapters -> tasks.core.
-Decisions without disk, clock, network or Prefect live in tasks/core; one foreign thing each in tasks/adapters; what Prefect shows as a
-step in tasks/*.py; the order of steps in flows. If you need something from a higher layer, pass it in as an argument, or move the decision down.
+import pytest
+
+from tests.structure import RULES, WINGS, Imports, read_imports, wings_crossed
+
+ADVICE = f"""
+Imports point one way: deployments -> flows -> tasks -> tasks.adapters -> tasks.core, and inside these from a wing to those below it:
+{" < ".join(WINGS)}.
+If you need something from further up, pass it in as an argument, or move the decision down. See CONTRIBUTING.md.
 """
-LAYERS = ("tasks.core", "tasks.adapters", "tasks", "flows", "deployments")
-ONE_DOOR = {
-    "docker": {"tasks/adapters/engine/docker_engine.py"},
-    "psycopg": {"tasks/adapters/postgres/session.py"},
-    "subprocess": {"tasks/adapters/host/processes.py"},
-}
+
+BREACHES: list[tuple[str, Imports]] = [
+    ("unplaced", {"tasks.attic.trunk": []}),
+    ("unplaced", {"tasks.core.attic.trunk": []}),
+    ("upward", {"tasks.core.dump.sql": ["tasks.adapters.host.files.rename"], "tasks.adapters.host.files": []}),
+    ("upward", {"tasks.core.archive.names": ["tasks.core.dump.sql"], "tasks.core.dump.sql": []}),
+    ("upward", {"tasks.restore.plan": ["tasks.verification.verify.verify"], "tasks.verification.verify": []}),
+    ("upward", {"tasks.recovery.recover": ["tasks.watchdog"], "tasks.watchdog": []}),
+    ("upward", {"tasks.step": ["flows.prune"], "flows.prune": []}),
+    ("between_siblings", {"tasks.restore.plan": ["tasks.backup.dump.dump_database"], "tasks.backup.dump": []}),
+    ("between_siblings", {"tasks.backup.dump": ["tasks.restore.plan"], "tasks.restore.plan": []}),
+    ("circles", {"tasks.run.a": ["tasks.run.b"], "tasks.run.b": ["tasks.run.c.x"], "tasks.run.c": ["tasks.run.a"]}),
+    ("prefect_below", {"tasks.adapters.stack.discovery": ["prefect.task"]}),
+    ("prefect_below", {"tasks.core.policy.settings": ["prefect"]}),
+    ("past_the_door", {"tasks.adapters.stack.discovery": ["docker"]}),
+    ("past_the_door", {"tasks.adapters.postgres.load": ["psycopg.errors"]}),
+    ("past_the_door", {"deployments.cli": ["subprocess.run"]}),
+    ("relative", {"tasks.run.history": [".config"]}),
+]
 
 
-def layer_of(module: str) -> int | None:
-    for number, name in enumerate(LAYERS):
-        if name == "tasks" and (module.startswith(("tasks.core", "tasks.adapters"))):
-            continue
-        if module == name or module.startswith(f"{name}."):
-            return number
-    return None
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_program_keeps(rule: Callable[[Imports], list[str]]) -> None:
+    breaches = rule(read_imports())
+
+    assert not breaches, "\n".join(breaches) + ADVICE
 
 
-def imports_of(path: Path) -> list[str]:
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports do not work in a Prefect worker"
-            assert node.module is not None
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return found
+@pytest.mark.parametrize(("name", "imports"), BREACHES)
+def test_a_breach_is_found(name: str, imports: Imports) -> None:
+    """Each rule can fail, also for files inside wings."""
+    (rule,) = [each for each in RULES if each.__name__ == name]
+
+    assert rule(imports)
 
 
-def sources() -> list[Path]:
-    return [path for folder in ("tasks", "flows", "deployments") for path in sorted((ROOT / folder).rglob("*.py"))]
+def test_every_rule_is_shown_to_fail() -> None:
+    assert {name for name, _ in BREACHES} == {rule.__name__ for rule in RULES}
 
 
-def test_imports_point_downwards() -> None:
-    breaches = []
-    for path in sources():
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        mine = layer_of(module)
-        assert mine is not None
-        for imported in imports_of(path):
-            theirs = layer_of(imported)
-            if (
-                imported != "tasks" and theirs is not None and theirs > mine
-            ):  # the package itself only tells where it lies
-                breaches.append(f"{module} imports {imported}")
+@pytest.mark.parametrize(
+    ("flow", "at_most"), [("full_restore", 6), ("sql_dump_restore", 6), ("restore_verification", 7)]
+)
+def test_what_a_flow_does_is_read_in_few_wings(flow: str, at_most: int) -> None:
+    crossed = wings_crossed(f"flows.{flow}", read_imports())
 
-    assert not breaches, f"{breaches}\n{ADVICE}"
-
-
-def test_prefect_stays_above_core_and_adapters() -> None:
-    breaches = [
-        f"{path.relative_to(ROOT)} imports {imported}"
-        for path in sources()
-        if path.parts[-2] in ("core", "adapters")
-        for imported in imports_of(path)
-        if imported.split(".")[0] == "prefect"
-    ]
-
-    assert not breaches, f"{breaches}\n{ADVICE}"
-
-
-def test_each_foreign_thing_has_one_door() -> None:
-    breaches = [
-        f"{path.relative_to(ROOT)} imports {imported}"
-        for path in sources()
-        for imported in imports_of(path)
-        if imported.split(".")[0] in ONE_DOOR and str(path.relative_to(ROOT)) not in ONE_DOOR[imported.split(".")[0]]
-    ]
-
-    assert not breaches, (
-        f"{breaches}\nEach of {', '.join(ONE_DOOR)} is imported by one module; add a function there, in our words."
-    )
+    assert 0 < len(crossed) <= at_most, crossed

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import container_files
+from tasks.adapters.engine.client import api_client, in_our_words
+from tasks.adapters.engine.containers import container_name
 from tasks.core.errors import BackupError
 from tasks.core.stack.identify import mount_holding
 from tasks.core.stack.installation import Service
@@ -43,7 +45,7 @@ def _from_mount(service: Service, path: str) -> bytes | None:
 
 def _from_container(container_id: str, path: str) -> bytes | None:
     try:
-        packed = b"".join(_at_most(docker_engine.get_archive_stream(container_id, path), 2 * FILE_LIMIT_BYTES))
+        packed = b"".join(_at_most(container_files.get_archive_stream(container_id, path), 2 * FILE_LIMIT_BYTES))
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
             first = archive.next()
             if first is None or not first.isreg():
@@ -61,3 +63,23 @@ def _at_most(chunks: Iterator[bytes], limit_bytes: int) -> Iterator[bytes]:
         if limit_bytes < 0:
             raise BackupError("it is too big")
         yield chunk
+
+
+ARCHIVE_CHUNK_BYTES = 1 << 20
+
+
+def get_archive_stream(container_id: str, path: str) -> Iterator[bytes]:
+    """Yield a tar of a path of a container, running or not, as Docker makes it.
+
+    Docker tells of no error once the tar has begun: the caller proves that it is whole by reading it to tar's own end.
+    Raise BackupError where the path is absent.
+    """
+    with in_our_words(f"read {path} of container {container_name(container_id)}"):
+        chunks, _ = api_client().get_archive(container_id, path, chunk_size=ARCHIVE_CHUNK_BYTES)
+        yield from chunks
+
+
+def put_archive(container_id: str, path: str, data: Iterable[bytes]) -> None:
+    """Unpack a tar into a directory of a container, running or not, with the owners and modes it names."""
+    with in_our_words(f"write to {path} of container {container_name(container_id)}"):
+        api_client().put_archive(container_id, path, iter(data))

@@ -1,11 +1,11 @@
-"""`python -m tasks.adapters.relay_process CONTAINER PORT`: carry connections to a container until stdin ends, which it does with our parent."""
+"""`python -m tasks.adapters.engine.relay_process CONTAINER PORT`: carry connections to a container until stdin ends, which it does with our parent."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from tasks.adapters.engine.docker_engine import listening
+from tasks.adapters.engine.reach import listening
 from tasks.core.errors import BackupError
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import programs
 from tasks.adapters.engine.exec_stream import Program
 from tasks.core.errors import ProgramFailed
 from tasks.core.stack.installation import Installation
@@ -52,7 +52,7 @@ class Login:
         asked = self.password is not None
         name = f"mailarchiver-backup-{uuid.uuid4().hex}.pgpass"
         wrapped = ["sh", "-c", _WITH_PASSWORD, name, *command] if asked else list(command)
-        with docker_engine.start_program(
+        with programs.start_program(
             self.container, wrapped, user=user, environment=self.environment, stdin=stdin or asked
         ) as program:
             program.command = tuple(command)
@@ -77,7 +77,7 @@ def client_login(installation: Installation, environment: Mapping[str, str], *, 
     """Find out whether the server's own socket asks for a password, by running `probe`, and give the login that fits."""
     container = installation.postgres.container_id
     try:
-        docker_engine.run_program(container, probe, environment=environment, timeout_seconds=60)
+        programs.run_program(container, probe, environment=environment, timeout_seconds=60)
     except ProgramFailed as error:
         if "password" not in error.stderr:
             raise

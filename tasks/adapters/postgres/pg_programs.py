@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import client, containers, programs
 from tasks.adapters.engine.exec_stream import Program
 from tasks.adapters.postgres.client_login import Login, client_login
 from tasks.adapters.postgres.session import SQL_ASCII, application_name, major_of_image, server_of, session
@@ -137,7 +137,7 @@ def dump_roles(installation: Installation, *, timeout_seconds: float, encoding: 
 
 def schema_sections(installation: Installation, head: bytes, section: str, *, timeout_seconds: float) -> bytes:
     """Turn the head of a custom dump into the SQL of one section (`pre-data` or `post-data`), by the container's own pg_restore."""
-    with docker_engine.start_program(
+    with programs.start_program(
         installation.postgres.container_id, ["pg_restore", f"--section={section}", "--file=-"], stdin=True
     ) as program:
         try:
@@ -172,7 +172,7 @@ def login_of(installation: Installation) -> Login:
 
 def _major_of_programs(container: str) -> int:
     """Ask an image that does not say so in its environment."""
-    said = docker_engine.run_program(container, ["pg_dump", "--version"], environment={}, timeout_seconds=60).stdout
+    said = programs.run_program(container, ["pg_dump", "--version"], environment={}, timeout_seconds=60).stdout
     found = re.search(r"\(PostgreSQL\) (\d+)", said)
     return int(found[1]) if found else 0
 
@@ -263,9 +263,9 @@ def _release_left_fifos(directory: int) -> None:
 
 def _shared_memory(installation: Installation) -> int | None:
     """Open the container's /dev/shm through /proc, following no link on the way; None where that is not ours to do."""
-    if os.geteuid() != 0 or not docker_engine.engine_is_local():
+    if os.geteuid() != 0 or not client.engine_is_local():
         return None
-    container = docker_engine.container(installation.postgres.container_id)
+    container = containers.container(installation.postgres.container_id)
     if container is None or container.pid <= 0:
         return None
     try:

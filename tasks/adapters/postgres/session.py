@@ -21,7 +21,7 @@ from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from tasks.adapters.engine.docker_engine import host_can_reach, relay
+from tasks.adapters.engine.reach import host_can_reach, relay
 from tasks.core.byte_text import bytes_of, shown, text_of
 from tasks.core.errors import BackupError, ProgramFailed
 from tasks.core.stack import session_settings

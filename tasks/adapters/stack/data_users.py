@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.core.stack.data_users import OtherUsers, is_server
 from tasks.core.stack.installation import Installation
 
@@ -10,12 +10,12 @@ from tasks.core.stack.installation import Installation
 def other_users(installation: Installation) -> OtherUsers:
     """Look at the mounts of all containers in any state: through links, volumes that stand for directories, and directories around the data."""
     place, own = installation.data_mount, installation.postgres.container_id
-    within = [each for each in docker_engine.containers_mounting(place) if each.id != own]
-    around = [each for each in docker_engine.containers_around(place) if each.id != own and each not in within]
+    within = [each for each in containers.containers_mounting(place) if each.id != own]
+    around = [each for each in containers.containers_around(place) if each.id != own and each not in within]
     servers = [
         each
         for each in around
-        if is_server(each.environment, each.image, docker_engine.programs_in(each.id) if each.pid else ())
+        if is_server(each.environment, each.image, containers.programs_in(each.id) if each.pid else ())
     ]
     return OtherUsers(
         in_the_way=tuple(each.name for each in (*within, *servers)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.stack.data_users import other_users
 from tasks.adapters.stack.discovery import configuration_problems
 from tasks.adapters.stack.drift import configuration_drift
@@ -17,9 +17,7 @@ __all__ = ["Problem", "problems"]
 
 def problems(installation: Installation) -> list[Problem]:
     """List what may be wrong with an installation, touching nothing."""
-    container = (
-        docker_engine.container(installation.postgres.container_id) if installation.postgres.container_id else None
-    )
+    container = containers.container(installation.postgres.container_id) if installation.postgres.container_id else None
     published = [
         f"{port.host_address}:{port.host_port}"
         for port in (container.published_ports if container else ())

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers, resources
 from tasks.adapters.engine.compose import compose_config, compose_files_in, env_files_beside
 from tasks.adapters.engine.container_files import read_container_file
-from tasks.adapters.engine.docker_engine import Container
+from tasks.adapters.engine.containers import Container
 from tasks.adapters.engine.labels import (
     DEPENDS_ON_LABEL,
     DIRECTORY_LABEL,
@@ -135,9 +135,7 @@ def find_stack(directory: Path, *, project: str | None = None) -> Stack:
 
 def _refuse_namesake(directory: Path, project: str) -> None:
     """Raise Refused where a project has containers, but from elsewhere: its volumes are theirs, and Compose would replace them."""
-    others = [
-        each for each in docker_engine.containers(label={PROJECT_LABEL: project}) if DIRECTORY_LABEL in each.labels
-    ]
+    others = [each for each in containers.containers(label={PROJECT_LABEL: project}) if DIRECTORY_LABEL in each.labels]
     places = sorted({each.labels[DIRECTORY_LABEL] for each in others})
     if places:
         raise Refused(
@@ -167,7 +165,7 @@ def _real_directory(directory: Path) -> Path:
 
 
 def _containers_of(directory: Path, project: str | None) -> list[Container]:
-    every = docker_engine.containers(label={PROJECT_LABEL: project or "", SERVICE_LABEL: ""})
+    every = containers.containers(label={PROJECT_LABEL: project or "", SERVICE_LABEL: ""})
     # COMPOSE_FILE may name files elsewhere; to Compose, the project then lives where the first of them is.
     chosen = [_by_its_real_directory(path) for path in _chosen_files(directory)]
     return [
@@ -290,8 +288,8 @@ def _service(name: str, container: Container, described: ComposeService | None) 
 def _absent(described: ComposeService, project: str) -> Service:
     """Describe a service that has no container, with what its image would bring where that is on this host."""
     image_id, inherited = "", {}
-    if docker_engine.image_exists(described.image):
-        facts = docker_engine.image_facts(described.image)
+    if resources.image_exists(described.image):
+        facts = resources.image_facts(described.image)
         image_id, inherited = facts.image_id, dict(facts.environment)
     return Service(
         name=described.name,
@@ -311,13 +309,13 @@ def _absent(described: ComposeService, project: str) -> Service:
 def _with_mountpoint(mount: Mount) -> Mount:
     if mount.kind != "volume" or not mount.source:
         return mount
-    return replace(mount, host_path=docker_engine.volume_mountpoint(mount.source))
+    return replace(mount, host_path=resources.volume_mountpoint(mount.source))
 
 
 def _digest(image_id: str, name: str) -> str | None:
-    if not docker_engine.image_exists(image_id):
+    if not resources.image_exists(image_id):
         return None
-    return decide.digest_of(name, docker_engine.image_facts(image_id).digests)
+    return decide.digest_of(name, resources.image_facts(image_id).digests)
 
 
 def _candidate(stack: Stack, service: Service) -> decide.Candidate:

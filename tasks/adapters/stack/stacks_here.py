@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.adapters.engine import docker_engine
+from tasks.adapters.engine import containers
 from tasks.adapters.engine.labels import DIRECTORY_LABEL, PROJECT_LABEL, STAGING_LABEL
 from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError
@@ -27,7 +27,7 @@ class Seen:
 def stacks_here() -> Seen:
     """Look at every compose project that has a container. A Docker that cannot be asked is a note, no error."""
     try:
-        found = docker_engine.containers(label={PROJECT_LABEL: "", DIRECTORY_LABEL: ""})
+        found = containers.containers(label={PROJECT_LABEL: "", DIRECTORY_LABEL: ""})
     except BackupError as error:
         return Seen((), (f"Docker could not be asked which stacks there are: {error.message}",))
     places = {

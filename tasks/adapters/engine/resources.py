@@ -1,0 +1,117 @@
+"""Images, networks and volumes of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+
+from tasks.adapters.engine.client import api_client, engine_is_local, in_our_words
+
+
+@dataclass(frozen=True, slots=True)
+class LocalImage:
+    """An image as it lies on this host. `digests` are `name@sha256:...`, known only for images from a registry."""
+
+    image_id: str
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    architecture: str
+    operating_system: str
+    environment: Mapping[str, str]
+    user: str
+
+    @property
+    def digest(self) -> str | None:
+        """Give the registry's digest where one is known."""
+        return self.digests[0].rpartition("@")[2] if self.digests else None
+
+
+def label_filter(label: Mapping[str, str] | None) -> list[str]:
+    return [f"{key}={value}" if value else key for key, value in (label or {}).items()]
+
+
+def image_facts(image_id: str) -> LocalImage:
+    """Return what is known of an image on this host, by id or name; raise BackupError where there is none."""
+    with in_our_words(f"look at image {image_id}"):
+        facts = api_client().inspect_image(image_id)
+    config = facts.get("Config") or {}
+    return LocalImage(
+        image_id=facts["Id"],
+        names=tuple(facts.get("RepoTags") or ()),
+        digests=tuple(facts.get("RepoDigests") or ()),
+        architecture=facts.get("Architecture") or "",
+        operating_system=facts.get("Os") or "",
+        environment=environment_of(config),
+        user=config.get("User") or "",
+    )
+
+
+def image_exists(name_or_id: str) -> bool:
+    """Tell whether an image is on this host, so that no registry is needed for it."""
+    with in_our_words(f"look for image {name_or_id}"):
+        try:
+            api_client().inspect_image(name_or_id)
+        except docker.errors.NotFound:
+            return False
+        return True
+
+
+def networks(label: Mapping[str, str] | None = None) -> list[str]:
+    """List the names of the networks that carry all of these labels."""
+    with in_our_words("list networks"):
+        return sorted(each["Name"] for each in api_client().networks(filters={"label": label_filter(label)}))
+
+
+def network_is_internal(name: str) -> bool:
+    """Tell whether a network has no way out; raise BackupError where there is no such network."""
+    with in_our_words(f"look at network {name}"):
+        return bool(api_client().inspect_network(name)["Internal"])
+
+
+def remove_network(name: str) -> None:
+    """Remove a network; one that is absent is no error."""
+    with in_our_words(f"remove network {name}"), suppress(docker.errors.NotFound):
+        api_client().remove_network(name)
+
+
+def volumes(label: Mapping[str, str] | None = None) -> list[str]:
+    """List the names of the volumes that carry all of these labels."""
+    with in_our_words("list volumes"):
+        found = api_client().volumes(filters={"label": label_filter(label)})["Volumes"] or []
+        return sorted(each["Name"] for each in found)
+
+
+def volume_mountpoint(name: str) -> Path | None:
+    """Return where the host sees a volume; None where there is no such volume or only Docker can reach it.
+
+    A volume that stands for a directory (`type: none, o: bind, device: /srv/mail`) is seen there, and one for anything else (NFS, tmpfs) is not
+    seen: Docker mounts both only while a container runs, and the mount point is an empty directory at any other time.
+    """
+    with in_our_words(f"look at volume {name}"):
+        try:
+            facts = api_client().inspect_volume(name)
+        except docker.errors.NotFound:
+            return None
+    if not (engine_is_local() and facts.get("Driver") == "local" and facts.get("Mountpoint")):
+        return None
+    options: dict[str, str] = facts.get("Options") or {}
+    if not options.get("device"):
+        return Path(facts["Mountpoint"])
+    is_directory = {"bind", "rbind"} & set(options.get("o", "").split(",")) and options["device"].startswith("/")
+    return Path(options["device"]) if is_directory else None
+
+
+def remove_volume(name: str) -> None:
+    """Remove a volume with its content; one that is absent is no error, one in use is."""
+    with in_our_words(f"remove volume {name}"), suppress(docker.errors.NotFound):
+        api_client().remove_volume(name)
+
+
+def environment_of(config: Mapping[str, Any]) -> dict[str, str]:
+    return dict(entry.partition("=")[::2] for entry in config.get("Env") or ())

@@ -14,7 +14,7 @@ from tasks.core.archive.manifest import Record
 from tasks.core.policy.copy_plan import CopyWay
 from tasks.oversight.reports import report_backup
 from tasks.recovery.stopped_services import stopped
-from tasks.restore.database_restore import require_answer
+from tasks.restore.probe import require_answer
 from tasks.run.context import exclusive_work
 from tasks.run.installations import read_installation
 

@@ -10,9 +10,9 @@ from prefect import flow
 from tasks.oversight.reports import report_restore
 from tasks.restore.check_archive import find_archive
 from tasks.restore.config_files import compare_configuration, restore_configuration
-from tasks.restore.database_restore import Restored, RestoreOptions, require_equal
 from tasks.restore.directory_restore import restore_copy
 from tasks.restore.drift import compare_containers
+from tasks.restore.outcome import Restored, RestoreOptions, require_equal
 from tasks.run.context import exclusive_work
 from tasks.run.installations import read_installation
 

@@ -11,8 +11,8 @@ from flows.sql_dump_restore import sql_dump_restore
 from tasks.core.errors import UsageError
 from tasks.oversight.approval import ask_for_approval
 from tasks.restore.check_archive import already_checked, check_backup
-from tasks.restore.database_restore import Restored
 from tasks.restore.fresh_host import set_up_fresh_host
+from tasks.restore.outcome import Restored
 from tasks.restore.plan import RestorePlan, fitting_restore, plan_restore
 from tasks.run.config import Work
 from tasks.run.context import given_works, work_of

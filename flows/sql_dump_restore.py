@@ -10,15 +10,9 @@ from prefect import flow
 from tasks.oversight.reports import report_restore
 from tasks.restore.check_archive import find_archive
 from tasks.restore.config_files import compare_configuration, restore_configuration
-from tasks.restore.database_restore import (
-    Restored,
-    RestoreOptions,
-    drop_empty_former,
-    require_equal,
-    restore_dump,
-    running_postgres,
-)
+from tasks.restore.database_restore import drop_empty_former, restore_dump, running_postgres
 from tasks.restore.drift import compare_containers
+from tasks.restore.outcome import Restored, RestoreOptions, require_equal
 from tasks.run.context import exclusive_work
 from tasks.run.installations import read_installation
 

@@ -17,7 +17,7 @@ from tasks.adapters.host.directory_copy import FirstPass, copy_changes, copy_dir
 from tasks.adapters.host.files import remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.postgres import pg_programs
-from tasks.adapters.postgres.databases import database_facts
+from tasks.adapters.postgres.facts import database_facts
 from tasks.adapters.postgres.session import server_of, session
 from tasks.core.archive.layout import BACKUP_MANIFEST, DATA_DIRECTORY
 from tasks.core.archive.manifest import DatabaseFacts

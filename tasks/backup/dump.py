@@ -12,7 +12,8 @@ from tasks.adapters.archive.writer import PartialArchive, segment
 from tasks.adapters.host.streams import Observer, Tail, watched
 from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.census import census_reader
-from tasks.adapters.postgres.databases import database_facts, oversized_values
+from tasks.adapters.postgres.databases import oversized_values
+from tasks.adapters.postgres.facts import database_facts
 from tasks.adapters.postgres.session import Server, Session, server_of, session
 from tasks.core.archive.layout import DUMP_MEMBERS, ROLES_MEMBER
 from tasks.core.archive.manifest import Census, DatabaseFacts, Format

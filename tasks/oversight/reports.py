@@ -27,7 +27,7 @@ from tasks.core.report.texts import (
 )
 from tasks.core.units import duration_text
 from tasks.oversight.status import Standing, lines_of, raise_alarms, write_standing
-from tasks.restore.database_restore import Restored
+from tasks.restore.outcome import Restored
 from tasks.run.config import Work
 from tasks.run.history import tell
 from tasks.run.own_backups import own_records

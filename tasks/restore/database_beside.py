@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 from tasks.adapters.archive.extraction import extract
 from tasks.adapters.archive.reader import (
-    ALTERED_HINT,
     Archive,
     CheckedArchive,
     check_archive,
@@ -26,22 +24,21 @@ from tasks.adapters.engine import containers
 from tasks.adapters.host.files import free_space, make_directory, remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.streams import read_ahead
-from tasks.adapters.postgres import databases, load, load_programs, pg_programs
+from tasks.adapters.postgres import databases, load, load_programs
+from tasks.adapters.postgres import facts as facts_of
 from tasks.adapters.postgres.census import take_census
+from tasks.adapters.postgres.facts import database_facts, migration_head, server_major, tablespaces
 from tasks.adapters.postgres.session import Server, Session, server_of, session, wait_until_ready
-from tasks.core.archive.layout import DUMP_MEMBERS, KEYS_DIRECTORY, ROLES_MEMBER
-from tasks.core.archive.manifest import Census, DatabaseFacts, Format, TableCensus
+from tasks.core.archive.layout import KEYS_DIRECTORY, ROLES_MEMBER
+from tasks.core.archive.manifest import DatabaseFacts, Format, TableCensus
 from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.byte_text import bytes_of
-from tasks.core.dump.census import CensusTaker, differences
-from tasks.core.dump.custom import Head, read_custom_dump
-from tasks.core.dump.events import DumpComplete, DumpEvent, Statement, Title
-from tasks.core.dump.foreign_dump import Shape, dumped_by_major, loadable, refuse_other_content
+from tasks.core.dump.census import differences
+from tasks.core.dump.events import Statement
 from tasks.core.dump.left_out import LeftOut
 from tasks.core.dump.load_words import is_of_another_server, unloadable
 from tasks.core.dump.sql import read_sql_dump
-from tasks.core.dump.statements import roles_named
-from tasks.core.errors import ArchiveDamaged, BackupError, DumpCutShort, ProgramFailed, Refused, UsageError
+from tasks.core.errors import BackupError, ProgramFailed, Refused, UsageError
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.core.quoting import quoted
@@ -51,6 +48,7 @@ from tasks.core.stack.installation import Installation
 from tasks.core.stack.server_settings import with_known_tablespaces
 from tasks.progress import progress
 from tasks.recovery.journalled import journalled
+from tasks.restore.expected import Expected, dump_events, dump_member
 from tasks.run.installations import installation_of
 from tasks.step import step
 
@@ -59,7 +57,6 @@ logger = logging.getLogger(__name__)
 KIND = "replacement"
 COMMENT = "mailarchiver-backup: being restored, not in use"
 MAINTENANCE_DATABASE = "postgres"
-SECTION_TIMEOUT_SECONDS = 300
 STAGING_FOREIGN_SECONDS = 10
 ROLES_LIMIT_BYTES = 16 << 20
 # The load leaves WAL behind besides the tables and indexes.
@@ -104,12 +101,12 @@ def check_target(installation: Installation, archive: Archive) -> None:
     with server_of(installation) as server:
         wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=60)
         with session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
-            major = databases.server_major(opened)
+            major = server_major(opened)
             exists = databases.database_exists(opened, installation.database.name)
         head = None
         if exists:
             with session(server, installation.database.name, purpose="check") as opened:
-                head = databases.migration_head(opened)
+                head = migration_head(opened)
     refuse_unfit_dump(
         manifest,
         target_major=major,
@@ -201,22 +198,22 @@ def load_replacement(
     """
     if is_staging:  # which has no way to any other server
         limits = replace(limits, foreign_seconds=min(limits.foreign_seconds, STAGING_FOREIGN_SECONDS))
-    dump_member = _dump_member(archive)
+    member = dump_member(archive)
     rows: dict[str, TableCensus] = {}
     left_out = LeftOut(without)
     failures: list[BackupError] = []
     notes: tuple[str, ...] = ()
     with server_of(installation) as server:
         places = _make_database(installation, server, archive, new)
-        with progress("load", expected_bytes=_size_of(archive, dump_member)) as tell:
+        with progress("load", expected_bytes=_size_of(archive, member)) as tell:
             count = _Counter(tell)
 
             def take(_: TarEntry, name: str, pieces: Iterator[bytes]) -> None:
-                if name == dump_member:
+                if name == member:
                     # Closed here, whatever happens: nobody else must be reading when the archive is closed.
                     with closing(read_ahead(pieces)) as chunks:
                         try:
-                            found = left_out.filter(_dump_events(installation, archive, chunks))
+                            found = left_out.filter(dump_events(installation, archive, chunks))
                             events = with_known_tablespaces(found, places)
                             loaded = load.load_dump(server, new.database, events, limits=limits, on_bytes=count.add)
                         except BackupError as error:
@@ -274,7 +271,7 @@ def _load_by_program(
         logger.warning("Our loader failed (%s); %s loads the dump instead", failure.message, program)
         _make_database(installation, server, archive, new)
         try:
-            with closing(read_ahead(open_member(archive, _dump_member(archive)))) as chunks:
+            with closing(read_ahead(open_member(archive, dump_member(archive)))) as chunks:
                 load_programs.load_by_program(installation, new.database, chunks, limits, custom=custom)
         except ProgramFailed as error:
             second = error
@@ -291,7 +288,7 @@ def _make_database(installation: Installation, server: Server, archive: Archive,
         _create_roles(opened, archive, facts)
         owner = _owner(opened, facts, installation)
         databases.create_database(opened, new.database, facts, owner=owner, comment=COMMENT)
-        places = databases.tablespaces(opened)
+        places = tablespaces(opened)
     if missing := sorted(set(facts.tablespaces) - places):
         logger.warning("This server lacks the tablespaces %s; the default one takes their place", ", ".join(missing))
     return places
@@ -315,7 +312,7 @@ def prove_replacement(
     with progress("census"):
         found = take_census(installation, new.database, archive_format, limits, known=known, options=options)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
-        major = databases.server_major(opened)
+        major = server_major(opened)
     by = archive.manifest.database.server_major if archive.manifest else expected.shape and expected.shape.major
     left_out = loaded.left_out
     before, after = left_out.without(expected.census), left_out.without(found)
@@ -334,68 +331,12 @@ def apply_attributes(installation: Installation, archive: Archive, new: Replacem
         with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
             facts = _facts_of(archive, opened, installation)
             owner = _owner(opened, facts, installation)
-            refused = databases.apply_attributes(opened, new.database, facts, owner=owner)
+            refused = facts_of.apply_attributes(opened, new.database, facts, owner=owner)
         with session(server, new.database, purpose="check") as opened:
-            found = databases.database_facts(opened)
+            found = database_facts(opened)
     for words in (told := refused or attribute_differences(facts, found)):
         logger.warning("%s", words)
     return told
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a restore must come to: the census, and the roles that the dump cannot be loaded without.
-
-    `roles` are only looked for in a legacy archive; any other brings its own. Of a dump that we cannot read there is no census: `note` says so.
-    `shape` is what a legacy archive's dump looks like.
-    """
-
-    census: Census | None
-    roles: frozenset[str] = frozenset()
-    shape: Shape | None = None
-    note: str = ""
-
-
-@step(name="read expected census")
-def expected_content(installation: Installation, archive: Archive) -> Expected:
-    """Give the census of the archive's manifest; where there is none, read its dump through for its own.
-
-    A dump that was backed up without a census, since we could not read it, may be readable by now; if not, nothing is known to be expected.
-    Raise Refused where a legacy archive's dump is one that cannot become an installation's database again, with what it is.
-    """
-    manifest = archive.manifest
-    if manifest is not None and manifest.census is not None:
-        return Expected(manifest.census)
-    if manifest is not None and not manifest.no_census:
-        raise ArchiveDamaged(f"the record of {archive.path.name} holds no census", hint=ALTERED_HINT)
-    try:
-        expected = _read_through(
-            archive if isinstance(archive, CheckedArchive) else check_archive(archive.path), installation.database.name
-        )
-    except ArchiveDamaged:
-        if manifest is None:
-            raise
-        return Expected(None, note=f"no census: {manifest.no_census}")
-    return expected if manifest is None else Expected(expected.census)
-
-
-def _read_through(archive: CheckedArchive, database: str) -> Expected:
-    taker, roles, shape = CensusTaker(), set[str](), Shape()
-    file = _dump_member(archive)
-    with closing(read_ahead(open_member(archive, file))) as chunks:
-        head = next(chunks, b"")
-        shape.major = dumped_by_major(head)
-        refuse_other_content(head, file, archive.kind)
-        pieces = chain((head,), chunks)
-        events = read_custom_dump(pieces) if archive.kind == "custom" else read_sql_dump(pieces)
-        for event in loadable(events, database, shape):
-            taker.see(event)
-            if isinstance(event, Statement):
-                roles |= roles_named(event.sql)
-    shape.refuse_half_a_dump(file)
-    if not taker.complete:
-        raise DumpCutShort(f"the dump in {archive.path.name} has no end mark: it was cut short")
-    return Expected(taker.result(), frozenset(roles), shape)
 
 
 @step(name="provide roles")
@@ -412,35 +353,6 @@ def provide_roles(installation: Installation, expected: Expected, *, create: boo
             opened.execute(f"CREATE ROLE {quoted(role)} NOLOGIN")
 
 
-def _dump_events(installation: Installation, archive: Archive, chunks: Iterator[bytes]) -> Iterator[DumpEvent]:
-    """Give the archive's dump as events that can be run: for a custom dump, pg_restore in the container words its SQL."""
-    if archive.kind == "sql":
-        events = read_sql_dump(chunks)
-        yield from events if archive.manifest else loadable(events, installation.database.name, Shape())
-        return
-    head = b""
-    for event in read_custom_dump(chunks):
-        match event:
-            case Head(raw):
-                head = raw
-                yield from _section(installation, head, "pre-data")
-            case Statement(_, "pre-data"):  # said by pg_restore already
-                pass
-            case DumpComplete():
-                for late in _section(installation, head, "post-data"):
-                    yield replace(late, section="post-data") if isinstance(late, Statement) else late
-                yield event
-            case _:
-                yield event
-
-
-def _section(installation: Installation, head: bytes, section: str) -> Iterator[Statement | Title]:
-    text = pg_programs.schema_sections(installation, head, section, timeout_seconds=SECTION_TIMEOUT_SECONDS)
-    for event in read_sql_dump(iter((text,))):
-        if isinstance(event, Statement | Title):
-            yield event
-
-
 def _facts_of(archive: Archive, opened: Session, installation: Installation) -> DatabaseFacts:
     """Give the facts of the database that was backed up; for a legacy archive, those of the one it replaces or of the server."""
     if archive.manifest is not None:
@@ -448,7 +360,7 @@ def _facts_of(archive: Archive, opened: Session, installation: Installation) -> 
     name = installation.database.name
     place = name if databases.database_exists(opened, name) else MAINTENANCE_DATABASE
     with server_of(installation) as server, session(server, place, purpose="check") as current:
-        return databases.database_facts(current)
+        return database_facts(current)
 
 
 def _owner(opened: Session, facts: DatabaseFacts, installation: Installation) -> str:
@@ -474,15 +386,6 @@ def _create_roles(opened: Session, archive: Archive, facts: DatabaseFacts) -> No
                 # "GRANTED BY" names who once granted it, who may be unknown here.
                 opened.run(re.sub(rb"\s+GRANTED BY [^;]+;$", b";", event.sql))
     logger.info("Created the missing roles %s", ", ".join(missing))
-
-
-def _dump_member(archive: Archive) -> str:
-    if archive.kind == "physical":
-        raise Refused(
-            f"{archive.name} holds a data directory, not a dump",
-            hint="restore it with the full restore: mailarchiver-backup restore",
-        )
-    return DUMP_MEMBERS["fast" if archive.kind == "custom" else "guide"]
 
 
 def _size_of(archive: Archive, name: str) -> int | None:

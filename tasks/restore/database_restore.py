@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 
 from tasks.adapters.archive.reader import Archive, CheckedArchive
@@ -16,70 +16,33 @@ from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.manifest import is_older_than
 from tasks.core.archive.names import time_in_name
 from tasks.core.dump.census import row_count
-from tasks.core.errors import BackupError, Refused
-from tasks.core.policy.limits import DumpLimits
-from tasks.core.report.comparisons import Comparison
+from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
-from tasks.recovery.stopped_services import Loan, stopped
+from tasks.recovery.stopped_services import stopped
 from tasks.restore.database_beside import (
     MAINTENANCE_DATABASE,
     Replacement,
     apply_attributes,
     check_target,
-    expected_content,
     load_replacement,
     prove_replacement,
     provide_roles,
     replacement,
 )
 from tasks.restore.database_swap import POSTGRES_START_SECONDS, Kept, check_swap, drop_kept, swap_back, swap_in
-from tasks.restore.directory_swap import KeptDirectories
+from tasks.restore.expected import expected_content
+from tasks.restore.outcome import QUARANTINE_AFTER_HOURS, Restored, RestoreOptions
+from tasks.restore.probe import (
+    put_back_also_where_it_does_not_answer,
+    require_answer,
+    start_and_probe,
+    taken_back_unless_it_answers,
+)
 from tasks.run.installations import reread
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
-
-QUARANTINE_AFTER_HOURS = 24
-
 Proof = Callable[[Installation, Replacement], Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreOptions:
-    """How to restore: `quarantine` None decides by the backup's age; `neutralise` is for staging alone.
-
-    `start_application` starts an application that did not run before (staging, a fresh host). `without` names objects of the dump that are left
-    out, as `tasks/core/dump/left_out.py` says.
-    """
-
-    quarantine: bool | None = None
-    neutralise: bool = False
-    start_application: bool = False
-    limits: DumpLimits = field(default_factory=DumpLimits)
-    without: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What a restore did. `kept` is what was in place before, None where a difference stopped it before the swap.
-
-    `comparisons` names what was compared (`tasks/core/report/comparisons.py`); `left_out` names what was left out, `notes` say what was out of the
-    ordinary.
-    """
-
-    backup: str
-    kept: Kept | KeptDirectories | None
-    differences: tuple[str, ...]
-    downtime_seconds: float
-    seconds: float
-    quarantined: int
-    rows: int
-    tables: int
-    configuration: dict[str, str] = field(default_factory=dict)
-    comparisons: tuple[Comparison, ...] = ()
-    attachments: int = 0
-    left_out: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -112,16 +75,6 @@ def _ready(installation: Installation) -> Installation:
     return installation
 
 
-def require_equal(restored: Restored) -> None:
-    """Raise Refused where the replacement differed from the backup, so that nothing was swapped."""
-    if restored.differences:
-        raise Refused(
-            f"{restored.backup} did not restore to what was backed up; the current data was left in place: "
-            + "; ".join(restored.differences),
-            hint="verify another backup: mailarchiver-backup list",
-        )
-
-
 def drop_empty_former(installation: Installation, restored: Restored) -> Restored:
     """Drop the empty database that a fresh image had made; there is nothing in it to go back to."""
     if isinstance(restored.kept, Kept):
@@ -138,18 +91,6 @@ def put_back(installation: Installation, kept: Kept, *, now: datetime) -> Kept:
         with put_back_also_where_it_does_not_answer(undone.database):
             require_answer(installation)
     return undone
-
-
-@contextmanager
-def put_back_also_where_it_does_not_answer(kept: str) -> Iterator[None]:
-    """Say, where the block that sees the stack answer after a rollback fails, that the data was put back all the same."""
-    try:
-        yield
-    except BaseException as error:
-        error.add_note(
-            f"The data from before the restore is back in place, as was asked; what the restore had brought is kept as {kept} until `commit`."
-        )
-        raise
 
 
 @step(name="lift quarantine")
@@ -261,55 +202,3 @@ def _replace_current(
             if was_running or options.start_application:
                 start_and_probe(installation)
     return kept, downtime_seconds
-
-
-@contextmanager
-def taken_back_unless_it_answers(loan: Loan, kept: str, swap_back: Callable[[], object]) -> Iterator[None]:
-    """Take a restore back where the block, which sees the stack answer on the new data, fails; say in notes what became of the data."""
-    try:
-        yield
-    except BackupError as error:
-        try:
-            loan.stop_all()
-            swap_back()
-        except BackupError as second:
-            error.add_note(f"Then taking the restore back failed: {second}")
-            error.add_note(
-                f"The restored data is in place; the former data is kept as {kept}: mailarchiver-backup rollback"
-            )
-        else:
-            error.add_note("The former data was put back in place; the restored one is kept until `commit`.")
-        raise
-    except BaseException as error:
-        error.add_note(
-            f"The restored data is in place, but was not yet seen to answer; the former data is kept as {kept}:"
-            " mailarchiver-backup rollback"
-        )
-        raise
-
-
-def require_answer(installation: Installation) -> None:
-    """Wait until an application that ran before answers again; one that did not run is left alone."""
-    if installation.application.state == "running":
-        start_and_probe(installation)
-
-
-@step(name="start and probe application", retries=0)
-def start_and_probe(installation: Installation) -> float:
-    """Start the application unless it runs, and return after how many seconds its login page answered."""
-    begun = time.monotonic()
-    containers.start_container(installation.application.container_id)
-    deadline = time.monotonic() + installation.limits.application_start_seconds
-    while True:
-        found = containers.container(installation.application.container_id)
-        if found is not None and found.addresses:
-            break
-        if time.monotonic() > deadline:
-            raise BackupError(
-                f"container {installation.application.container_name} gets no address", hint="docker compose logs"
-            )
-        time.sleep(0.1)
-    mail_archiver.wait_until_answers(
-        found.addresses, installation.application_port, timeout_seconds=deadline - time.monotonic()
-    )
-    return round(time.monotonic() - begun, 3)

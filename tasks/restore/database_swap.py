@@ -20,6 +20,7 @@ from tasks.adapters.engine import containers
 from tasks.adapters.host.files import remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.postgres import databases
+from tasks.adapters.postgres.facts import database_comment
 from tasks.adapters.postgres.session import Server, Session, server_of, session, wait_until_ready
 from tasks.core.errors import BackupError, Refused
 from tasks.core.stack.installation import Installation
@@ -188,7 +189,7 @@ def _swap(installation: Installation, incoming: str, incoming_keys: str, kept: K
             "comment": comment,
             "number": entry.number if entry else 0,
         }
-        kept = Kept(**{**asdict(kept), "comment": databases.database_comment(opened, kept.of)})
+        kept = Kept(**{**asdict(kept), "comment": database_comment(opened, kept.of)})
     journal = open_journal(KIND, body, installation_id=installation.id, installation_directory=installation.directory)
     try:
         try:

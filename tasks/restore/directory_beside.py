@@ -8,9 +8,9 @@ import re
 import secrets
 import shlex
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,34 +18,29 @@ from tasks.adapters.archive.extraction import below, extract, extraction
 from tasks.adapters.archive.reader import Archive, CheckedArchive, check_while, read_text_member
 from tasks.adapters.engine import containers
 from tasks.adapters.engine.labels import COPY_LABEL
-from tasks.adapters.host.files import free_space, make_directory, make_mounted_directory, remove_tree, sync_file_system
+from tasks.adapters.host.files import free_space, make_mounted_directory, remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.streams import watched
 from tasks.adapters.postgres import databases
-from tasks.adapters.postgres.session import Session, server_of, session
+from tasks.adapters.postgres.indexes import damaged_indexes, newly_invalid_indexes
+from tasks.adapters.postgres.session import server_of, session
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.layout import DATA_DIRECTORY, KEYS_DIRECTORY
 from tasks.core.archive.tar_reader import TarEntry
-from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
+from tasks.core.errors import BackupError, Refused
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.core.report.comparisons import Comparison
 from tasks.core.stack.compatibility import Platform, refuse_unfit_copy
 from tasks.core.stack.installation import Installation, Mount
-from tasks.core.stack.server_settings import settings_for_a_data_directory
 from tasks.progress import progress
 from tasks.recovery.helper_containers import helper_container
 from tasks.recovery.journalled import journalled
 from tasks.run.data_users import refuse_other_users
-from tasks.run.installations import wait_for_login
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
 KIND = "copy"
-START_SECONDS = 600.0
-SOCKET_DIRECTORY = "/var/run/postgresql"
-STOP_SECONDS = 120
-PROBE_SECONDS = 60.0
 PROGRAM_SECONDS = 3600.0
 
 
@@ -207,61 +202,6 @@ def _keep_root(data: Path) -> None:
     data.chmod(0o700)
 
 
-@contextmanager
-def private_server(installation: Installation, archive: Archive, copy: Copy) -> Iterator[Installation]:
-    """Start PostgreSQL on the copy, in a container without any network, and give the installation as it looks with that server.
-
-    It has the settings of the backup's server that a data directory cannot do without, since those may have stood on its command line.
-
-    It recovers from the WAL where the copy was taken online. Stopped cleanly, and on the disk, when the block ends. Raise ArchiveDamaged where
-    it does not start.
-    """
-    sockets = _sockets(copy.label)
-    make_directory(sockets)
-    sockets.chmod(0o777)  # PostgreSQL's user makes its socket there; the directory above is ours alone
-    try:
-        with helper_container(
-            installation,
-            settings_for_a_data_directory(archive.manifest.database.server_settings if archive.manifest else {}),
-            mounts=[
-                Mount("bind", str(copy.data), installation.pgdata, copy.data),
-                Mount("bind", str(sockets), SOCKET_DIRECTORY, sockets),
-            ],
-            environment={"PGDATA": installation.pgdata, "POSTGRES_PASSWORD": secrets.token_urlsafe(16)},
-            labels={COPY_LABEL: copy.label},
-        ) as helper:
-            containers.start_container(helper)
-            view = replace(
-                installation,
-                postgres=replace(
-                    installation.postgres,
-                    container_id=helper,
-                    container_name="the private server",
-                    state="running",
-                    addresses=(str(sockets),),
-                ),
-            )
-            _wait_for(view)
-            yield view
-            containers.stop_container(helper, timeout_seconds=STOP_SECONDS)
-            _sync(copy.data)
-    finally:
-        remove_tree(sockets.parent)
-
-
-def _sockets(label: str) -> Path:
-    """Name the directory of a private server's socket: a short path, since a socket's may have 107 bytes only."""
-    return Path(tempfile.gettempdir()) / f"mailarchiver-backup-{label}" / "sockets"
-
-
-def _wait_for(view: Installation) -> None:
-    """Return once the private server takes logins; raise ArchiveDamaged, with the end of its log, where it gives up."""
-    try:
-        wait_for_login(lambda: view, timeout_seconds=START_SECONDS, database="postgres")
-    except BackupError as error:
-        raise ArchiveDamaged(f"PostgreSQL does not start on the restored data: {error.message}") from error
-
-
 def is_base_backup(archive: CheckedArchive) -> bool:
     """Tell whether a data directory was copied by pg_basebackup, so that `pg_verifybackup` can check it."""
     names = {member.name for member in archive.members}
@@ -322,52 +262,18 @@ def prove_copy(view: Installation, archive: Archive, *, thorough: bool) -> CopyP
             )
 
 
-def newly_invalid_indexes(opened: Session, before: Collection[str]) -> list[str]:
-    """Name the invalid indexes that were not so before."""
-    return [f"index {name} is invalid" for name in databases.invalid_indexes(opened) if name not in before]
-
-
-def damaged_indexes(opened: Session, *, thorough: bool) -> list[str] | None:
-    """Name the B-trees that `amcheck` finds damaged, None where the image has none and nothing was walked; leave nothing behind."""
-    wrong: list[str] = []
-    if not opened.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
-        logger.info("This image has no amcheck; B-trees were not walked")
-        return None
-    had = bool(opened.execute("SELECT 1 FROM pg_extension WHERE extname = 'amcheck'"))
-    if not had:
-        with databases.unguarded(opened):
-            opened.execute("CREATE EXTENSION amcheck")
-    schema = opened.value(
-        "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'amcheck'"
-    )
-    trees = opened.execute(
-        "SELECT c.oid, c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE a.amname = 'btree' AND i.indisvalid AND c.relkind = 'i' AND n.nspname !~ '^pg_' AND c.relpersistence = 'p'"
-    )
-    for oid, name in trees:
-        try:
-            opened.execute(f"SELECT {schema}.bt_index_check(%s::oid, %s)", (oid, thorough))
-        except ProgramFailed as error:
-            wrong.append(f"index {name} is damaged: {error.message}")
-    if not had:
-        with databases.unguarded(opened):
-            opened.execute("DROP EXTENSION amcheck")
-    return wrong
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        sync_file_system(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _remove(data: Path, keys: Path | None, label: str) -> None:
     for container in containers.containers(label={COPY_LABEL: label}):
         containers.remove_container(container.id, force=True)
-    remove_tree(_sockets(label).parent)
+    remove_tree(sockets_of(label).parent)
     for place in (data, keys):
         if place is not None and ".restored-" in place.name:
             remove_tree(place)
+
+
+PROBE_SECONDS = 60.0
+
+
+def sockets_of(label: str) -> Path:
+    """Name the directory of a private server's socket: a short path, since a socket's may have 107 bytes only."""
+    return Path(tempfile.gettempdir()) / f"mailarchiver-backup-{label}" / "sockets"

@@ -9,20 +9,12 @@ from datetime import datetime
 from functools import partial
 
 from tasks.adapters.archive.reader import Archive, CheckedArchive
-from tasks.adapters.engine import containers
 from tasks.adapters.postgres.databases import set_password
 from tasks.adapters.postgres.session import server_of, session
 from tasks.core.report.comparisons import Comparison
 from tasks.core.stack.installation import Installation
 from tasks.recovery.stopped_services import stopped
-from tasks.restore.database_restore import (
-    Restored,
-    RestoreOptions,
-    guard_accounts,
-    put_back_also_where_it_does_not_answer,
-    start_and_probe,
-    taken_back_unless_it_answers,
-)
+from tasks.restore.database_restore import guard_accounts
 from tasks.restore.directory_beside import (
     Copy,
     check_physical_target,
@@ -30,19 +22,22 @@ from tasks.restore.directory_beside import (
     extract_copy,
     host_place,
     is_base_backup,
-    private_server,
     prove_copy,
     verify_base_backup,
 )
 from tasks.restore.directory_swap import KeptDirectories, check_directories, swap_directories_back, swap_directories_in
-from tasks.run.installations import reread, wait_for_login
+from tasks.restore.outcome import Restored, RestoreOptions
+from tasks.restore.private_server import private_server
+from tasks.restore.probe import (
+    probe_stack,
+    put_back_also_where_it_does_not_answer,
+    taken_back_unless_it_answers,
+)
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
 CopyProver = Callable[[Installation, CheckedArchive, Copy], Sequence[str]]
-
-LOGIN_SECONDS = 120.0
 
 
 def restore_copy(
@@ -131,24 +126,3 @@ def put_directories_back(installation: Installation, kept: KeptDirectories, *, n
         with put_back_also_where_it_does_not_answer(undone.database):
             probe_stack(installation, start=False)
     return undone
-
-
-@step(name="probe stack", retries=0)
-def probe_stack(installation: Installation, *, start: bool) -> None:
-    """Log in over TCP as the application does, then see it answer; what did not run before is left alone unless `start`.
-
-    `installation` is as it was before anything was stopped: what ran then must run and answer now. A password that the restored data does not
-    know is pointed out, with the way to set it.
-    """
-    if start:
-        containers.start_container(installation.postgres.container_id)
-    if not start and installation.postgres.state not in ("running", "restarting"):
-        return
-    wait_for_login(
-        lambda: reread(installation),
-        timeout_seconds=LOGIN_SECONDS,
-        database=installation.database.name,
-        application=True,
-    )
-    if start or installation.application.state == "running":
-        start_and_probe(installation)

@@ -19,6 +19,7 @@ from tasks.adapters.archive.repository import (
 )
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.census import take_census
+from tasks.adapters.postgres.indexes import damaged_indexes
 from tasks.adapters.postgres.session import server_of, session
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.layout import KEYS_DIRECTORY
@@ -31,9 +32,10 @@ from tasks.core.policy.limits import DumpLimits
 from tasks.core.report.comparisons import MOMENTS, Comparison
 from tasks.core.stack.installation import Installation
 from tasks.restore.database_beside import Replacement
-from tasks.restore.database_restore import Restored, RestoreOptions, restore_dump
-from tasks.restore.directory_beside import Copy, damaged_indexes
+from tasks.restore.database_restore import restore_dump
+from tasks.restore.directory_beside import Copy
 from tasks.restore.directory_restore import restore_copy
+from tasks.restore.outcome import Restored, RestoreOptions
 from tasks.run.config import Work
 from tasks.run.own_backups import own_records
 from tasks.step import step

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from tasks.adapters.archive.compression import HashingReader, decompressed, detect_format
+from tasks.adapters.archive.compression import decompressed, detect_format
+from tasks.adapters.archive.small_members import KeptMembers, KeptStream, SmallMembers, _is_small
+from tasks.adapters.archive.source import HashingReader
 from tasks.adapters.host.streams import read_ahead, watched
 from tasks.core.archive.layout import DATA_DIRECTORY, DATA_DIRECTORY_PROOFS, DUMP_KINDS, MANIFEST_NAME, Kind
 from tasks.core.archive.manifest import Format, Manifest, Member, Record, parse_manifest, parse_record
@@ -27,14 +29,11 @@ from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 
 MANIFEST_LIMIT_BYTES = 512 << 20
 RECORD_LIMIT_BYTES = 512 << 20
-KeptMembers = tuple[tuple[TarEntry, bytes], ...]
 Taker: TypeAlias = Callable[[TarEntry, str, Iterator[bytes]], None]
 """Gets each file and directory as it is checked: its entry, its name without the top directory, its bytes (to read or to leave)."""
 _TOKEN = object()
 ALTERED_HINT = "the archive was altered or damaged: take another, `mailarchiver-backup list` shows them"
 HEAD_BYTES = 4096
-KEPT_LIMIT_BYTES = 16 << 20
-KEPT_OVERHEAD_BYTES = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def check_archive(path: Path, *, limits: Limits | None = None, take: Taker | Non
         tops: set[str] = set()
         parents: set[str] = set()
         manifest_text: bytes | None = None
-        small = _Small()
+        small = SmallMembers()
         stream = TarStream(chunks, limits or Limits())
         for entry in stream.entries():
             top, _, name = entry.name.partition("/")
@@ -261,53 +260,6 @@ def _unpacked(head: bytes) -> bytes:
         return zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
     except zlib.error:
         return head
-
-
-class _Small:
-    """Gathers the members that are neither dump nor data directory, while they are few and small."""
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[TarEntry, bytes]] | None = []
-        self._bytes = 0
-
-    def wants(self, entry: TarEntry, name: str) -> bool:
-        """Tell whether to keep a file's content; one too many and nothing is kept any more."""
-        if self._entries is None or not _is_small(name):
-            return False
-        self._bytes += entry.size + KEPT_OVERHEAD_BYTES
-        if self._bytes > KEPT_LIMIT_BYTES:
-            self._entries = None
-        return self._entries is not None
-
-    def add(self, entry: TarEntry, name: str, content: bytes) -> None:
-        """Keep a file or directory."""
-        if self._entries is not None and _is_small(name):
-            self._entries.append((entry, content))
-
-    def all(self) -> KeptMembers | None:
-        """Give what was kept; None where it was too much."""
-        return tuple(self._entries) if self._entries is not None else None
-
-
-def _is_small(name: str) -> bool:
-    """Tell whether a name belongs to what is usually small: neither dump, data nor manifest."""
-    return name not in DUMP_KINDS and not f"{name}/".startswith(f"{DATA_DIRECTORY}/") and name != MANIFEST_NAME
-
-
-class KeptStream:
-    """Kept members, read as a `TarStream` is."""
-
-    def __init__(self, kept: KeptMembers) -> None:
-        self._kept = kept
-        self._content = b""
-
-    def entries(self) -> Iterator[TarEntry]:
-        for entry, content in self._kept:
-            self._content = content
-            yield entry
-
-    def content(self) -> Iterator[bytes]:
-        yield self._content
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from tasks.adapters.archive.compression import CHUNK_BYTES, THREADS, Compressor, Sink, open_compressor
+from tasks.adapters.archive.compression import THREADS, Compressor, open_compressor
+from tasks.adapters.archive.sink import Sink
+from tasks.adapters.archive.source import CHUNK_BYTES
 from tasks.adapters.host.deferred_signals import signals_deferred
 from tasks.adapters.host.files import BytesLike
 from tasks.adapters.host.tree_walk import walk

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.adapters.archive.compression import THREADS, HashingReader, Sink
+from tasks.adapters.archive.compression import THREADS
 from tasks.adapters.archive.segment import OnBytes, Segment
+from tasks.adapters.archive.sink import Sink
+from tasks.adapters.archive.source import HashingReader
 from tasks.adapters.host.files import (
     claimed_file,
     fsync_directory,

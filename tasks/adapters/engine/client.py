@@ -20,8 +20,6 @@ import requests.exceptions
 from tasks.core.errors import BackupError, Refused
 
 ANSWER_TIMEOUT_SECONDS = 60
-
-
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 

@@ -24,8 +24,6 @@ from tasks.core.errors import BackupError, ProgramFailed
 logger = logging.getLogger(__name__)
 
 PROGRAM_MARK = "MAILARCHIVER_BACKUP_PROGRAM"
-
-
 # Run as the program's own user: reading another user's environment needs a capability that containers lack.
 # PostgreSQL is process 1 of its container, and takes any orphan that dies by a signal for a crashed server process: it then restarts
 # all of them. So no orphan may be made: children go before the program itself (whose parent, outside, shows as 0), and what is

@@ -7,35 +7,23 @@ they come through Docker. Both give the same bytes.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import re
-import select
-import stat
 import time
-import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
-from tasks.adapters.engine import client, containers, programs
+from tasks.adapters.engine import programs
 from tasks.adapters.engine.exec_stream import Program
 from tasks.adapters.postgres.client_login import Login, client_login
+from tasks.adapters.postgres.fifo import fifo, read_fifo
 from tasks.adapters.postgres.session import SQL_ASCII, application_name, major_of_image, server_of, session
 from tasks.core.archive.manifest import Format
-from tasks.core.errors import BackupError, ProgramFailed
+from tasks.core.errors import ProgramFailed
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.stack import session_settings
 from tasks.core.stack.installation import Installation
 
 logger = logging.getLogger(__name__)
-
-PIPE_BYTES = 1 << 20
-READ_BYTES = 1 << 20
-# A writer of 4 KiB pieces would wake us for each of them; a millisecond lets the pipe fill instead.
-GATHER_SECONDS = 0.001
-SHARED_MEMORY = ("dev", "shm")
 
 
 def dump_database(
@@ -103,14 +91,14 @@ def _output(
     """
     deadline = time.monotonic() + limits.total_seconds
     login = login_of(installation)
-    with _fifo(installation) as fifo:
-        if fifo is None:
+    with fifo(installation) as pipe:
+        if pipe is None:
             with login.start(command) as program:
                 yield from _within(program.chunks(idle_timeout_seconds=limits.idle_seconds), deadline, program)
                 _prove_success(program, limits)
             return
-        with login.start(into_fifo(fifo.path), user="0") as program:
-            yield from _within(_read_fifo(fifo.descriptor, program, limits.idle_seconds), deadline, program)
+        with login.start(into_fifo(pipe.path), user="0") as program:
+            yield from _within(read_fifo(pipe.descriptor, program, limits.idle_seconds), deadline, program)
             _prove_success(program, limits)
 
 
@@ -204,112 +192,3 @@ def _within(chunks: Iterator[bytes], deadline: float, program: Program) -> Itera
         if time.monotonic() > deadline:
             raise program.failure("did not end within its time limit")
         yield chunk
-
-
-@dataclass(frozen=True, slots=True)
-class _Fifo:
-    path: str  # as the container sees it
-    descriptor: int
-
-
-@contextmanager
-def _fifo(installation: Installation) -> Iterator[_Fifo | None]:
-    """Make a FIFO in the container's own shared memory, or give None where we cannot reach it from here."""
-    directory = _shared_memory(installation)
-    if directory is None:
-        yield None
-        return
-    _release_left_fifos(directory)
-    name = f"mailarchiver-backup-{uuid.uuid4().hex}.fifo"
-    try:
-        try:
-            os.mkfifo(name, 0o600, dir_fd=directory)
-            os.chown(name, os.fstat(directory).st_uid, -1, dir_fd=directory, follow_symlinks=False)
-            descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory)
-        except OSError as error:
-            logger.debug("no FIFO in the container's shared memory: %s", error)
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=directory)
-            yield None
-            return
-        try:
-            if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-                raise BackupError(
-                    "the FIFO in the container's shared memory was replaced", hint="who else works in there?"
-                )
-            with suppress(OSError):  # the limit for pipes may be lower; then it is only slower
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            yield _Fifo(f"/{'/'.join(SHARED_MEMORY)}/{name}", descriptor)
-        finally:
-            os.close(descriptor)
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=directory)
-    finally:
-        os.close(directory)
-
-
-def _release_left_fifos(directory: int) -> None:
-    """Remove the FIFOs of killed runs; a pg_dump that waits for its reader to this day finds one that is gone, and ends.
-
-    The installation's lock sees to it that no living run dumps in this container.
-    """
-    for name in os.listdir(directory):
-        if name.startswith("mailarchiver-backup-") and name.endswith((".fifo", ".pgpass")):
-            with suppress(OSError):
-                descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory)
-                os.unlink(name, dir_fd=directory)
-                os.close(descriptor)
-
-
-def _shared_memory(installation: Installation) -> int | None:
-    """Open the container's /dev/shm through /proc, following no link on the way; None where that is not ours to do."""
-    if os.geteuid() != 0 or not client.engine_is_local():
-        return None
-    container = containers.container(installation.postgres.container_id)
-    if container is None or container.pid <= 0:
-        return None
-    try:
-        current = os.open(f"/proc/{container.pid}/root", os.O_RDONLY | os.O_DIRECTORY)
-        for part in SHARED_MEMORY:
-            try:
-                deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
-            finally:
-                os.close(current)
-            current = deeper
-    except OSError as error:
-        logger.debug("cannot see the container's shared memory from here: %s", error)
-        return None
-    return current
-
-
-def _read_fifo(descriptor: int, program: Program, idle_timeout_seconds: float) -> Iterator[bytes]:
-    """Yield what the program writes into the FIFO until it closes it, or ends without ever having opened it."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    poll.register(program.fileno(), select.POLLIN)
-    opened = False
-    while True:
-        chunk = _read(descriptor)
-        if chunk:
-            opened = True
-            yield chunk
-            if len(chunk) < READ_BYTES // 8:
-                time.sleep(GATHER_SECONDS)
-            continue
-        if chunk == b"" and opened:
-            return
-        ready = dict(poll.poll(idle_timeout_seconds * 1000))
-        if not ready:
-            raise program.failure(f"sent nothing for {idle_timeout_seconds:g} s", transient=True)
-        if program.fileno() in ready and program.receive(idle_timeout_seconds) is None:
-            while chunk := _read(descriptor):
-                yield chunk
-            return
-
-
-def _read(descriptor: int) -> bytes | None:
-    """Read what is there: b"" where no writer is, None where a writer has nothing yet."""
-    try:
-        return os.read(descriptor, READ_BYTES)
-    except BlockingIOError:
-        return None

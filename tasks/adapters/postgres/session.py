@@ -24,6 +24,7 @@ from psycopg.pq.abc import PGresult
 from tasks.adapters.engine.reach import host_can_reach, relay
 from tasks.core.byte_text import bytes_of, shown, text_of
 from tasks.core.errors import BackupError, ProgramFailed
+from tasks.core.quoting import quoted
 from tasks.core.stack import session_settings
 from tasks.core.stack.installation import Installation, command_to_run
 
@@ -338,3 +339,28 @@ def _state(error: psycopg.Error) -> str:
 def _shown(what: str) -> str:
     line = shown(" ".join(what.split()))
     return line if len(line) <= 100 else f"{line[:97]}..."
+
+
+# pg_event_trigger.evtenabled, and how ALTER EVENT TRIGGER says it.
+_ENABLED = {"O": "", "R": " REPLICA", "A": " ALWAYS"}
+
+
+@contextmanager
+def unguarded(session: Session) -> Iterator[None]:
+    """Run the block in one transaction that the database's own triggers do not see: neither those of tables nor event triggers.
+
+    A guard against changes by others must not keep a restored account able to reach its mailbox, nor a proof from being made. Triggers that are ENABLE ALWAYS still fire, but event
+    triggers are off for all our sessions from PostgreSQL 17 on, and before it are switched off here and on again.
+    """
+    with session.transaction():
+        guards = []
+        if not session.value("SELECT current_setting('event_triggers', true) = 'off'"):
+            guards = session.execute(
+                "SELECT evtname, evtenabled::text FROM pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1"
+            )
+        for name, _ in guards:
+            session.execute(f"ALTER EVENT TRIGGER {quoted(name)} DISABLE")
+        session.execute("SET LOCAL session_replication_role = replica")
+        yield
+        for name, enabled in guards:
+            session.execute(f"ALTER EVENT TRIGGER {quoted(name)} ENABLE{_ENABLED[enabled]}")

@@ -11,8 +11,7 @@ import http.client
 import time
 from collections.abc import Sequence
 
-from tasks.adapters.postgres.databases import unguarded
-from tasks.adapters.postgres.session import Session
+from tasks.adapters.postgres.session import Session, unguarded
 from tasks.core.errors import BackupError, Refused
 from tasks.core.quoting import quoted, quoted_literal
 

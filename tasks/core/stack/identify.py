@@ -22,8 +22,6 @@ SETTINGS_FILES = ("/app/appsettings.Production.json", "/app/appsettings.json")
 DEFAULT_PGDATA = "/var/lib/postgresql/data"
 DEFAULT_APPLICATION_PORT = 5000
 ANY_LOCAL_HOST = ("localhost", "127.0.0.1", "::1")
-
-
 _CONNECTION_KEYS = ("connectionstrings__defaultconnection", "connectionstrings:defaultconnection")
 _SYSTEM_PATHS = ("/dev", "/proc", "/sys", "/run", "/var/run", "/tmp", "/etc/localtime", "/etc/timezone")
 _SECRETS = "/run/secrets"

@@ -1,0 +1,167 @@
+"""What a staging stack is made of: a compose model without ways out."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.adapters.archive.extraction import extract
+from tasks.adapters.archive.reader import CheckedArchive
+from tasks.adapters.engine import resources
+from tasks.adapters.engine.labels import STAGING_LABEL
+from tasks.adapters.host.files import make_directory
+from tasks.adapters.postgres.session import SQL_ASCII
+from tasks.core.archive.manifest import ImageFacts
+from tasks.core.errors import Refused
+from tasks.core.policy.limits import StagingLimits
+from tasks.core.stack.installation import Installation, Service
+from tasks.core.stack.server_settings import staging_settings
+
+PGDATA = "pgdata"
+MAINTENANCE_DATABASE = "postgres"
+# Nobody's data depend on this server surviving a power cut, and it lives for minutes.
+FAST_AND_LOOSE = (
+    "fsync=off", "full_page_writes=off", "synchronous_commit=off", "wal_level=minimal", "max_wal_senders=0", "archive_mode=off",
+    "max_wal_size=4GB", "checkpoint_timeout=30min", "autovacuum=off",
+)  # fmt: skip
+
+
+def staging_model(
+    production: Installation,
+    archive: CheckedArchive,
+    project: str,
+    directory: Path,
+    limits: StagingLimits,
+    *,
+    settings: Mapping[str, str],
+) -> dict[str, Any]:
+    """Build the compose model of a staging stack and put the archive's configuration files that it mounts into `directory`.
+
+    `settings` are those of production's server that objects may depend on.
+    """
+    password = secrets.token_urlsafe(24)
+    superuser = archive.manifest.superuser if archive.manifest else production.database.superuser
+    database = archive.manifest.database.name if archive.manifest else production.database.name
+    connection = f'Host={production.postgres.name};Port=5432;Database={_quoted(database)};Username={_quoted(superuser)};Password="{password}"'
+    common: dict[str, Any] = {
+        "restart": "no",
+        "networks": ["staging"],
+        "dns": ["127.0.0.1"],  # Docker would otherwise ask the host's name servers, even from an internal network
+        "labels": {STAGING_LABEL: production.id},
+        "security_opt": ["no-new-privileges:true"],
+    }
+    if limits.memory_bytes:
+        common["mem_limit"] = limits.memory_bytes
+    keys = directory / "keys"
+    make_directory(keys)
+    postgres = {
+        **common,
+        "image": _image(archive, production.postgres),
+        "environment": {
+            "POSTGRES_USER": superuser,
+            "POSTGRES_PASSWORD": password,
+            "POSTGRES_DB": database,
+            "PGDATA": production.pgdata,
+            **_initdb_arguments(archive),
+        },
+        "shm_size": "256m",
+    }
+    if archive.kind == "physical":
+        data = directory / "data"
+        make_directory(data / PGDATA)
+        postgres["volumes"] = [{"type": "bind", "source": str(data / PGDATA), "target": production.pgdata}]
+        postgres["command"] = staging_settings(settings)
+    else:
+        postgres["command"] = staging_settings(settings, FAST_AND_LOOSE)
+        postgres["volumes"] = [f"data:{production.data_mount.target}"]
+    application = {
+        **common,
+        "image": _image(archive, production.application),
+        "environment": {**production.application.environment, "ConnectionStrings__DefaultConnection": connection},
+        "volumes": [
+            {
+                "type": "bind",
+                "source": str(keys),
+                "target": production.keys_mount.target if production.keys_mount else "/app/DataProtection-Keys",
+            },
+            *_configuration_mounts(production, archive, directory),
+        ],
+        "depends_on": [production.postgres.name],
+    }
+    model: dict[str, Any] = {
+        "name": project,
+        "services": {production.postgres.name: postgres, production.application.name: application},
+        "networks": {"staging": {"internal": True, "labels": {STAGING_LABEL: production.id}}},
+    }
+    if archive.kind != "physical":
+        model["volumes"] = {"data": {"labels": {STAGING_LABEL: production.id}}}
+    escaped: dict[str, Any] = _without_interpolation(model)
+    return escaped
+
+
+def _configuration_mounts(production: Installation, archive: CheckedArchive, directory: Path) -> list[dict[str, Any]]:
+    """Mount the archive's own copies of what production mounts into its application: appsettings.json, directories of certificates."""
+    members = {member.name for member in archive.members}
+    mounts: list[dict[str, Any]] = []
+    for mount in production.application.mounts:
+        if mount.kind != "bind" or mount.host_path is None:
+            continue
+        # Configuration files are known by their real directory, too.
+        source = Path(os.path.realpath(mount.host_path.parent)) / mount.host_path.name
+        held = {
+            file.archive_name: file.path.relative_to(source)
+            for file in production.config_files
+            if file.path.is_relative_to(source) and file.archive_name in members
+        }
+        if not held:
+            continue
+        place = directory / "configuration" / str(len(mounts))
+        extract(archive, list(held), place, keep_owners=os.geteuid() == 0)
+        for inner in place.rglob("*"):
+            if inner.is_dir():  # made by us for the way; the application may be another user
+                inner.chmod(0o755)
+        name, inside = next(iter(held.items()))
+        root = Path(*(place / name).parts[: len((place / name).parts) - len(inside.parts)])
+        mounts.append({"type": "bind", "source": str(root), "target": mount.target, "read_only": True})
+    return mounts
+
+
+def _initdb_arguments(archive: CheckedArchive) -> dict[str, str]:
+    """Make a cluster in SQL_ASCII for a database in SQL_ASCII: names of roles, which are the cluster's, may be bytes of any kind."""
+    if archive.manifest is None or archive.manifest.database.encoding != SQL_ASCII:
+        return {}
+    return {"POSTGRES_INITDB_ARGS": f"--encoding={SQL_ASCII} --locale=C"}
+
+
+def _image(archive: CheckedArchive, service: Service) -> str:
+    """Choose the image that the backup was taken with, by id, digest or name; for a legacy archive, the one in use."""
+    recorded = archive.manifest.images if archive.manifest else []
+    facts = next((image for image in recorded if image.service == service.name), None) or ImageFacts(
+        service=service.name, image=service.image, image_id=service.image_id, digest=service.image_digest
+    )
+    for reference in (facts.image_id, facts.digest, facts.image):
+        if reference and resources.image_exists(reference):
+            return reference
+    raise Refused(
+        f"the image {facts.image} ({facts.digest or facts.image_id}) that the backup was taken with is not on this machine",
+        hint=f"docker pull {facts.digest or facts.image}",
+    )
+
+
+def _quoted(value: str) -> str:
+    """Quote a value of an ADO.NET connection string."""
+    return '"' + value.replace('"', '""') + '"'
+
+
+def _without_interpolation(value: Any) -> Any:
+    """Double every dollar sign, so that Compose takes names and passwords as they are."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, Mapping):
+        return {key: _without_interpolation(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_interpolation(inner) for inner in value]
+    return value

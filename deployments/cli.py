@@ -52,7 +52,7 @@ def backup_hot(
     """Back up the running stack, with no downtime (the guide's Method 2)."""
     from flows.hot_backup import hot_backup
 
-    _answer_backup(call, hot_backup.fn(call.the_work.id, format))
+    _answer_backup(call, hot_backup.fn(call.installation_config.id, format))
 
 
 @backup_app.command("complete")
@@ -66,7 +66,7 @@ def backup_complete(
     """Stop the stack, copy everything, start it again as soon as the bytes are copied (the guide's Method 1)."""
     from flows.complete_backup import complete_backup
 
-    _answer_backup(call, complete_backup.fn(call.the_work.id, way))
+    _answer_backup(call, complete_backup.fn(call.installation_config.id, way))
 
 
 @backup_app.command("online")
@@ -75,7 +75,7 @@ def backup_online(call: Call) -> None:
     """Take a complete backup of the running stack, with no downtime."""
     from flows.online_backup import online_backup
 
-    _answer_backup(call, online_backup.fn(call.the_work.id))
+    _answer_backup(call, online_backup.fn(call.installation_config.id))
 
 
 @backup_app.command("auto")
@@ -88,23 +88,23 @@ def backup_auto(
     from flows.automated_backup import automated_backup
     from flows.watch import watch
 
-    night = automated_backup.fn(call.the_work.id, method)
+    night = automated_backup.fn(call.installation_config.id, method)
     verified, pruned = night.verified, night.pruned
-    standing = watch.fn(call.the_work.id, alarm=False)
+    status_report = watch.fn(call.installation_config.id, alarm=False)
     told = {
         **_backup_told(call, night.record),
         "verdict": verified.verification.verdict if verified else None,
         "removed": list(pruned.plan.removed) if pruned else [],
         "paused": list(pruned.plan.paused) if pruned else [],
-        "report": str(standing.page) if standing.page else None,
-        "troubles": _troubles_told(standing.status),
+        "report": str(status_report.page) if status_report.page else None,
+        "problems": _problems_told(status_report.status),
     }
     parts = [backup_report(night.record)]
     if verified:
         parts.append(verification_report(verified.archive, verified.verification))
     if pruned:
-        parts.append(retention_report(call.the_work.id, pruned.plan))
-    call.answer(told, "\n".join([*parts, str(standing.status)]))
+        parts.append(retention_report(call.installation_config.id, pruned.plan))
+    call.answer(told, "\n".join([*parts, str(status_report.status)]))
 
 
 @app.command("restore")
@@ -135,13 +135,13 @@ def restore(
 
     if into is not None:
         _answer_restore(
-            call, restore_fresh_host(call.work, backup, into.resolve(), quarantine=quarantine, without=without)
+            call, restore_fresh_host(call.config, backup, into.resolve(), quarantine=quarantine, without=without)
         )
         return
-    work = call.the_work
-    plan = show_plan(work.id, backup, quarantine) if not yes else ""
-    confirm = confirmed(f"{plan}\nThe data of {work.directory} will be replaced.", work.id, yes=yes)
-    _answer_restore(call, guided_restore.fn(work.id, backup, confirm, quarantine, restore_config, without))
+    config = call.installation_config
+    plan = show_plan(config.id, backup, quarantine) if not yes else ""
+    confirm = confirmed(f"{plan}\nThe data of {config.directory} will be replaced.", config.id, yes=yes)
+    _answer_restore(call, guided_restore.fn(config.id, backup, confirm, quarantine, restore_config, without))
 
 
 @app.command("rollback")
@@ -150,11 +150,11 @@ def rollback(call: Call, yes: Yes = False) -> None:
     """Bring back what the last restore replaced."""
     from flows.rollback import rollback as flow
 
-    work = call.the_work
+    config = call.installation_config
     confirm = confirmed(
-        f"The data of {work.directory} will be replaced by what the last restore put aside.", work.id, yes=yes
+        f"The data of {config.directory} will be replaced by what the last restore put aside.", config.id, yes=yes
     )
-    done = flow.fn(work.id, confirm)
+    done = flow.fn(config.id, confirm)
     call.answer(
         {"rolled_back": done.backup, "database": done.of, "kept": done.kept},
         f"The data from before the restore of {done.backup} is back. What the restore had brought is kept as {done.kept} until `commit`.",
@@ -167,9 +167,9 @@ def commit(call: Call, yes: Yes = False) -> None:
     """Drop what restores have put aside; afterwards there is no way back."""
     from flows.rollback import commit as flow
 
-    work = call.the_work
-    confirm = confirmed(f"What restores of {work.directory} have put aside will be dropped.", work.id, yes=yes)
-    dropped = flow.fn(work.id, confirm)
+    config = call.installation_config
+    confirm = confirmed(f"What restores of {config.directory} have put aside will be dropped.", config.id, yes=yes)
+    dropped = flow.fn(config.id, confirm)
     call.answer({"dropped": dropped}, "\n".join(f"dropped {name}" for name in dropped) or "nothing was kept")
 
 
@@ -179,7 +179,7 @@ def lift_quarantine(call: Call) -> None:
     """Let the mail accounts of restored data synchronise and delete again, as they did when the backup was taken."""
     from flows.rollback import lift_quarantine as flow
 
-    lifted = flow.fn(call.the_work.id)
+    lifted = flow.fn(call.installation_config.id)
     call.answer({"lifted": lifted}, f"{lifted} mail accounts have their settings back")
 
 
@@ -189,7 +189,7 @@ def verify(call: Call, backup: BackupName = "latest") -> None:
     """Prove a backup by restoring it on an isolated staging stack."""
     from flows.restore_verification import restore_verification
 
-    done = restore_verification.fn(call.the_work.id, backup)
+    done = restore_verification.fn(call.installation_config.id, backup)
     found = done.verification
     wanted = (
         "verdict",
@@ -217,7 +217,7 @@ def check(
     """Read an archive from its first byte to its last and compare it with its manifest."""
     from tasks.restore.check_archive import check_backup
 
-    found = check_backup(call.work.repository if call.work else Path.cwd(), archive)
+    found = check_backup(call.config.repository if call.config else Path.cwd(), archive)
     told = {
         "archive": str(found.path), "name": found.name, "kind": found.kind, "format": found.format, "bytes": found.bytes,
         "sha256": found.sha256, "members": len(found.members), "legacy": found.manifest is None,
@@ -236,8 +236,8 @@ def list_backups(call: Call) -> None:
     from tasks.adapters.archive.repository import list_backups as listed
     from tasks.adapters.archive.repository_marker import require_repository
 
-    require_repository(call.the_work.repository)
-    found = listed(call.the_work.repository)
+    require_repository(call.installation_config.repository)
+    found = listed(call.installation_config.repository)
     told = [
         {
             "name": each.name, "method": each.method, "format": each.format, "bytes": each.bytes,
@@ -249,7 +249,7 @@ def list_backups(call: Call) -> None:
         f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  {'verified' if each.verified else 'not verified'}"
         for each in found
     ]
-    call.answer(told, "\n".join(lines) or f"no backups in {call.the_work.repository}")
+    call.answer(told, "\n".join(lines) or f"no backups in {call.installation_config.repository}")
 
 
 @app.command("prune")
@@ -265,13 +265,13 @@ def prune(
     """Remove the backups that no rule of the retention keeps; never the last good ones, and nothing while something is odd."""
     from flows.prune import prune as flow
 
-    done = flow.fn(call.the_work.id, dry_run, accept_shrink)
+    done = flow.fn(call.installation_config.id, dry_run, accept_shrink)
     decisions = [{"name": each.name, "keep": each.keep, "reasons": list(each.reasons)} for each in done.plan.decisions]
     told = {
         "removed": [] if dry_run else list(done.plan.removed), "would_remove": list(done.plan.removed) if dry_run else [],
         "freed_bytes": done.freed_bytes, "paused": list(done.plan.paused), "accepted": done.accepted, "backups": decisions,
     }  # fmt: skip
-    call.answer(told, retention_report(call.the_work.id, done.plan))
+    call.answer(told, retention_report(call.installation_config.id, done.plan))
 
 
 @app.command("status")
@@ -285,16 +285,16 @@ def status(
     """Say how the backups stand: the newest, the newest proven, what a bad day would cost, and what is wrong. Writes the report and metrics."""
     from flows.watch import watch
 
-    standing = watch.fn(call.the_work.id, alarm)
-    found = standing.status
+    status_report = watch.fn(call.installation_config.id, alarm)
+    found = status_report.status
     told = {
         "installation": found.installation, "backups": found.backups, "newest": found.newest.file if found.newest else None,
         "newest_verified": found.newest_verified.file if found.newest_verified else None, "rto_seconds": found.rto_seconds,
-        "rpo_seconds": found.rpo_seconds, "free_bytes": found.free_bytes, "report": str(standing.page) if standing.page else None,
-        "troubles": _troubles_told(found),
+        "rpo_seconds": found.rpo_seconds, "free_bytes": found.free_bytes, "report": str(status_report.page) if status_report.page else None,
+        "problems": _problems_told(found),
     }  # fmt: skip
     call.answer(told, str(found))
-    if found.troubles:
+    if found.problems:
         raise typer.Exit(1)
 
 
@@ -304,18 +304,18 @@ def recover(call: Call) -> None:
     """Finish what killed runs left: start what they had stopped, complete or undo what they had begun. Safe to run at any time."""
     from tasks.oversight.stack_health import look_at_stack
     from tasks.recovery.recover import recover as settle
-    from tasks.run.context import known_works, tell_recovered
+    from tasks.run.context import known_configs, notify_recovered
 
-    done = settle(call.work.directory if call.work else None)
-    tell_recovered(done)
+    done = settle(call.config.directory if call.config else None)
+    notify_recovered(done)
     told = [
         {"installation": each.installation_id, "kind": each.kind, "settled": each.settled, "message": each.message}
         for each in done
     ]
-    for work in [call.work] if call.work else known_works():
+    for config in [call.config] if call.config else known_configs():
         told += [
-            {"installation": work.id, "kind": "stack", "settled": each.mended, "message": each.text}
-            for each in look_at_stack(work)
+            {"installation": config.id, "kind": "stack", "settled": each.mended, "message": each.text}
+            for each in look_at_stack(config)
         ]
     call.answer(
         {"recovered": told},
@@ -331,7 +331,7 @@ def accept_repository(call: Call) -> None:
     """Go on with the repository as it is now, after it was moved, emptied or replaced on purpose."""
     from tasks.adapters.archive.repository_marker import accept_repository as accept
 
-    place = call.the_work.repository
+    place = call.installation_config.repository
     accept(place)
     call.answer({"repository": str(place)}, f"Backups go to {place} as it is now.")
 
@@ -342,7 +342,7 @@ def doctor(call: Call) -> None:
     """Show what can be seen of an installation, and what may be wrong with it."""
     from deployments.doctor import examine
 
-    value, text, healthy = examine(call.the_work)
+    value, text, healthy = examine(call.installation_config)
     call.answer(value, text)
     if not healthy:
         raise typer.Exit(1)
@@ -442,14 +442,14 @@ def _answer_backup(call: Call, record: Record) -> None:
 def _backup_told(call: Call, record: Record) -> dict[str, Any]:
     manifest = record.manifest
     return {
-        "archive": str(call.the_work.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,
+        "archive": str(call.installation_config.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,
         "bytes": record.bytes, "sha256": record.sha256, "seconds": record.seconds, "downtime_seconds": manifest.downtime_seconds,
         "warnings": manifest.warnings,
     }  # fmt: skip
 
 
-def _troubles_told(status: Status) -> list[dict[str, str]]:
-    return [{"kind": each.kind, "text": each.text} for each in status.troubles]
+def _problems_told(status: Status) -> list[dict[str, str]]:
+    return [{"kind": each.kind, "text": each.text} for each in status.problems]
 
 
 def _answer_restore(call: Call, restored: Any) -> None:

@@ -24,8 +24,8 @@ from tasks.adapters.host.settings_file import settings_path
 from tasks.core.errors import BackupError, UsageError
 from tasks.core.policy.plain_input import shown, text_problem
 from tasks.core.policy.settings import INSTALLATION_ID, PROJECT
-from tasks.run.config import Work
-from tasks.run.context import given_works, work_of
+from tasks.run.config import InstallationConfig
+from tasks.run.context import config_of, given_configs
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +50,18 @@ COMMON = {
 class Call:
     """How a command was called: on which work, and how to answer."""
 
-    work: Work | None
+    config: InstallationConfig | None
     as_json: bool
 
     @property
-    def the_work(self) -> Work:
+    def installation_config(self) -> InstallationConfig:
         """Give the work; raise UsageError where the command needs one and none was named."""
-        if self.work is None:
+        if self.config is None:
             raise UsageError(
                 "no installation was named",
                 hint="give --directory DIR --repository DIR, or --installation ID with a settings file",
             )
-        return self.work
+        return self.config
 
     def answer(self, value: dict[str, Any] | list[Any], text: str) -> None:
         """Print the result: as JSON, or as text for a person."""
@@ -92,9 +92,9 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             refuse_bad_input({**asked, **options})
             if asked["settings"]:
                 os.environ["MAILARCHIVER_BACKUP_SETTINGS"] = str(asked["settings"])
-            work = _work(asked)
-            with given_works({work.id: work} if work else {}):
-                function(Call(work, asked["as_json"]), **options)
+            config = _config(asked)
+            with given_configs({config.id: config} if config else {}):
+                function(Call(config, asked["as_json"]), **options)
 
     run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
@@ -134,21 +134,23 @@ def _resolved(place: Path, what: str) -> Path:
     return found
 
 
-def _work(asked: dict[str, Any]) -> Work | None:
+def _config(asked: dict[str, Any]) -> InstallationConfig | None:
     if asked["directory"] is not None:
         directory = _resolved(asked["directory"], "directory")
         repository = asked["repository"] or directory / "backups"
         name = asked["installation"] or re.sub(r"[^a-z0-9_-]+", "-", directory.name.lower()).strip("-_")[:32] or "main"
-        return Work(
+        return InstallationConfig(
             id=name, directory=directory, repository=_resolved(repository, "repository"), project=asked["project"]
         )
     if asked["installation"] is not None or _has_settings():
-        found = work_of(asked["installation"] or "main")
+        found = config_of(asked["installation"] or "main")
         if asked["repository"] is None:
             return found
         raise UsageError("--repository goes with --directory; an installation of the settings file has its own")
     if asked["repository"] is not None:
-        return Work(id="main", directory=Path.cwd(), repository=_resolved(asked["repository"], "repository"))
+        return InstallationConfig(
+            id="main", directory=Path.cwd(), repository=_resolved(asked["repository"], "repository")
+        )
     return None
 
 

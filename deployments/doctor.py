@@ -9,24 +9,24 @@ from tasks.adapters.host.locks import lock_holder
 from tasks.adapters.stack.diagnosis import Problem, problems
 from tasks.core.stack.installation import Installation
 from tasks.core.units import size_text
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 from tasks.run.installations import discover
 
 
-def examine(work: Work) -> tuple[dict[str, Any], str, bool]:
+def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     """Return what is seen as JSON and as text, and whether nothing stands in a backup's way."""
-    found = discover(work.directory, installation_id=work.id, project=work.project)
+    found = discover(config.directory, installation_id=config.id, project=config.project)
     wrong = problems(found)
-    free_bytes, _ = free_space(work.repository)
-    holder = lock_holder(work.directory)
+    free_bytes, _ = free_space(config.repository)
+    holder = lock_holder(config.directory)
     value = {
         "installation": _facts(found),
-        "repository": {"path": str(work.repository), "free_bytes": free_bytes},
+        "repository": {"path": str(config.repository), "free_bytes": free_bytes},
         "busy": str(holder) if holder else None,
         "problems": [{"severity": each.severity, "what": each.what, "hint": each.hint} for each in wrong],
     }
     healthy = not any(each.severity == "error" for each in wrong)
-    return value, _text(found, work, free_bytes, wrong), healthy
+    return value, _text(found, config, free_bytes, wrong), healthy
 
 
 def _facts(found: Installation) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _facts(found: Installation) -> dict[str, Any]:
     }
 
 
-def _text(found: Installation, work: Work, free_bytes: int, wrong: list[Problem]) -> str:
+def _text(found: Installation, config: InstallationConfig, free_bytes: int, wrong: list[Problem]) -> str:
     lines = [
         f"Installation   {found.id} in {found.directory} (compose project {found.project})",
         f"Application    {found.application.name}: {found.application.image}, {found.application.state}",
@@ -56,7 +56,7 @@ def _text(found: Installation, work: Work, free_bytes: int, wrong: list[Problem]
         f"Data           {found.data_mount.source} ({found.data_mount.kind})",
         f"Keys           {found.keys_mount.source if found.keys_mount else 'not mounted'}",
         f"Configuration  {', '.join(file.archive_name for file in found.config_files) or 'none found'}",
-        f"Repository     {work.repository}, {size_text(free_bytes)} free",
+        f"Repository     {config.repository}, {size_text(free_bytes)} free",
     ]
     for each in wrong:
         lines += ["", f"{each.severity.upper()}: {each.what}", f"  HINT: {each.hint}"]

@@ -17,7 +17,7 @@ from tasks.core.archive.manifest import Method, Record
 from tasks.core.errors import BackupError
 from tasks.oversight.nightly import needless_since, pinged, scheduled_time, tell_overdue, verification_is_ours
 from tasks.oversight.reports import standing_shown
-from tasks.run.context import work_of
+from tasks.run.context import config_of
 from tasks.run.history import remembered
 from tasks.run.installations import read_installation
 from tasks.step import inner_flow
@@ -40,7 +40,7 @@ def _run_name() -> str:
     parameters = flow_run.parameters
     installation, method = parameters.get("installation"), parameters.get("method")
     try:
-        method = method or work_of(str(installation)).method
+        method = method or config_of(str(installation)).method
     except BackupError:  # the run itself will say so
         method = ""
     return " ".join(f"automated {method} backup of {installation}".split())
@@ -57,17 +57,17 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
         installation: Which installation, by its id in the settings file.
         method: "hot", "online" or "complete"; empty takes the setting.
     """
-    work = work_of(installation)
-    chosen = method or work.method
+    config = config_of(installation)
+    chosen = method or config.method
     verified, pruned = None, None
-    with pinged(work), standing_shown(work):
-        with remembered(work, "automated backup") as run:
-            tell_overdue(work)
-            record = needless_since(work, chosen, scheduled_time())
+    with pinged(config), standing_shown(config):
+        with remembered(config, "automated backup") as run:
+            tell_overdue(config)
+            record = needless_since(config, chosen, scheduled_time())
             if record is None:
-                wait_for_quiet_database(read_installation(work), work.defer_seconds)
+                wait_for_quiet_database(read_installation(config), config.defer_seconds)
                 record = inner_flow(FLOWS[chosen])(installation)
-                if verification_is_ours(work):
+                if verification_is_ours(config):
                     verified = inner_flow(restore_verification)(installation, record.manifest.name)
                     if not verified.holds:
                         run.fail(verified.problem)

@@ -15,7 +15,7 @@ from tasks.core.policy.copy_plan import CopyWay
 from tasks.oversight.reports import report_backup
 from tasks.recovery.stopped_services import stopped
 from tasks.restore.probe import require_answer
-from tasks.run.context import exclusive_work
+from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
 
 
@@ -31,12 +31,12 @@ def complete_backup(installation: str = "main", way: CopyWay | None = None) -> R
             size and room.
     """
     begun = time.monotonic()
-    with exclusive_work(installation, "complete backup") as work:
-        stack = read_installation(work)
+    with locked_config(installation, "complete backup") as config:
+        stack = read_installation(config)
         data = plan_data_copy(stack)
-        plan = require_room_for_data(stack, work.repository, data.bytes, work.minimum_free_bytes, way=way)
+        plan = require_room_for_data(stack, config.repository, data.bytes, config.minimum_free_bytes, way=way)
 
-        with new_archive(work.repository, "guide", datetime.now(UTC)) as archive:
+        with new_archive(config.repository, "guide", datetime.now(UTC)) as archive:
             with (
                 first_copy(stack, archive, plan) as first,
                 stopped(stack, [stack.application, stack.postgres], reason="a complete backup") as loan,
@@ -50,5 +50,5 @@ def complete_backup(installation: str = "main", way: CopyWay | None = None) -> R
             )  # fmt: skip
         require_answer(stack)
 
-    report_backup(work, record)
+    report_backup(config, record)
     return record

@@ -13,7 +13,7 @@ from tasks.restore.config_files import compare_configuration, restore_configurat
 from tasks.restore.directory_restore import restore_copy
 from tasks.restore.drift import compare_containers
 from tasks.restore.outcome import Restored, RestoreOptions, require_equal
-from tasks.run.context import exclusive_work
+from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
 
 
@@ -37,10 +37,10 @@ def full_restore(
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
     """
     now = datetime.now(UTC)
-    with exclusive_work(installation, "restore", confirmed=confirm) as work:
-        stack = read_installation(work)
-        found = find_archive(work.repository, backup)
-        options = RestoreOptions(quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits)
+    with locked_config(installation, "restore", confirmed=confirm) as config:
+        stack = read_installation(config)
+        found = find_archive(config.repository, backup)
+        options = RestoreOptions(quarantine=quarantine, start_application=config.fresh, limits=config.dump_limits)
 
         restored, archive = restore_copy(stack, found, options, now=now)
         require_equal(restored)

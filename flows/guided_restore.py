@@ -14,8 +14,8 @@ from tasks.restore.check_archive import already_checked, check_backup
 from tasks.restore.fresh_host import set_up_fresh_host
 from tasks.restore.outcome import Restored
 from tasks.restore.plan import RestorePlan, fitting_restore, plan_restore
-from tasks.run.config import Work
-from tasks.run.context import given_works, work_of
+from tasks.run.config import InstallationConfig
+from tasks.run.context import config_of, given_configs
 from tasks.step import in_flow_run, inner_flow
 
 
@@ -38,13 +38,13 @@ def guided_restore(
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
         without: Objects of a dump to leave out, by the names that a failed verification told; the rest is proven as ever.
     """
-    work = work_of(installation)
+    config = config_of(installation)
     if in_flow_run() and not confirm:
-        plan = plan_restore(work, backup, quarantine)
-        approval = ask_for_approval(work, plan)
+        plan = plan_restore(config, backup, quarantine)
+        approval = ask_for_approval(config, plan)
         backup, confirm = plan.name, approval.confirm
         quarantine, restore_config = approval.wants_quarantine, approval.restore_config
-    fitting = fitting_restore(work, backup)
+    fitting = fitting_restore(config, backup)
     if fitting == "data directory":
         if without:
             raise UsageError(
@@ -56,15 +56,20 @@ def guided_restore(
 
 def show_plan(installation: str, backup: str, quarantine: bool | None) -> RestorePlan:
     """Tell what a restore would do, having looked at the archive and at what it would replace; touch nothing."""
-    return plan_restore(work_of(installation), backup, quarantine)
+    return plan_restore(config_of(installation), backup, quarantine)
 
 
 def restore_fresh_host(
-    work: Work | None, backup: str, directory: Path, *, quarantine: bool | None, without: list[str] | None = None
+    config: InstallationConfig | None,
+    backup: str,
+    directory: Path,
+    *,
+    quarantine: bool | None,
+    without: list[str] | None = None,
 ) -> Restored:
     """Set a stack up from an archive in an empty directory, and restore its data into it."""
-    repository = work.repository if work else Path.cwd()
+    repository = config.repository if config else Path.cwd()
     archive = check_backup(repository, backup)
-    fresh = set_up_fresh_host(archive, directory, repository, project=work.project if work else None)
-    with given_works({fresh.id: fresh}), already_checked(archive):
+    fresh = set_up_fresh_host(archive, directory, repository, project=config.project if config else None)
+    with given_configs({fresh.id: fresh}), already_checked(archive):
         return guided_restore.fn(fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine, without=without)

@@ -12,7 +12,7 @@ from tasks.backup.dump import dump_database
 from tasks.backup.free_space import require_room_for_dump
 from tasks.core.archive.manifest import Format, Record
 from tasks.oversight.reports import report_backup
-from tasks.run.context import exclusive_work
+from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
 
 
@@ -28,12 +28,12 @@ def hot_backup(installation: str = "main", format: Format | None = None) -> Reco
         format: "guide" (.tar.gz with plain SQL, restorable by hand) or "fast" (.tar.zst); empty takes the setting.
     """
     begun = time.monotonic()
-    with exclusive_work(installation, "hot backup") as work:
-        stack = read_installation(work)
-        require_room_for_dump(stack, work.repository, work.minimum_free_bytes)
+    with locked_config(installation, "hot backup") as config:
+        stack = read_installation(config)
+        require_room_for_dump(stack, config.repository, config.minimum_free_bytes)
 
-        with new_archive(work.repository, format or work.format, datetime.now(UTC)) as archive:
-            dumped = dump_database(stack, archive, work.dump_limits)
+        with new_archive(config.repository, format or config.format, datetime.now(UTC)) as archive:
+            dumped = dump_database(stack, archive, config.dump_limits)
             lacking = copy_keys(stack, archive)
             copy_configuration(stack, archive)
             record = seal_backup(
@@ -41,5 +41,5 @@ def hot_backup(installation: str = "main", format: Format | None = None) -> Reco
                 census=dumped.census, no_census=dumped.no_census, warnings=lacking, begun=begun,
             )  # fmt: skip
 
-    report_backup(work, record)
+    report_backup(config, record)
     return record

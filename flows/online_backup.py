@@ -12,7 +12,7 @@ from tasks.backup.data_directory import copy_running_data, plan_data_copy
 from tasks.backup.free_space import require_room_for_data
 from tasks.core.archive.manifest import Record
 from tasks.oversight.reports import report_backup
-from tasks.run.context import exclusive_work
+from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
 
 
@@ -26,18 +26,18 @@ def online_backup(installation: str = "main") -> Record:
         installation: Which installation, by its id in the settings file.
     """
     begun = time.monotonic()
-    with exclusive_work(installation, "online backup") as work:
-        stack = read_installation(work)
+    with locked_config(installation, "online backup") as config:
+        stack = read_installation(config)
         plan = plan_data_copy(stack)
-        require_room_for_data(stack, work.repository, plan.bytes, work.minimum_free_bytes)
+        require_room_for_data(stack, config.repository, plan.bytes, config.minimum_free_bytes)
 
-        with new_archive(work.repository, "guide", datetime.now(UTC)) as archive:
-            at = copy_running_data(stack, archive, work.dump_limits)
+        with new_archive(config.repository, "guide", datetime.now(UTC)) as archive:
+            at = copy_running_data(stack, archive, config.dump_limits)
             lacking = copy_keys(stack, archive)
             copy_configuration(stack, archive)
             record = seal_backup(
                 stack, archive, method="online", at=at, facts=plan.facts, census=None, warnings=lacking, begun=begun
             )
 
-    report_backup(work, record)
+    report_backup(config, record)
     return record

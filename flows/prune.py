@@ -10,7 +10,7 @@ from prefect import flow
 from tasks.core.policy.retention import RetentionPlan
 from tasks.oversight.pruning import accept_newest, plan_prune, remove_planned
 from tasks.oversight.reports import report_retention
-from tasks.run.context import exclusive_work
+from tasks.run.context import locked_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ def prune(installation: str = "main", dry_run: bool = False, accept_shrink: bool
         dry_run: Only show the plan with its reasons.
         accept_shrink: Take the newest backup's content as the new measure: what the archive lost was meant to go.
     """
-    with exclusive_work(installation, "prune") as work:
-        accepted = accept_newest(work) if accept_shrink and not dry_run else None
-        plan = plan_prune(work, now=datetime.now(UTC))
-        freed_bytes = 0 if dry_run else remove_planned(work, plan)
+    with locked_config(installation, "prune") as config:
+        accepted = accept_newest(config) if accept_shrink and not dry_run else None
+        plan = plan_prune(config, now=datetime.now(UTC))
+        freed_bytes = 0 if dry_run else remove_planned(config, plan)
 
-    report_retention(work, plan)
+    report_retention(config, plan)
     return Pruned(plan, freed_bytes, accepted)

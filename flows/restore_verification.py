@@ -10,11 +10,18 @@ from prefect import flow
 from tasks.core.errors import BackupError
 from tasks.oversight.reports import report_verification
 from tasks.restore.check_archive import check_backup
-from tasks.run.context import work_of
+from tasks.run.context import config_of
 from tasks.run.history import remembered
 from tasks.run.installations import read_installation
 from tasks.verification.staging import staging_installation
-from tasks.verification.verify import Verified, choose_backup, conclude, conclude_failure, drill_restore, record_verdict
+from tasks.verification.verify import (
+    Verified,
+    choose_backup,
+    conclude,
+    conclude_failure,
+    record_verdict,
+    run_restore_test,
+)
 
 
 @flow(name="restore-verification", flow_run_name="verification of {backup} of {installation}")
@@ -28,20 +35,20 @@ def restore_verification(installation: str = "main", backup: str = "latest") -> 
         backup: A backup's name, "latest", or "stalest" (the one verified longest ago).
     """
     begun, now = time.monotonic(), datetime.now(UTC)
-    work = work_of(installation)
-    with remembered(work, "verification") as run:
-        production = read_installation(work)
-        chosen = choose_backup(work, backup)
+    config = config_of(installation)
+    with remembered(config, "verification") as run:
+        production = read_installation(config)
+        chosen = choose_backup(config, backup)
         try:
-            archive = check_backup(work.repository, chosen)
-            with staging_installation(production, archive, work.staging_limits) as staging:
-                drill = drill_restore(staging, archive, work.dump_limits, now=now)
-            verified = conclude(archive, drill, now=now, begun=begun)
+            archive = check_backup(config.repository, chosen)
+            with staging_installation(production, archive, config.staging_limits) as staging:
+                tested = run_restore_test(staging, archive, config.dump_limits, now=now)
+            verified = conclude(archive, tested, now=now, begun=begun)
         except BackupError as error:
-            verified = conclude_failure(work.repository, chosen, error, now=now, begun=begun)
+            verified = conclude_failure(config.repository, chosen, error, now=now, begun=begun)
         record_verdict(verified)
         if not verified.holds:
             run.fail(verified.problem)
 
-    report_verification(work, verified)
+    report_verification(config, verified)
     return verified

@@ -8,21 +8,21 @@ from prefect import flow
 
 from tasks.oversight.reports import report_done
 from tasks.restore.database_restore import end_quarantine, running_postgres
-from tasks.restore.rollback import Put, drop_all_kept, put_back_newest
-from tasks.run.context import exclusive_work
+from tasks.restore.rollback import RolledBack, drop_all_kept, put_back_newest
+from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
 
 
 @flow(name="rollback", flow_run_name="rollback of {installation}")
-def rollback(installation: str = "main", confirm: str = "") -> Put:
+def rollback(installation: str = "main", confirm: str = "") -> RolledBack:
     """Bring back what the last restore replaced; what the restore had brought is kept until `commit`.
 
     Args:
         installation: Which installation, by its id in the settings file.
         confirm: The installation's id, typed again.
     """
-    with exclusive_work(installation, "rollback", confirmed=confirm) as work:
-        with running_postgres(read_installation(work)) as stack:
+    with locked_config(installation, "rollback", confirmed=confirm) as config:
+        with running_postgres(read_installation(config)) as stack:
             done = put_back_newest(stack, now=datetime.now(UTC))
 
     report_done(
@@ -41,8 +41,8 @@ def commit(installation: str = "main", confirm: str = "") -> list[str]:
         installation: Which installation, by its id in the settings file.
         confirm: The installation's id, typed again.
     """
-    with exclusive_work(installation, "commit", confirmed=confirm) as work:
-        with running_postgres(read_installation(work)) as stack:
+    with locked_config(installation, "commit", confirmed=confirm) as config:
+        with running_postgres(read_installation(config)) as stack:
             dropped = drop_all_kept(stack)
 
     report_done(installation, "commit", "\n".join(f"- dropped {name}" for name in dropped) or "Nothing was kept.")
@@ -56,8 +56,8 @@ def lift_quarantine(installation: str = "main") -> int:
     Args:
         installation: Which installation, by its id in the settings file.
     """
-    with exclusive_work(installation, "end of quarantine") as work:
-        with running_postgres(read_installation(work)) as stack:
+    with locked_config(installation, "end of quarantine") as config:
+        with running_postgres(read_installation(config)) as stack:
             lifted = end_quarantine(stack)
 
     report_done(installation, "lift-quarantine", f"{lifted} mail accounts have their settings back.")

@@ -13,7 +13,7 @@ from tasks.restore.config_files import compare_configuration, restore_configurat
 from tasks.restore.database_restore import drop_empty_former, restore_dump, running_postgres
 from tasks.restore.drift import compare_containers
 from tasks.restore.outcome import Restored, RestoreOptions, require_equal
-from tasks.run.context import exclusive_work
+from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
 
 
@@ -39,16 +39,19 @@ def sql_dump_restore(
         without: Objects of the dump to leave out, by the names that a failed verification told; the rest is proven as ever.
     """
     now = datetime.now(UTC)
-    with exclusive_work(installation, "restore", confirmed=confirm) as work:
-        found = find_archive(work.repository, backup)
+    with locked_config(installation, "restore", confirmed=confirm) as config:
+        found = find_archive(config.repository, backup)
         options = RestoreOptions(
-            quarantine=quarantine, start_application=work.fresh, limits=work.dump_limits, without=tuple(without or ())
+            quarantine=quarantine,
+            start_application=config.fresh,
+            limits=config.dump_limits,
+            without=tuple(without or ()),
         )
 
-        with running_postgres(read_installation(work), leave_running=work.fresh) as stack:
+        with running_postgres(read_installation(config), leave_running=config.fresh) as stack:
             restored, archive = restore_dump(stack, found, options, now=now)
             require_equal(restored)
-            if work.fresh:
+            if config.fresh:
                 restored = drop_empty_former(stack, restored)
 
         drift = compare_containers(stack)

@@ -98,9 +98,9 @@ def _tell(done: list[Recovered]) -> None:
     """Tell people what a dead run had left, now that it is settled; nothing that goes wrong with this matters any more."""
     try:
         # Imported here: the watchdog is small while it stands by, and the services run again before anything is told.
-        from tasks.run.context import tell_recovered
+        from tasks.run.context import notify_recovered
 
-        tell_recovered(done)
+        notify_recovered(done)
     except Exception as error:  # noqa: BLE001 - nobody is left to catch it
         _note(f"nobody could be told: {error!s} ({type(error).__name__})")
 

@@ -16,7 +16,7 @@ from tasks.core.policy.history import Entry
 from tasks.core.units import duration_text
 from tasks.oversight.reports import report_approval, report_plan
 from tasks.restore.plan import RestorePlan
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 from tasks.run.history import remember
 
 logger = logging.getLogger(__name__)
@@ -56,32 +56,32 @@ class RestoreApproval(RunInput):
         return {"yes": True, "no": False}.get(self.quarantine)
 
 
-def ask_for_approval(work: Work, plan: RestorePlan) -> RestoreApproval:
+def ask_for_approval(config: InstallationConfig, plan: RestorePlan) -> RestoreApproval:
     """Pause the run until somebody has filled in the form; return the approval. Nothing is locked or stopped meanwhile.
 
     Who decided what, and when, goes to the history and to the run's page. Raise Refused where the answer is no, the typed id is wrong, the
     name is missing, or nobody answers within the time that the settings give.
     """
-    report_plan(work, plan.name, str(plan))
+    report_plan(config, plan.name, str(plan))
     # Prefect shows five lines of it and lets one scroll for more: what one must know stands first.
-    question = f"{plan.question(work.id)}\n\nThe whole plan, with what differs in the configuration, is an artifact of this run."
+    question = f"{plan.question(config.id)}\n\nThe whole plan, with what differs in the configuration, is an artifact of this run."
     asked = datetime.now(UTC)
     try:
         given: RestoreApproval = pause_flow_run(
             wait_for_input=RestoreApproval.with_initial_data(description=question),
-            timeout=int(work.approval_seconds) or 1,
+            timeout=int(config.approval_seconds) or 1,
             poll_interval=POLL_SECONDS,
         )
     except FlowPauseTimeout as timeout:
-        waited = duration_text(work.approval_seconds)
-        _keep(work, plan.name, "refused", "nobody", f"nobody answered within {waited}", asked)
+        waited = duration_text(config.approval_seconds)
+        _keep(config, plan.name, "refused", "nobody", f"nobody answered within {waited}", asked)
         raise Refused(
             f"nobody approved the restore of {plan.name} within {waited}; nothing was touched",
             hint="start the run again; timeouts.approval_seconds in the settings is how long it waits",
         ) from timeout
-    problem = _problem(work, given)
+    problem = _problem(config, given)
     by = given.approved_by.strip() or "somebody who gave no name"
-    _keep(work, plan.name, "refused" if problem else "approved", by, problem, asked)
+    _keep(config, plan.name, "refused" if problem else "approved", by, problem, asked)
     if problem:
         raise Refused(
             f"the restore of {plan.name} was refused by {by}: {problem}; nothing was touched",
@@ -91,22 +91,27 @@ def ask_for_approval(work: Work, plan: RestorePlan) -> RestoreApproval:
 
 
 def _keep(
-    work: Work, backup: str, outcome: Literal["approved", "refused"], by: str, problem: str, asked: datetime
+    config: InstallationConfig,
+    backup: str,
+    outcome: Literal["approved", "refused"],
+    by: str,
+    problem: str,
+    asked: datetime,
 ) -> None:
     """Keep who decided what, when and why, in the history and on the run's page."""
     at = datetime.now(UTC)
     message = f"{backup}: {outcome} by {by}{f' ({problem})' if problem else ''}"
     seconds = round((at - asked).total_seconds(), 3)
-    remember(work, Entry(run="restore approval", at=at, seconds=seconds, outcome=outcome, message=message))
-    report_approval(work, backup, outcome, by, at, problem)
+    remember(config, Entry(run="restore approval", at=at, seconds=seconds, outcome=outcome, message=message))
+    report_approval(config, backup, outcome, by, at, problem)
     logger.info("%s", message)
 
 
-def _problem(work: Work, given: RestoreApproval) -> str:
+def _problem(config: InstallationConfig, given: RestoreApproval) -> str:
     if given.decision != "approve":
         return "the answer was no"
-    if given.confirm.strip() != work.id:
-        return f"the typed id was {given.confirm!r}, not {work.id!r}"
+    if given.confirm.strip() != config.id:
+        return f"the typed id was {given.confirm!r}, not {config.id!r}"
     if not given.approved_by.strip():
         return "no name was given"
     return ""

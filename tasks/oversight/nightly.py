@@ -15,7 +15,7 @@ from tasks.core.archive.manifest import Record
 from tasks.core.errors import Busy
 from tasks.core.policy.due import already_done, verification_due
 from tasks.oversight.status import raise_alarms, read_status
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import own_records
 from tasks.step import in_flow_run, step
 
@@ -23,21 +23,21 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def pinged(work: Work) -> Iterator[None]:
+def pinged(config: InstallationConfig) -> Iterator[None]:
     """Ping the health checks at the start and at the end of the block, with what went wrong.
 
     Each start gets its end: where another run holds the lock, the ping says that this one made no backup, and who is at work.
     """
-    send_ping(work.notifications, "start")
+    send_ping(config.notifications, "start")
     try:
         yield
     except Busy as busy:
-        send_ping(work.notifications, "fail", f"no backup was made, another run is at work: {busy.message}")
+        send_ping(config.notifications, "fail", f"no backup was made, another run is at work: {busy.message}")
         raise
     except BaseException as error:
-        send_ping(work.notifications, "fail", f"{type(error).__name__}: {error}")
+        send_ping(config.notifications, "fail", f"{type(error).__name__}: {error}")
         raise
-    send_ping(work.notifications, "success")
+    send_ping(config.notifications, "success")
 
 
 def scheduled_time() -> datetime | None:
@@ -48,21 +48,23 @@ def scheduled_time() -> datetime | None:
 
 
 @step(name="ask whether backup is wanted")
-def needless_since(work: Work, method: str, scheduled_at: datetime | None) -> Record | None:
+def needless_since(config: InstallationConfig, method: str, scheduled_at: datetime | None) -> Record | None:
     """Find the later backup that makes this scheduled run needless; None where it is wanted."""
-    found = already_done(own_records(work, list_backups(work.repository)), method, scheduled_at)
+    found = already_done(own_records(config, list_backups(config.repository)), method, scheduled_at)
     if found is not None:
         logger.info("No backup: %s is newer than %s, for which this run was scheduled", found.file, scheduled_at)
     return found
 
 
-def verification_is_ours(work: Work) -> bool:
+def verification_is_ours(config: InstallationConfig) -> bool:
     """Tell whether the caller is to verify the new backup itself; in Prefect its event has asked for a run of its own."""
-    return not in_flow_run() and verification_due(own_records(work, list_backups(work.repository)), work.verification)
+    return not in_flow_run() and verification_due(
+        own_records(config, list_backups(config.repository)), config.verification
+    )
 
 
-def tell_overdue(work: Work) -> None:
+def tell_overdue(config: InstallationConfig) -> None:
     """Raise the alarm where backups are overdue before this run begins: after a pause it is the first that can tell of it."""
-    status = read_status(work, now=datetime.now(UTC))
+    status = read_status(config, now=datetime.now(UTC))
     if status.newest is not None:
-        raise_alarms(work, status, only="overdue")
+        raise_alarms(config, status, only="overdue")

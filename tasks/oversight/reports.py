@@ -26,10 +26,10 @@ from tasks.core.report.texts import (
     verification_report,
 )
 from tasks.core.units import duration_text
-from tasks.oversight.status import Standing, lines_of, raise_alarms, write_standing
+from tasks.oversight.status import StatusReport, lines_of, raise_alarms, write_status_report
 from tasks.restore.outcome import Restored
-from tasks.run.config import Work
-from tasks.run.history import tell
+from tasks.run.config import InstallationConfig
+from tasks.run.history import notify
 from tasks.run.own_backups import own_records
 from tasks.step import in_flow_run
 from tasks.verification.verify import Verified
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 CHARTS = ("Size and verdict of each backup", "Durations")
 
 
-def report_backup(work: Work, record: Record) -> None:
+def report_backup(config: InstallationConfig, record: Record) -> None:
     """Show a finished backup on the run's page and announce it to automations (`mailarchiver.backup.completed`).
 
     Where the policy has it verified now, that is announced too (`mailarchiver.verification.due`), and a deployment's trigger runs it.
@@ -48,36 +48,36 @@ def report_backup(work: Work, record: Record) -> None:
     logger.info("Backup %s: %d bytes in %s", record.file, record.bytes, duration_text(record.seconds))
     _artifact(f"backup-{manifest.installation}", backup_report(record))
     if manifest.no_census:
-        tell(
-            work,
+        notify(
+            config,
             "verification",
-            f"{manifest.name} of {work.id} has no census",
+            f"{manifest.name} of {config.id} has no census",
             f"pg_dump wrote it to its end, but we could not read it: {manifest.no_census}. A verification shows whether it restores.",
         )
     payload = {"installation": manifest.installation, "archive": manifest.name, "bytes": record.bytes}
     _announce("mailarchiver.backup.completed", manifest.installation, payload)
-    if in_flow_run() and verification_due(own_records(work, list_backups(work.repository)), work.verification):
+    if in_flow_run() and verification_due(own_records(config, list_backups(config.repository)), config.verification):
         _announce("mailarchiver.verification.due", manifest.installation, payload)
 
 
-def report_verification(work: Work, verified: Verified) -> None:
+def report_verification(config: InstallationConfig, verified: Verified) -> None:
     """Show a verdict on the run's page and announce it (`mailarchiver.verification.completed`); bring the standing up to date.
 
     Within a flow run, raise BackupError for a verdict that proves nothing: the run must not look green.
     """
-    installation, archive, verification = work.id, verified.archive, verified.verification
+    installation, archive, verification = config.id, verified.archive, verified.verification
     _artifact(f"verification-{installation}", verification_report(archive, verification))
     _announce(
         "mailarchiver.verification.completed", installation, {"archive": archive, "verdict": verification.verdict}
     )
-    standing = show_standing(work)
-    told = any(each.kind == "verification" and archive in each.text for each in standing.status.troubles)
+    status_report = show_status(config)
+    told = any(each.kind == "verification" and archive in each.text for each in status_report.status.problems)
     if not verified.holds and not told:
         # An older backup, of a monthly drill: the standing tells of the newest judged one alone.
-        tell(
-            work,
+        notify(
+            config,
             "verification",
-            f"{archive} of {work.id} is {verification.verdict}",
+            f"{archive} of {config.id} is {verification.verdict}",
             "; ".join(verification.differences),
         )
     if in_flow_run() and not verified.holds:
@@ -114,9 +114,9 @@ def report_restore(installation: str, restored: Restored) -> None:
     _announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
 
 
-def report_plan(work: Work, backup: str, plan: str) -> None:
+def report_plan(config: InstallationConfig, backup: str, plan: str) -> None:
     """Show on the run's page what a restore would do, before anybody is asked."""
-    _artifact(f"restore-plan-{work.id}", f"# Plan: restore {backup} into {work.id}\n\n{plan}\n")
+    _artifact(f"restore-plan-{config.id}", f"# Plan: restore {backup} into {config.id}\n\n{plan}\n")
 
 
 def report_done(installation: str, what: str, text: str) -> None:
@@ -124,47 +124,47 @@ def report_done(installation: str, what: str, text: str) -> None:
     _artifact(f"{what}-{installation}", f"# {what.replace('-', ' ').capitalize()} of {installation}\n\n{text}\n")
 
 
-def report_approval(work: Work, backup: str, outcome: str, by: str, at: datetime, problem: str) -> None:
+def report_approval(config: InstallationConfig, backup: str, outcome: str, by: str, at: datetime, problem: str) -> None:
     """Show on the run's page who decided, what, and when."""
     rows = [("Backup", backup), ("Decision", f"**{outcome}**"), ("By", by), ("At", f"{at:%Y-%m-%d %H:%M:%S} UTC")]
     if problem:
         rows.append(("Because", problem))
-    _artifact(f"approval-{work.id}", f"# Restore of {work.id}: {outcome}\n\n{table(rows)}\n")
+    _artifact(f"approval-{config.id}", f"# Restore of {config.id}: {outcome}\n\n{table(rows)}\n")
 
 
-def report_retention(work: Work, plan: RetentionPlan) -> None:
+def report_retention(config: InstallationConfig, plan: RetentionPlan) -> None:
     """Show on the run's page which backups stay and which go, and why."""
-    _artifact(f"retention-{work.id}", retention_report(work.id, plan))
+    _artifact(f"retention-{config.id}", retention_report(config.id, plan))
 
 
-def show_standing(work: Work) -> Standing:
+def show_status(config: InstallationConfig) -> StatusReport:
     """Bring everything up to date that shows how the backups stand (catalogue, charts, report, metrics), and raise alarms."""
-    standing = write_standing(work, now=datetime.now(UTC))
+    status_report = write_status_report(config, now=datetime.now(UTC))
     if in_flow_run():
-        pictures = [(name, _data_address(drawing)) for name, drawing in zip(CHARTS, standing.charts, strict=True)]
-        _artifact(f"standing-{work.id}", standing_report(standing.status, pictures))
+        pictures = [(name, _data_address(drawing)) for name, drawing in zip(CHARTS, status_report.charts, strict=True)]
+        _artifact(f"standing-{config.id}", standing_report(status_report.status, pictures))
         _stored(
             create_table_artifact,
-            table=list(lines_of(standing)),
-            key=_key(f"catalogue-{work.id}"),
-            description=f"Backups of {work.id}",
+            table=list(lines_of(status_report)),
+            key=_key(f"catalogue-{config.id}"),
+            description=f"Backups of {config.id}",
         )
-    raise_alarms(work, standing.status)
-    return standing
+    raise_alarms(config, status_report.status)
+    return status_report
 
 
 @contextmanager
-def standing_shown(work: Work) -> Iterator[None]:
+def standing_shown(config: InstallationConfig) -> Iterator[None]:
     """Show how the backups stand at the end of the block, however that comes; after a failure it changes nothing of it."""
     try:
         yield
     except Exception:
         try:
-            show_standing(work)
+            show_status(config)
         except (BackupError, OSError) as error:
             logger.warning("how the backups stand cannot be shown: %s", error)
         raise
-    show_standing(work)
+    show_status(config)
 
 
 def _data_address(drawing: str) -> str:

@@ -16,7 +16,7 @@ from tasks.core.quoting import quoted
 from tasks.core.stack.installation import Installation, Service, command_to_run
 from tasks.restore.database_beside import COMMENT, MAINTENANCE_DATABASE
 from tasks.restore.database_swap import KEPT
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +31,14 @@ class Finding:
     mended: bool
 
 
-def look_at_stack(work: Work) -> list[Finding]:
+def look_at_stack(config: InstallationConfig) -> list[Finding]:
     """Look whether a stack could serve its mail: its directories, database and containers; mend a database that takes no connections.
 
     Nothing is started, and a stack that another run is working on is left alone. Raise nothing: what cannot be seen is a finding.
     """
     try:
-        with installation_lock(work.directory, "recovery", passing=True):
-            return list(_findings(discover(work.directory, installation_id=work.id, project=work.project)))
+        with installation_lock(config.directory, "recovery", passing=True):
+            return list(_findings(discover(config.directory, installation_id=config.id, project=config.project)))
     except Busy as busy:
         logger.info("Left to the run in progress: %s", busy.message)
         return []

@@ -18,12 +18,12 @@ from tasks.adapters.outbox.report_page import write_report_page
 from tasks.core.errors import BackupError
 from tasks.core.policy.history import Entry, last_backup_failed
 from tasks.core.policy.settings import PROBLEMS, AlarmKind
-from tasks.core.policy.status import Status, Trouble, judge
+from tasks.core.policy.status import Problem, Status, judge
 from tasks.core.report.catalogue import CatalogueLine, Listed, catalogue
 from tasks.core.report.charts import duration_chart, size_chart
 from tasks.oversight.pruning import plan_for
-from tasks.run.config import Work
-from tasks.run.history import tell
+from tasks.run.config import InstallationConfig
+from tasks.run.history import notify
 from tasks.run.own_backups import candidates_of, own_records
 from tasks.step import step
 
@@ -33,7 +33,7 @@ TELLING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusReport:
     """An installation's status with everything that shows it."""
 
     status: Status
@@ -43,26 +43,28 @@ class Standing:
 
 
 @step(name="look at backups")
-def read_status(work: Work, *, now: datetime) -> Status:
+def read_status(config: InstallationConfig, *, now: datetime) -> Status:
     """Judge how an installation's backups stand; touch nothing."""
-    return _status_of(work, list_backups(work.repository), read_history(work.id), now=now)
+    return _status_of(config, list_backups(config.repository), read_history(config.id), now=now)
 
 
-def _status_of(work: Work, backups: Sequence[Backup], entries: Sequence[Entry], *, now: datetime) -> Status:
+def _status_of(
+    config: InstallationConfig, backups: Sequence[Backup], entries: Sequence[Entry], *, now: datetime
+) -> Status:
     failed = last_backup_failed(entries)
     return judge(
-        work.id,
-        own_records(work, backups),
-        candidates_of(work, backups),
-        work.alarms,
+        config.id,
+        own_records(config, backups),
+        candidates_of(config, backups),
+        config.alarms,
         now=now,
-        free_bytes=free_space(work.repository)[0],
-        minimum_free_bytes=work.minimum_free_bytes,
-        shrink_limit_percent=work.retention.shrink_limit_percent,
+        free_bytes=free_space(config.repository)[0],
+        minimum_free_bytes=config.minimum_free_bytes,
+        shrink_limit_percent=config.retention.shrink_limit_percent,
         last_failure=f"the last {failed.run} {failed.outcome} ({failed.at:%Y-%m-%d %H:%M} UTC): {failed.message}"
         if failed
         else "",
-        repository_problem=_problem_of(work.repository),
+        repository_problem=_problem_of(config.repository),
     )
 
 
@@ -75,77 +77,77 @@ def _problem_of(repository: Path) -> str:
 
 
 @step(name="write report")
-def write_standing(work: Work, *, now: datetime) -> Standing:
+def write_status_report(config: InstallationConfig, *, now: datetime) -> StatusReport:
     """Bring status, catalogue, charts, the report beside the backups and the metrics up to date.
 
     Neither the page nor the metrics fail a run: what cannot be written is said.
     """
-    backups, entries = list_backups(work.repository), read_history(work.id)
-    status = _status_of(work, backups, entries, now=now)
+    backups, entries = list_backups(config.repository), read_history(config.id)
+    status = _status_of(config, backups, entries, now=now)
     listed = [Listed(each.name, str(each.path), each.bytes, each.created, each.record) for each in backups]
-    lines = catalogue(listed, plan_for(work, backups, entries, now=now), now=now)
-    records = own_records(work, backups)
-    charts = (size_chart(work.id, records, entries), duration_chart(work.id, records))
+    lines = catalogue(listed, plan_for(config, backups, entries, now=now), now=now)
+    records = own_records(config, backups)
+    charts = (size_chart(config.id, records, entries), duration_chart(config.id, records))
     page = None
     try:
         # Below a mount that is gone the page would lie where nobody looks, and say that there is no backup.
-        if work.repository.is_dir() and not any(trouble.kind == "repository" for trouble in status.troubles):
-            page = write_report_page(work.repository, status, lines, charts, entries)
-        if work.metrics_directory is not None:
-            write_metrics(work.metrics_directory, status)
+        if config.repository.is_dir() and not any(problem.kind == "repository" for problem in status.problems):
+            page = write_report_page(config.repository, status, lines, charts, entries)
+        if config.metrics_directory is not None:
+            write_metrics(config.metrics_directory, status)
     except (BackupError, OSError) as error:
         logger.warning("the report cannot be written: %s", error)
-    return Standing(status, tuple(lines), charts, page)
+    return StatusReport(status, tuple(lines), charts, page)
 
 
 @step(name="raise alarms")
-def raise_alarms(work: Work, status: Status, *, only: AlarmKind | None = None) -> list[str]:
+def raise_alarms(config: InstallationConfig, status: Status, *, only: AlarmKind | None = None) -> list[str]:
     """Tell what is wrong, each kind again only after a while, and once that it is over; return the kinds that were told.
 
     With `only`, the other kinds are left for later.
     """
-    place = state_subdirectory("alarms") / f"{work.id}.json"
+    place = state_subdirectory("alarms") / f"{config.id}.json"
     # A watch and a backup that begin together, as after a pause, would both tell the same.
     with one_at_a_time(place.with_suffix(".lock"), wait_seconds=TELLING_SECONDS):
-        return _raise_alarms(work, status, place, only)
+        return _raise_alarms(config, status, place, only)
 
 
-def _raise_alarms(work: Work, status: Status, place: Path, only: AlarmKind | None) -> list[str]:
+def _raise_alarms(config: InstallationConfig, status: Status, place: Path, only: AlarmKind | None) -> list[str]:
     try:
         told: dict[str, str] = {str(kind): str(at) for kind, at in (read_json(place) or {}).items()}
     except BackupError as error:
         logger.warning("%s; every alarm is told again", error.message)
         told = {}
-    troubles = [trouble for trouble in status.troubles if only in (None, trouble.kind)]
-    news = [trouble for trouble in troubles if _is_due(trouble, told, status.at, work.alarms.repeat_hours)]
-    for kind in dict.fromkeys(trouble.kind for trouble in news):
-        texts = [trouble.text for trouble in news if trouble.kind == kind]
-        tell(work, kind, f"{kind} of {work.id}", "\n".join(texts))
-    wrong = {trouble.kind for trouble in troubles} | {kind for kind in PROBLEMS if only not in (None, kind)}
+    problems = [problem for problem in status.problems if only in (None, problem.kind)]
+    news = [problem for problem in problems if _is_due(problem, told, status.at, config.alarms.repeat_hours)]
+    for kind in dict.fromkeys(problem.kind for problem in news):
+        texts = [problem.text for problem in news if problem.kind == kind]
+        notify(config, kind, f"{kind} of {config.id}", "\n".join(texts))
+    wrong = {problem.kind for problem in problems} | {kind for kind in PROBLEMS if only not in (None, kind)}
     for kind in PROBLEMS:
         if kind in told and kind not in wrong:
-            tell(work, kind, f"{kind} of {work.id} is over", str(status), good=True)
+            notify(config, kind, f"{kind} of {config.id} is over", str(status), good=True)
     left = {str(kind): at for kind, at in told.items() if kind in wrong}
     # The run that failed has told so itself: here it is only noted, to be repeated while it lasts.
-    news_or_noted = [trouble for trouble in troubles if trouble in news or trouble.kind not in left]
-    write_json(place, {**left, **{str(trouble.kind): status.at.isoformat() for trouble in news_or_noted}})
-    return [trouble.kind for trouble in news]
+    news_or_noted = [problem for problem in problems if problem in news or problem.kind not in left]
+    write_json(place, {**left, **{str(problem.kind): status.at.isoformat() for problem in news_or_noted}})
+    return [problem.kind for problem in news]
 
 
-def _is_due(trouble: Trouble, told: dict[str, str], now: datetime, repeat_hours: float) -> bool:
-    at = told.get(trouble.kind)
+def _is_due(problem: Problem, told: dict[str, str], now: datetime, repeat_hours: float) -> bool:
+    at = told.get(problem.kind)
     if at is None:
-        return trouble.kind != "failure"
+        return problem.kind != "failure"
     age_seconds = (now - datetime.fromisoformat(at)).total_seconds()
     return age_seconds < 0 or age_seconds >= repeat_hours * 3600
 
 
-def lines_of(standing: Standing) -> Sequence[dict[str, str]]:
+def lines_of(status_report: StatusReport) -> Sequence[dict[str, str]]:
     """Give the catalogue as rows of a table; what is asked for most stands first, for Prefect shows five columns without scrolling."""
     return [
         {
             "backup": line.backup, "verdict": line.verdict, "age": line.age, "size": line.size, "kept because": line.kept,
             "method": line.method, "took": line.took, "downtime": line.downtime, "location": line.location,
         }
-        for line in standing.lines
+        for line in status_report.lines
     ]  # fmt: skip

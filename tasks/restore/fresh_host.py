@@ -12,7 +12,7 @@ from tasks.adapters.engine.labels import PROJECT_LABEL
 from tasks.adapters.host.files import make_mounted_directory
 from tasks.core.errors import Refused
 from tasks.restore.config_files import write_configuration
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,9 @@ COMPOSE_SECONDS = 600.0
 
 
 @step(name="set up fresh host", retries=0)
-def set_up_fresh_host(archive: CheckedArchive, directory: Path, repository: Path, *, project: str | None) -> Work:
+def set_up_fresh_host(
+    archive: CheckedArchive, directory: Path, repository: Path, *, project: str | None
+) -> InstallationConfig:
     """Write the archive's configuration into an empty directory and create its containers without starting them; return the work.
 
     Raise Refused where the project's name is taken by containers of another directory (Compose would replace those), and where a path that
@@ -48,7 +50,7 @@ def set_up_fresh_host(archive: CheckedArchive, directory: Path, repository: Path
             if mount.kind == "bind" and place.is_relative_to(directory) and not place.exists() and not place.suffix:
                 make_mounted_directory(place)
     compose_up(base, files, name, timeout_seconds=COMPOSE_SECONDS, no_start=True, env_files=env_files)
-    return Work(
+    return InstallationConfig(
         id=archive.manifest.installation if archive.manifest else "main",
         directory=directory,
         repository=repository,

@@ -15,7 +15,7 @@ from tasks.restore.check_archive import check_backup, wanted_backup
 from tasks.restore.config_files import compare_configuration
 from tasks.restore.database_beside import MAINTENANCE_DATABASE
 from tasks.restore.database_restore import wants_quarantine
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 from tasks.run.installations import read_installation
 from tasks.step import step
 
@@ -79,10 +79,10 @@ class RestorePlan:
 
 
 @step(name="plan restore", run_name="plan restore of {backup}")
-def plan_restore(work: Work, backup: str, quarantine: bool | None = None) -> RestorePlan:
+def plan_restore(config: InstallationConfig, backup: str, quarantine: bool | None = None) -> RestorePlan:
     """Check the archive, look at what it would replace, and say both; touch nothing."""
-    archive = check_backup(work.repository, backup)
-    stack = read_installation(work)
+    archive = check_backup(config.repository, backup)
+    stack = read_installation(config)
     manifest = archive.manifest
     moment = manifest.created_at if manifest else time_in_name(archive.name)
     return RestorePlan(
@@ -115,10 +115,10 @@ def _replaced(stack: Installation, kind: str) -> str:
 
 
 @step(name="look at archive", run_name="look at {backup}")
-def fitting_restore(work: Work, backup: str) -> Literal["dump", "data directory"]:
+def fitting_restore(config: InstallationConfig, backup: str) -> Literal["dump", "data directory"]:
     """Tell which restore fits a backup: by its record where it has one, else by reading it. The restore itself checks every byte."""
-    path = wanted_backup(work.repository, backup)
+    path = wanted_backup(config.repository, backup)
     record = read_record(path)
     if record is not None:
         return "dump" if record.manifest.method == "hot" else "data directory"
-    return "data directory" if check_backup(work.repository, backup).kind == "physical" else "dump"
+    return "data directory" if check_backup(config.repository, backup).kind == "physical" else "dump"

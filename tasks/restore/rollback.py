@@ -14,7 +14,7 @@ from tasks.restore.directory_swap import KeptDirectories, drop_kept_directories,
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class RolledBack:
     """What a rollback did: which restore it took back, of what, and under which name the restored data is kept."""
 
     backup: str
@@ -22,7 +22,7 @@ class Put:
     kept: str
 
 
-def put_back_newest(installation: Installation, *, now: datetime) -> Put:
+def put_back_newest(installation: Installation, *, now: datetime) -> RolledBack:
     """Take the last restore back, database or data directory; raise Refused where there is nothing to go back to."""
     kept: list[Kept | KeptDirectories] = [*kept_databases(installation), *kept_directories(installation)]
     found = sorted((each for each in kept if not each.undone), key=lambda each: datetime.fromisoformat(each.at))
@@ -33,8 +33,8 @@ def put_back_newest(installation: Installation, *, now: datetime) -> Put:
         )
     newest = found[-1]
     if isinstance(newest, Kept):
-        return Put(newest.backup, newest.of, put_back(installation, newest, now=now).database)
-    return Put(newest.backup, newest.of, put_directories_back(installation, newest, now=now).database)
+        return RolledBack(newest.backup, newest.of, put_back(installation, newest, now=now).database)
+    return RolledBack(newest.backup, newest.of, put_directories_back(installation, newest, now=now).database)
 
 
 def drop_all_kept(installation: Installation) -> list[str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tasks.core.archive.manifest import Format, Method
 from tasks.core.policy.limits import DumpLimits, ServiceLimits, StagingLimits
-from tasks.core.policy.settings import Alarms, Notification, Retention, Verification
+from tasks.core.policy.settings import Alarms, Notification, Retention, VerificationPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class InstallationConfig:
     """What a run needs to know of an installation before it looks at it.
 
     `fresh` marks a host that is being set up from an archive: its application is started although it never ran.
@@ -30,7 +30,7 @@ class Work:
     defer_seconds: float = 3600
     approval_seconds: float = 3600
     retention: Retention = field(default_factory=lambda: Retention(keep_days=30))
-    verification: Verification = field(default_factory=Verification)
+    verification: VerificationPolicy = field(default_factory=VerificationPolicy)
     alarms: Alarms = field(default_factory=Alarms)
     notifications: tuple[Notification, ...] = ()
     log_file: Path | None = None

@@ -14,25 +14,25 @@ from tasks.core.errors import UsageError
 from tasks.core.policy.limits import DumpLimits, ServiceLimits, StagingLimits
 from tasks.core.policy.settings import InstallationSettings
 from tasks.recovery.recover import Recovered, recover
-from tasks.run.config import Work
-from tasks.run.history import remembered, tell_recoveries
+from tasks.run.config import InstallationConfig
+from tasks.run.history import notify_recoveries, remembered
 
 logger = logging.getLogger(__name__)
 
-_given: ContextVar[Mapping[str, Work] | None] = ContextVar("works", default=None)
+_given: ContextVar[Mapping[str, InstallationConfig] | None] = ContextVar("configs", default=None)
 
 
 @contextmanager
-def given_works(works: Mapping[str, Work]) -> Iterator[None]:
-    """Use these works instead of the settings file within the block: the command line's `--directory`."""
-    token = _given.set(works)
+def given_configs(configs: Mapping[str, InstallationConfig]) -> Iterator[None]:
+    """Use these configurations instead of the settings file within the block: the command line's `--directory`."""
+    token = _given.set(configs)
     try:
         yield
     finally:
         _given.reset(token)
 
 
-def work_of(installation_id: str) -> Work:
+def config_of(installation_id: str) -> InstallationConfig:
     """Find an installation's work; raise UsageError for an id that the settings do not have."""
     given = _given.get()
     if given is not None and installation_id in given:
@@ -45,9 +45,9 @@ def work_of(installation_id: str) -> Work:
     return work_from(installation_id, found)
 
 
-def work_from(installation_id: str, settings: InstallationSettings) -> Work:
+def work_from(installation_id: str, settings: InstallationSettings) -> InstallationConfig:
     """Read the settings of one installation."""
-    return Work(
+    return InstallationConfig(
         id=installation_id,
         directory=settings.directory,
         repository=settings.repository,
@@ -74,7 +74,7 @@ def work_from(installation_id: str, settings: InstallationSettings) -> Work:
     )
 
 
-def tell_recovered(recovered: Sequence[Recovered]) -> None:
+def notify_recovered(recovered: Sequence[Recovered]) -> None:
     """Tell of what was settled to whom the settings name for those installations; without settings nobody is named.
 
     For those who settle outside a run: the watchdog, and `recover` by hand or by its timer. Raise nothing: telling must not undo what was done.
@@ -86,10 +86,10 @@ def tell_recovered(recovered: Sequence[Recovered]) -> None:
         return
     for name, each in settings.installations.items():
         theirs = [one for one in recovered if one.installation_directory.resolve() == each.directory.resolve()]
-        tell_recoveries(work_from(name, each), theirs)
+        notify_recoveries(work_from(name, each), theirs)
 
 
-def known_works() -> list[Work]:
+def known_configs() -> list[InstallationConfig]:
     """Give the work of every installation in the settings file; none where there is no such file."""
     if settings_path(None) is None:
         return []
@@ -97,19 +97,19 @@ def known_works() -> list[Work]:
 
 
 @contextmanager
-def exclusive_work(installation_id: str, purpose: str, *, confirmed: str | None = None) -> Iterator[Work]:
+def locked_config(installation_id: str, purpose: str, *, confirmed: str | None = None) -> Iterator[InstallationConfig]:
     """Give the work with its installation locked, and everything settled that dead runs had left.
 
     How the run ends is remembered, and told to whom the settings name when it fails. Where `confirmed` is given it must be the installation's id, typed by whoever wants its data replaced. Raise Busy, touching nothing, where another
     run holds the lock.
     """
-    work = work_of(installation_id)
+    config = config_of(installation_id)
     if confirmed is not None and confirmed != installation_id:
         raise UsageError(
             f"this {purpose} replaces the data of {installation_id!r} and was not confirmed (confirm={confirmed!r})",
             hint=f"give confirm={installation_id!r}",
         )
-    with remembered(work, purpose), installation_lock(work.directory, purpose):
-        tell_recoveries(work, recover(work.directory))
-        reclaim_partials(work.repository)
-        yield work
+    with remembered(config, purpose), installation_lock(config.directory, purpose):
+        notify_recoveries(config, recover(config.directory))
+        reclaim_partials(config.repository)
+        yield config

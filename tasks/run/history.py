@@ -18,7 +18,7 @@ from tasks.core.errors import BackupError, Busy
 from tasks.core.policy.history import Entry, Outcome
 from tasks.core.policy.settings import AlarmKind
 from tasks.recovery.recover import Recovered
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _outermost: ContextVar[bool] = ContextVar("outermost", default=True)
 
 
 @contextmanager
-def remembered(work: Work, run: str) -> Iterator[Run]:
+def remembered(config: InstallationConfig, run: str) -> Iterator[Run]:
     """Remember how the block ends; an exception is told to people by the outermost such block alone.
 
     Neither a history that cannot be written nor people who cannot be reached change how the run ends.
@@ -52,14 +52,14 @@ def remembered(work: Work, run: str) -> Iterator[Run]:
 
     def end(outcome: Outcome, message: str = "", *, told: bool = False) -> None:
         remember(
-            work, Entry(run=run, at=at, seconds=round(time.monotonic() - begun, 3), outcome=outcome, message=message)
+            config, Entry(run=run, at=at, seconds=round(time.monotonic() - begun, 3), outcome=outcome, message=message)
         )
         if outcome in ("failed", "interrupted") and outermost and not told:
-            tell(work, "failure", f"{run} of {work.id} {outcome}", message)
+            notify(config, "failure", f"{run} of {config.id} {outcome}", message)
 
     try:
-        limit = time_limit(work.limit_seconds, f"{run} of {work.id}") if outermost else nullcontext()
-        with _log_file(work, run), limit:
+        limit = time_limit(config.limit_seconds, f"{run} of {config.id}") if outermost else nullcontext()
+        with _log_file(config, run), limit:
             yield this
     except Busy as error:
         end("busy", error.message)
@@ -79,47 +79,48 @@ def remembered(work: Work, run: str) -> Iterator[Run]:
         _outermost.reset(token)
 
 
-def remember(work: Work, entry: Entry) -> None:
+def remember(config: InstallationConfig, entry: Entry) -> None:
     """Add an entry to the installation's history; where that fails it is logged and nothing else happens."""
     try:
-        append_history(work.id, entry)
+        append_history(config.id, entry)
     except BackupError as error:
         logger.warning("%s", error.message)
 
 
-def tell(work: Work, kind: AlarmKind, title: str, body: str, *, good: bool = False) -> None:
+def notify(config: InstallationConfig, kind: AlarmKind, title: str, body: str, *, good: bool = False) -> None:
     """Tell people something of an installation, `good` when it is good news; nothing happens where nobody is named."""
-    if work.notifications:
-        place = f"{work.directory} on {socket.gethostname()}"
-        send_alarm(work.notifications, kind, f"mailarchiver-backup: {title}", f"{body}\n\n{place}", good=good)
+    if config.notifications:
+        place = f"{config.directory} on {socket.gethostname()}"
+        send_alarm(config.notifications, kind, f"mailarchiver-backup: {title}", f"{body}\n\n{place}", good=good)
 
 
-def tell_recoveries(work: Work, recovered: Sequence[Recovered]) -> None:
+def notify_recoveries(config: InstallationConfig, recovered: Sequence[Recovered]) -> None:
     """Remember and tell what dead runs had left and what was done about it: whoever was there did not see them die."""
     if not recovered:
         return
     text = "\n".join(f"{'settled' if each.settled else 'NOT settled'}: {each.message}" for each in recovered)
     outcome: Outcome = "succeeded" if all(each.settled for each in recovered) else "failed"
     remember(
-        work, Entry(run="recovery", at=datetime.now(UTC), seconds=0, outcome=outcome, message=f"a run had died: {text}")
+        config,
+        Entry(run="recovery", at=datetime.now(UTC), seconds=0, outcome=outcome, message=f"a run had died: {text}"),
     )
-    tell(work, "recovery", f"a run of {work.id} had died", text)
+    notify(config, "recovery", f"a run of {config.id} had died", text)
 
 
 @contextmanager
-def _log_file(work: Work, run: str) -> Iterator[None]:
+def _log_file(config: InstallationConfig, run: str) -> Iterator[None]:
     """Also write the log to the file that the settings name; one that cannot be opened is said and fails nothing."""
-    if work.log_file is None:
+    if config.log_file is None:
         yield
         return
     try:
-        work.log_file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(work.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+        config.log_file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(config.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     except OSError as error:
-        logger.warning("the log file %s cannot be written: %s", work.log_file, error.strerror)
+        logger.warning("the log file %s cannot be written: %s", config.log_file, error.strerror)
         yield
         return
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {work.id} {run}: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {config.id} {run}: %(message)s"))
     ours = [logging.getLogger(name) for name in ("tasks", "flows", "deployments")]
     levels = [each.level for each in ours]
     for each in ours:

@@ -14,7 +14,7 @@ from tasks.adapters.postgres.session import server_of, wait_until_ready
 from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError, UsageError
 from tasks.core.stack.installation import Installation
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 from tasks.step import step
 
 __all__ = ["discover", "installation_of", "read_installation", "reread", "wait_for_login"]
@@ -23,15 +23,15 @@ LOOK_AGAIN_SECONDS = 1.0
 LOG_LINES = 8
 
 
-@step(name="read installation", run_name="read {work.id}")
-def read_installation(work: Work) -> Installation:
+@step(name="read installation", run_name="read {config.id}")
+def read_installation(config: InstallationConfig) -> Installation:
     """Read what Docker and the compose files say of an installation.
 
     Raise UsageError where its repository lies in what is backed up, or the other way round: a backup would hold the backups before it.
     """
-    found = discover(work.directory, installation_id=work.id, project=work.project)
-    _refuse_repository_in_data(found, work.repository)
-    return replace(found, limits=work.service_limits)
+    found = discover(config.directory, installation_id=config.id, project=config.project)
+    _refuse_repository_in_data(found, config.repository)
+    return replace(found, limits=config.service_limits)
 
 
 def _refuse_repository_in_data(installation: Installation, repository: Path) -> None:

@@ -36,7 +36,7 @@ from tasks.restore.database_restore import restore_dump
 from tasks.restore.directory_beside import Copy
 from tasks.restore.directory_restore import restore_copy
 from tasks.restore.outcome import Restored, RestoreOptions
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import own_records
 from tasks.step import step
 
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Drill:
+class RestoreTest:
     """What a restore on staging showed; `census` is what is to be recorded as a whole copy's content."""
 
     restored: Restored
@@ -76,36 +76,40 @@ class Verified:
         return self.path.name
 
 
-def choose_backup(work: Work, backup: str) -> str:
+def choose_backup(config: InstallationConfig, backup: str) -> str:
     """Turn "stalest" into the name of the backup whose verification lies longest ago; any other word stands for itself."""
     if backup != "stalest":
         return backup
-    found = stalest(own_records(work, list_backups(work.repository)))
+    found = stalest(own_records(config, list_backups(config.repository)))
     if found is None:
-        raise UsageError(f"there is no backup of {work.id} in {work.repository}", hint="mailarchiver-backup backup hot")
+        raise UsageError(
+            f"there is no backup of {config.id} in {config.repository}", hint="mailarchiver-backup backup hot"
+        )
     return found.manifest.name
 
 
-def drill_restore(staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime) -> Drill:
+def run_restore_test(
+    staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime
+) -> RestoreTest:
     """Restore an archive on staging by the code that production would use, with every proof; the application is started last.
 
     Before that the mail accounts are disabled and their secrets blanked, and whoever differs is not started at all.
     """
     if archive.kind == "physical":
-        return _drill_copy(staging, archive, limits, now=now)
+        return _run_copy_test(staging, archive, limits, now=now)
     proof = _StagingProof(archive)
     options = RestoreOptions(neutralise=True, start_application=True, limits=limits)
     restored, _ = restore_dump(staging, archive, options, now=now, proofs=[proof])
-    return Drill(replace(restored, comparisons=(*restored.comparisons, *proof.comparisons)), proof.attachments)
+    return RestoreTest(replace(restored, comparisons=(*restored.comparisons, *proof.comparisons)), proof.attachments)
 
 
-def _drill_copy(staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime) -> Drill:
+def _run_copy_test(staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime) -> RestoreTest:
     """Restore a whole copy as production would (private server, swap, probe), with its rows counted and compared before the swap."""
     proof = _CopyProof(archive, limits, now)
     options = RestoreOptions(neutralise=True, start_application=True, limits=limits)
     restored, _ = restore_copy(staging, archive, options, now=now, proofs=[proof])
     moment = MOMENTS.get(archive.manifest.method) if archive.manifest else None
-    return Drill(
+    return RestoreTest(
         replace(
             restored,
             rows=proof.rows,
@@ -227,10 +231,10 @@ def check_keys(archive: CheckedArchive, keys: Path | None) -> list[str]:
     return [f"key file {name} differs" for name in changed]
 
 
-def conclude(archive: CheckedArchive, drill: Drill, *, now: datetime, begun: float) -> Verified:
+def conclude(archive: CheckedArchive, tested: RestoreTest, *, now: datetime, begun: float) -> Verified:
     """Turn a drill into a verdict bound to the archive's bytes: equal is verified, or `legacy` where nothing said what to expect."""
-    verdict: Verdict = "verified" if archive.manifest and _told_what_to_expect(drill.restored) else "legacy"
-    if drill.restored.differences:
+    verdict: Verdict = "verified" if archive.manifest and _told_what_to_expect(tested.restored) else "legacy"
+    if tested.restored.differences:
         verdict = "different"
     moment = archive.manifest.created_at if archive.manifest else time_in_name(archive.name)
     return Verified(
@@ -239,17 +243,17 @@ def conclude(archive: CheckedArchive, drill: Drill, *, now: datetime, begun: flo
             verdict=verdict,
             at=now,
             archive_sha256=archive.sha256,
-            rows=drill.restored.rows,
-            tables=drill.restored.tables,
-            attachments=drill.attachments,
-            differences=list(drill.restored.differences),
-            restore_seconds=drill.restored.seconds,
+            rows=tested.restored.rows,
+            tables=tested.restored.tables,
+            attachments=tested.attachments,
+            differences=list(tested.restored.differences),
+            restore_seconds=tested.restored.seconds,
             seconds=round(time.monotonic() - begun, 3),
             data_age_seconds=(now - moment).total_seconds() if moment else None,
-            notes=list(drill.restored.notes),
-            compared=list(drill.restored.comparisons),
+            notes=list(tested.restored.notes),
+            compared=list(tested.restored.comparisons),
         ),
-        drill.census if verdict == "verified" else None,
+        tested.census if verdict == "verified" else None,
     )
 
 

@@ -108,7 +108,7 @@ def test_failure_success_and_their_pings_and_metrics(house: House) -> None:
     assert (found["last_verdict verified"], found["last_verdict failed"]) == (1, 0)
     assert found["free_bytes"] > 0
     assert found["rto_seconds"] > 0
-    assert found["troubles"] == 0
+    assert found["problems"] == 0
     assert time.time() - found["checked_timestamp_seconds"] < 60
 
 
@@ -178,7 +178,7 @@ def test_silence_and_little_room_are_told_without_prefect(house: House) -> None:
     assert house.news() == ["overdue", "space"]
     watch.fn("main")
     assert house.news() == []
-    assert metrics(house)["trouble overdue"] == metrics(house)["trouble space"] == 1
+    assert metrics(house)["problem overdue"] == metrics(house)["problem space"] == 1
     assert time.time() - metrics(house)["last_timestamp_seconds"] == pytest.approx(3 * 86400, abs=300)
 
     house.write()

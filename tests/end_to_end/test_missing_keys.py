@@ -14,8 +14,8 @@ from tests.stack.stack import Stack
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
 
-def troubles(operator: Operator) -> list[str]:
-    return [each["text"] for each in operator.run("status").value["troubles"] if each["kind"] == "keys"]
+def problems(operator: Operator) -> list[str]:
+    return [each["text"] for each in operator.run("status").value["problems"] if each["kind"] == "keys"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the keys are another user's")
@@ -27,7 +27,7 @@ def test_a_backup_without_keys_says_so(small_stack: Stack, tmp_path: Path) -> No
         tmp_path / "aside",
     )
     assert operator.must("backup", "hot")["warnings"] == []
-    assert troubles(operator) == []
+    assert problems(operator) == []
     shutil.copytree(keys, aside)
     name = next(keys.glob("key-*.xml")).name
 
@@ -40,7 +40,7 @@ def test_a_backup_without_keys_says_so(small_stack: Stack, tmp_path: Path) -> No
     said = operator.must("backup", "online")["warnings"]
     assert any("there is no data-protection key" in each and str(keys) in each for each in said)
     assert any("key-pipe.xml is no regular file" in each for each in said)
-    assert len(troubles(operator)) == 2
+    assert len(problems(operator)) == 2
     (keys / "key-pipe.xml").unlink()
     keys.rmdir()
     gone = operator.run("backup", "hot")
@@ -54,4 +54,4 @@ def test_a_backup_without_keys_says_so(small_stack: Stack, tmp_path: Path) -> No
     keys.unlink()
     shutil.copytree(aside, keys)
     assert operator.must("backup", "hot")["warnings"] == []
-    assert troubles(operator) == []
+    assert problems(operator) == []

@@ -111,7 +111,7 @@ def test_many_nights_with_failures_an_emptied_database_and_a_full_disk(
     assert all(pings[number] == (["start", "fail"] if number in (BROKEN, FULL) else ["start", ""]) for number in pings)
     assert "hot backup" in (tmp_path / "log" / "backup.log").read_text()
     metrics = (tmp_path / "metrics" / "mailarchiver_backup_main.prom").read_text()
-    assert 'mailarchiver_backup_trouble{installation="main",kind="shrink"} 1.0' in metrics
+    assert 'mailarchiver_backup_problem{installation="main",kind="shrink"} 1.0' in metrics
     page = (repository / "report-main.html").read_text()
     assert "SHRINK" in page
     assert "http://" not in re.sub(r"http://(www\.w3\.org|pygal\.org|github\.com)\S*", "", page)

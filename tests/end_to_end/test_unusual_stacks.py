@@ -19,8 +19,8 @@ from tasks.adapters.stack.discovery import discover
 from tasks.backup import data_directory
 from tasks.core.policy.limits import StagingLimits
 from tasks.restore.check_archive import check_backup
-from tasks.run.config import Work
-from tasks.run.context import given_works
+from tasks.run.config import InstallationConfig
+from tasks.run.context import given_configs
 from tasks.verification.staging import staging_installation
 from tests.cli import Operator
 from tests.content import content
@@ -234,18 +234,18 @@ def test_data_that_only_docker_can_read(small_stack: Stack, tmp_path: Path, monk
     """For a user in the group docker who is not root, a complete backup is read through the engine, and is as good."""
     monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(data_directory, "data_place", lambda _: None)
-    work = Work(id="main", directory=small_stack.directory, repository=tmp_path / "backups")
+    config = InstallationConfig(id="main", directory=small_stack.directory, repository=tmp_path / "backups")
 
     def running() -> dict[str, tuple[str, str]]:
         return {service: (container, state) for service, (container, state, _) in small_stack.states().items()}
 
     before = running()
 
-    with given_works({"main": work}):
+    with given_configs({"main": config}):
         record = complete_backup.fn("main")
 
     assert running() == before
     names = {member.name for member in record.manifest.members}
     assert "postgres-data/global/pg_control" in names
     assert not any(name.endswith("postmaster.pid") for name in names)
-    assert Operator(small_stack.directory, work.repository).must("verify", "latest")["verdict"] == "verified"
+    assert Operator(small_stack.directory, config.repository).must("verify", "latest")["verdict"] == "verified"

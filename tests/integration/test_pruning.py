@@ -15,7 +15,7 @@ from tasks.adapters.archive.repository import list_backups
 from tasks.core.archive.manifest import DatabaseFacts, Manifest, Record, Verification
 from tasks.core.policy.settings import Retention
 from tasks.oversight.pruning import plan_for, remove_planned
-from tasks.run.config import Work
+from tasks.run.config import InstallationConfig
 
 NOW = datetime(2026, 6, 30, 4, 0, tzinfo=UTC)
 POLICY = Retention(keep_last=2, minimum_verified=1)
@@ -78,9 +78,9 @@ def put(repository: Path, lying: Lying) -> Path:
 
 def prune(repository: Path) -> set[Path]:
     """Plan and remove, as the flow does; return what is gone of the archives."""
-    work = Work(id="main", directory=repository, repository=repository, retention=POLICY)
+    config = InstallationConfig(id="main", directory=repository, repository=repository, retention=POLICY)
     before = set(repository.rglob("*.tar.gz"))
-    remove_planned(work, plan_for(work, list_backups(repository), [], now=NOW))
+    remove_planned(config, plan_for(config, list_backups(repository), [], now=NOW))
     return before - set(repository.rglob("*.tar.gz"))
 
 

@@ -11,7 +11,7 @@ from tasks.core.policy.due import already_done, stalest, verification_due
 from tasks.core.policy.history import Entry, last_backup_failed, parse_history
 from tasks.core.policy.retention import Candidate
 from tasks.core.policy.settings import Alarms
-from tasks.core.policy.settings import Verification as Policy
+from tasks.core.policy.settings import VerificationPolicy as Policy
 from tasks.core.policy.status import judge
 
 NOW = datetime(2026, 6, 30, 12, 0, tzinfo=UTC)
@@ -101,7 +101,7 @@ def status_of(
         shrink_limit_percent=20, last_failure=last_failure,
     )  # fmt: skip
     assert str(status).startswith("main: ")
-    return [f"{trouble.kind}: {trouble.text}" for trouble in status.troubles]
+    return [f"{problem.kind}: {problem.text}" for problem in status.problems]
 
 
 def test_what_is_wrong_is_said() -> None:

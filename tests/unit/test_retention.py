@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tasks.core.errors import UsageError
 from tasks.core.policy.retention import (
     Candidate,
+    Proof,
     RetentionPlan,
-    Standing,
     current_shrinks,
     find_shrinks,
     plan_retention,
@@ -25,10 +25,10 @@ NOW = datetime(2026, 6, 30, 4, 0, tzinfo=UTC)
 GUIDE_GFS = Retention(keep_daily=7, keep_weekly=4, keep_monthly=12)
 
 
-def night(number: int, *, standing: Standing = "verified", rows: int | None = 1000, foreign: str = "") -> Candidate:
+def night(number: int, *, proof: Proof = "verified", rows: int | None = 1000, foreign: str = "") -> Candidate:
     """Make the backup of so many nights ago."""
     at = NOW - timedelta(days=number)
-    return Candidate(f"{at:%Y%m%d}", at, standing, foreign=foreign, rows=rows)
+    return Candidate(f"{at:%Y%m%d}", at, proof, foreign=foreign, rows=rows)
 
 
 def kept(plan: RetentionPlan) -> set[str]:
@@ -104,12 +104,12 @@ def test_the_floor_is_kept_with_what_holds_less_where_nothing_else_is_there() ->
 
 
 def test_an_unverified_backup_that_shrank_is_told_at_once() -> None:
-    assert current_shrinks([night(1), night(0, rows=700, standing="unverified")], 20)[0].after == 700
-    assert not current_shrinks([night(1), night(0, rows=801, standing="unverified")], 20)
+    assert current_shrinks([night(1), night(0, rows=700, proof="unverified")], 20)[0].after == 700
+    assert not current_shrinks([night(1), night(0, rows=801, proof="unverified")], 20)
 
 
 def test_nothing_goes_where_nothing_is_verified() -> None:
-    plan = plan_retention([night(n, standing="unverified") for n in range(9)], Retention(keep_last=1), now=NOW)
+    plan = plan_retention([night(n, proof="unverified") for n in range(9)], Retention(keep_last=1), now=NOW)
 
     assert plan.removed == ()
     assert "no backup is verified" in plan.paused[0]
@@ -131,7 +131,7 @@ def test_a_clock_that_jumped_pauses_pruning() -> None:
 def test_a_refuted_backup_takes_no_other_ones_place() -> None:
     refuted = Candidate("refuted", NOW - timedelta(hours=1), "refuted", rows=1000)
     plan = plan_retention(
-        [night(0, standing="unverified"), refuted, night(1), night(2)],
+        [night(0, proof="unverified"), refuted, night(1), night(2)],
         Retention(keep_daily=3, minimum_verified=1),
         now=NOW,
     )
@@ -155,7 +155,7 @@ candidates = st.lists(
             st.datetimes(datetime(2026, 3, 1), datetime(2026, 6, 30), timezones=st.just(UTC)),
             st.datetimes(datetime(1990, 1, 1), datetime(2120, 1, 1), timezones=st.just(UTC)),
         ),
-        standing=st.sampled_from(["verified", "verified", "unverified", "refuted"]),
+        proof=st.sampled_from(["verified", "verified", "unverified", "refuted"]),
         foreign=st.sampled_from(["", "", "", "not ours"]),
         rows=st.one_of(st.none(), st.integers(0, 5), st.integers(900, 1100)),
         database_bytes=st.one_of(st.none(), st.integers(0, 10), st.integers(900, 1100)),
@@ -184,7 +184,7 @@ def test_for_any_history_the_invariants_hold(history: list[Candidate], policy: R
     gone = set(plan.removed)
     by_age = sorted((each for each in history if not each.foreign), key=lambda each: (each.created, each.name))
     shrunk = {shrink.name for shrink in find_shrinks(history, policy.shrink_limit_percent)}
-    verified = [each.name for each in by_age if each.standing == "verified"]
+    verified = [each.name for each in by_age if each.proof == "verified"]
     sound = [name for name in verified if name not in shrunk]
 
     assert {decision.name for decision in plan.decisions} == {each.name for each in history}
@@ -258,9 +258,9 @@ def test_night_after_night_the_last_good_one_stays(nights: list[tuple[Event, int
 
 def backup_of(event: Event, number: int, at: datetime) -> Candidate:
     """Make the backup that a night leaves; one whose file is no longer what its record says counts as foreign."""
-    standing: Standing = "verified" if event in ("good", "empty") else "refuted" if event == "refuted" else "unverified"
+    proof: Proof = "verified" if event in ("good", "empty") else "refuted" if event == "refuted" else "unverified"
     foreign = {"corrupted": "it is not the file that its record describes", "foreign": "not ours"}.get(event, "")
-    return Candidate(str(number), at, standing, foreign=foreign, rows=3 if event == "empty" else 1000 + number)
+    return Candidate(str(number), at, proof, foreign=foreign, rows=3 if event == "empty" else 1000 + number)
 
 
 def _age(candidate: Candidate) -> tuple[datetime, str]:
@@ -269,4 +269,4 @@ def _age(candidate: Candidate) -> tuple[datetime, str]:
 
 
 def is_good(candidate: Candidate) -> bool:
-    return candidate.standing == "verified" and candidate.rows != 3
+    return candidate.proof == "verified" and candidate.rows != 3

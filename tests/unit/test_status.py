@@ -15,14 +15,14 @@ from tests.unit.values import NOW, record
 
 
 def status_of(records: list[Record], *, candidates: list[Candidate] | None = None, **facts: Any) -> Status:
-    """Judge backups with much room and no other trouble."""
+    """Judge backups with much room and no other problem."""
     ordinary: dict[str, Any] = {"now": NOW, "free_bytes": 10**9, "minimum_free_bytes": 0, "shrink_limit_percent": 20}
     return judge("main", records, candidates or [], facts.pop("alarms", Alarms()), **(ordinary | facts))
 
 
 def told(status: Status) -> list[str]:
-    """Give the troubles' texts."""
-    return [each.text for each in status.troubles]
+    """Give the problems' texts."""
+    return [each.text for each in status.problems]
 
 
 def test_rto_and_rpo_are_of_the_newest_verified_backup() -> None:
@@ -54,9 +54,9 @@ def test_one_backup_is_one() -> None:
 
 @pytest.mark.parametrize(("hours", "overdue"), [(30, False), (30.01, True), (-5, False)])
 def test_a_backup_is_overdue_once_the_asked_hours_have_passed(hours: float, overdue: bool) -> None:
-    """The last minute counts; a backup dated ahead is another trouble."""
+    """The last minute counts; a backup dated ahead is another problem."""
     alarms = Alarms(backup_within_hours=30, verified_within_hours=1000)
-    found = status_of([record(hours, verdict="verified")], alarms=alarms).troubles
+    found = status_of([record(hours, verdict="verified")], alarms=alarms).problems
 
     assert [each.kind for each in found] == (["overdue"] if overdue else [])
 
@@ -85,7 +85,7 @@ def test_room_is_wanted_for_one_more_backup_of_the_size(free: int, minimum: int,
         alarms=Alarms(free_below_bytes=below),
     )  # fmt: skip
 
-    assert [each.kind for each in status.troubles] == (["space"] if wanted else [])
+    assert [each.kind for each in status.problems] == (["space"] if wanted else [])
     assert all(f"{wanted} are wanted" in text for text in told(status))
 
 
@@ -93,5 +93,5 @@ def test_everything_wrong_is_told_at_once_the_overdue_first() -> None:
     """Nobody repairs a night one message at a time."""
     status = status_of([record(300, verdict="different")], last_failure="it failed", free_bytes=0)
 
-    assert [each.kind for each in status.troubles] == ["overdue", "overdue", "failure", "verification", "space"]
-    assert str(status).splitlines()[2:] == [f"{each.kind.upper()}: {each.text}" for each in status.troubles]
+    assert [each.kind for each in status.problems] == ["overdue", "overdue", "failure", "verification", "space"]
+    assert str(status).splitlines()[2:] == [f"{each.kind.upper()}: {each.text}" for each in status.problems]

@@ -38,7 +38,7 @@ def metrics_text(status: Status) -> bytes:
     gauge("checked_timestamp_seconds", "When these metrics were written", status.at.timestamp())
     gauge("backups", "Number of backups in the repository", status.backups)
     gauge("free_bytes", "Free space where the backups are", status.free_bytes)
-    gauge("troubles", "Number of things that are wrong", len(status.troubles))
+    gauge("problems", "Number of things that are wrong", len(status.problems))
     gauge("rto_seconds", "Measured time of a restore", status.rto_seconds)
     if newest is not None:
         gauge("last_timestamp_seconds", "Moment of the newest backup's data", newest.manifest.created_at.timestamp())
@@ -54,7 +54,7 @@ def metrics_text(status: Status) -> bytes:
     )
     for each in VERDICTS:
         verdicts.labels(status.installation, each).set(each == verdict)
-    kinds = Gauge(f"{PREFIX}_trouble", "Things that are wrong, by kind", ["installation", "kind"], registry=registry)
-    for trouble in status.troubles:
-        kinds.labels(status.installation, trouble.kind).set(1)
+    kinds = Gauge(f"{PREFIX}_problem", "Things that are wrong, by kind", ["installation", "kind"], registry=registry)
+    for problem in status.problems:
+        kinds.labels(status.installation, problem.kind).set(1)
     return generate_latest(registry)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from tasks.adapters.postgres.load_rows import Rows, binary_table
-from tasks.adapters.postgres.load_session import Lane, finish_work
+from tasks.adapters.postgres.load_session import LoadSession, finish_work
 from tasks.adapters.postgres.load_table import depends_on_foreign_table, table_facts
 from tasks.adapters.postgres.session import Server, Session, session
 from tasks.core.archive.manifest import TableCensus
@@ -85,8 +85,10 @@ def load_dump(
     with ExitStack() as stack:
         main = stack.enter_context(session(server, database, purpose="load", settings={**LOAD_SETTINGS, **bounded}))
 
-        def lane(number: int, settings: Mapping[str, str]) -> Lane:
-            return stack.enter_context(Lane(server, database, number, {**settings, **bounded}, deadline=deadline))
+        def lane(number: int, settings: Mapping[str, str]) -> LoadSession:
+            return stack.enter_context(
+                LoadSession(server, database, number, {**settings, **bounded}, deadline=deadline)
+            )
 
         lanes = [lane(number, LOAD_SETTINGS) for number in range(LANES)]
         loader = _Loader(main, lanes, lambda: lane(LANES, READING_SETTINGS), limits, on_bytes)
@@ -101,14 +103,14 @@ class _Loader:
     def __init__(
         self,
         main: Session,
-        lanes: Sequence[Lane],
-        new_reader: Callable[[], Lane],
+        lanes: Sequence[LoadSession],
+        new_reader: Callable[[], LoadSession],
         limits: DumpLimits,
         on_bytes: Callable[[int], None],
     ) -> None:
         self._main, self._lanes, self._limits, self._on_bytes = main, lanes, limits, on_bytes
         self._new_reader = new_reader
-        self._reader: Lane | None = None
+        self._reader: LoadSession | None = None
         self._title = Title("", "", "", "")
         self._rows: Rows | None = None
         self._rows_on_their_way = False

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tasks.adapters.postgres.load_session import Lane
+from tasks.adapters.postgres.load_session import LoadSession
 from tasks.adapters.postgres.session import Session
 from tasks.core.dump.events import CopyBegin
 from tasks.core.dump.wide_rows import WIDEST_ROW_BYTES, Values, insert_statement, is_wide, values_of_rows
@@ -45,12 +45,14 @@ def binary_table(main: Session, table: CopyBegin) -> BinaryTable | None:
 class Rows:
     """The rows of one table, dealt out to the lanes in batches that end where a row ends."""
 
-    def __init__(self, table: CopyBegin, binary: BinaryTable | None, lanes: Sequence[Lane], *, about: str) -> None:
+    def __init__(
+        self, table: CopyBegin, binary: BinaryTable | None, lanes: Sequence[LoadSession], *, about: str
+    ) -> None:
         self._statement = table.statement
         self._about = about
         self._binary = binary
         self._lanes = lanes
-        self._begun: set[Lane] = set()
+        self._begun: set[LoadSession] = set()
         self._turn = 0
         self._pieces: list[bytes] = []
         self._bytes = 0
@@ -74,7 +76,7 @@ class Rows:
             self._end_copy(lane)
 
     @property
-    def _lane(self) -> Lane:
+    def _lane(self) -> LoadSession:
         return self._lanes[self._turn % len(self._lanes)]
 
     def _end_batch(self) -> None:
@@ -96,7 +98,7 @@ class Rows:
             self._lane.copy(piece)
         self._pieces = []
 
-    def _end_copy(self, lane: Lane) -> None:
+    def _end_copy(self, lane: LoadSession) -> None:
         if lane in self._begun:
             self._begun.remove(lane)
             lane.end_copy()

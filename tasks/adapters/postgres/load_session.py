@@ -29,7 +29,7 @@ class _Signal(Enum):
     LEAVE = auto()
 
 
-class Lane:
+class LoadSession:
     """A session with a thread that does what it is told in order. An error there is raised at the next thing it is told."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Lane:
         self._left = False
         self._thread = threading.Thread(target=self._run, name=f"load-{number}", daemon=True)
 
-    def __enter__(self) -> Lane:
+    def __enter__(self) -> LoadSession:
         self._thread.start()
         return self
 
@@ -59,12 +59,12 @@ class Lane:
         self._work.put(_Signal.LEAVE)
         self._thread.join(None if kind is None else LEAVING_SECONDS)
 
-    def do(self, work: Callable[[Session], None], *, about: str = "") -> None:
+    def do(self, config: Callable[[Session], None], *, about: str = "") -> None:
         """Have it done with the lane's session, after all that was told before; `about` names the object in an error."""
 
         def named(opened: Session) -> None:
             self._doing = about
-            work(opened)
+            config(opened)
 
         self._tell(named)
 
@@ -94,7 +94,7 @@ class Lane:
     def drain(self, statements: queue.SimpleQueue[tuple[str, bytes]]) -> None:
         """Run the statements (each with the name of its object) of a queue that several lanes share, until it is empty."""
 
-        def work(opened: Session) -> None:
+        def config(opened: Session) -> None:
             while True:
                 try:
                     self._doing, statement = statements.get_nowait()
@@ -104,17 +104,17 @@ class Lane:
                 opened.run(statement)
                 logger.debug("%.2f s: %s", time.monotonic() - begun, statement[:100].decode(errors="replace"))
 
-        self._tell(work)
+        self._tell(config)
 
     def read_back(self, targets: Sequence[CopyBegin], found: dict[str, TableCensus]) -> None:
         """Read tables as a dump would word them, and put the census of each into `found`."""
 
-        def work(opened: Session) -> None:
+        def config(opened: Session) -> None:
             opened.execute("SELECT set_config('client_encoding', current_setting('server_encoding'), false)")
             for each in targets:
                 found[each.target] = table_census(opened.copy_out(each.reading))
 
-        self._tell(work)
+        self._tell(config)
 
     def mark(self) -> threading.Event:
         """Give an event that is set once all that was told so far is done."""
@@ -122,11 +122,11 @@ class Lane:
         self._tell(lambda _: done.set())
         return done
 
-    def _tell(self, work: Callable[[Session], None] | bytes | _Signal) -> None:
+    def _tell(self, config: Callable[[Session], None] | bytes | _Signal) -> None:
         while True:
             self.raise_error()
             try:
-                self._work.put(work, timeout=1.0)
+                self._work.put(config, timeout=1.0)
                 return
             except queue.Full:
                 continue
@@ -149,9 +149,9 @@ class Lane:
         try:
             with session(self._server, self._database, purpose="load", settings=self._settings) as opened:
                 self._session = opened
-                while (work := self._work.get()) is not _Signal.LEAVE:
-                    if callable(work):
-                        work(opened)
+                while (config := self._work.get()) is not _Signal.LEAVE:
+                    if callable(config):
+                        config(opened)
                         self._doing = ""
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that tells us what to do
             if isinstance(error, ProgramFailed):
@@ -162,7 +162,7 @@ class Lane:
                 pass
 
 
-def finish_work(lanes: Sequence[Lane]) -> None:
+def finish_work(lanes: Sequence[LoadSession]) -> None:
     """Wait until lanes have done all that they were told so far; an error of any of them ends the wait."""
     for done in [lane.mark() for lane in lanes]:
         while not done.wait(0.2):

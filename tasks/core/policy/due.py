@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tasks.core.archive.manifest import Record
-from tasks.core.policy.settings import Verification
+from tasks.core.policy.settings import VerificationPolicy
 
 
 def already_done(records: Sequence[Record], method: str, scheduled_at: datetime | None) -> Record | None:
@@ -22,7 +22,7 @@ def already_done(records: Sequence[Record], method: str, scheduled_at: datetime 
     )
 
 
-def verification_due(records: Sequence[Record], policy: Verification) -> bool:
+def verification_due(records: Sequence[Record], policy: VerificationPolicy) -> bool:
     """Tell whether the newest backup (`records` newest first) is to be verified now: each `every`-th is, counted from the last."""
     if policy.when != "after_backup" or not records:
         return False

@@ -15,11 +15,11 @@ from typing import Literal
 
 from tasks.core.policy.settings import Retention
 
-Standing = Literal["verified", "unverified", "refuted"]
+Proof = Literal["verified", "unverified", "refuted"]
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 JUMP = timedelta(days=45)
-_WORTH: dict[Standing, int] = {"verified": 2, "unverified": 1, "refuted": 0}
+_WORTH: dict[Proof, int] = {"verified": 2, "unverified": 1, "refuted": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Candidate:
 
     name: str
     created: datetime
-    standing: Standing = "unverified"
+    proof: Proof = "unverified"
     foreign: str = ""
     rows: int | None = None
     database_bytes: int | None = None
@@ -86,12 +86,12 @@ def find_shrinks(candidates: Collection[Candidate], limit_percent: float) -> tup
     found: list[Shrink] = []
     reference: Candidate | None = None
     for candidate in sorted(candidates, key=_age):
-        if candidate.foreign or candidate.standing == "refuted":
+        if candidate.foreign or candidate.proof == "refuted":
             continue
         shrink = _shrink_between(reference, candidate, limit_percent) if reference and not candidate.accepted else None
         if shrink is not None:
             found.append(shrink)
-        elif candidate.accepted or candidate.standing == "verified":
+        elif candidate.accepted or candidate.proof == "verified":
             reference = candidate
     return tuple(found)
 
@@ -103,7 +103,7 @@ def current_shrinks(candidates: Collection[Candidate], limit_percent: float) -> 
     sound = [
         each
         for each in candidates
-        if not each.foreign and each.name not in shrunk and (each.accepted or each.standing == "verified")
+        if not each.foreign and each.name not in shrunk and (each.accepted or each.proof == "verified")
     ]
     last_sound = max(sound, key=_age, default=None)
     created = {each.name: each for each in candidates}
@@ -121,7 +121,7 @@ def plan_retention(
     """
     ours = sorted((each for each in candidates if not each.foreign), key=_age, reverse=True)
     shrunk = {shrink.name for shrink in find_shrinks(candidates, policy.shrink_limit_percent)}
-    verified = [each for each in ours if each.standing == "verified"]
+    verified = [each for each in ours if each.proof == "verified"]
     sound = [each for each in verified if each.name not in shrunk]
     reasons: dict[str, list[str]] = {each.name: [] for each in ours}
 
@@ -212,7 +212,7 @@ def _shrink_between(before: Candidate, after: Candidate, limit_percent: float) -
 
 
 def _worth(candidate: Candidate, shrunk: Collection[str]) -> int:
-    return -1 if candidate.name in shrunk else _WORTH[candidate.standing]
+    return -1 if candidate.name in shrunk else _WORTH[candidate.proof]
 
 
 def _age(candidate: Candidate) -> tuple[datetime, str]:

@@ -129,7 +129,7 @@ class Schedule(_Section):
         return value
 
 
-class Verification(_Section):
+class VerificationPolicy(_Section):
     """When a backup is restored on staging to prove it: after every backup, after each `every`-th, or on the schedule alone."""
 
     when: Literal["after_backup", "on_schedule", "never"] = "after_backup"
@@ -205,7 +205,7 @@ class InstallationSettings(_Section):
     format: Format = "guide"
     schedule: Schedule = Schedule()
     retention: Retention = Retention(keep_days=30)
-    verification: Verification = Verification()
+    verification: VerificationPolicy = VerificationPolicy()
     minimum_free_bytes: Bytes = 0
     staging: Staging = Staging()
     timeouts: Timeouts = Timeouts()

@@ -13,7 +13,7 @@ from tasks.core.units import duration_text, size_text
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Problem:
     """One thing that is wrong, and of which kind of alarm it is."""
 
     kind: AlarmKind
@@ -33,7 +33,7 @@ class Status:
     newest: Record | None
     newest_verified: Record | None
     free_bytes: int
-    troubles: tuple[Trouble, ...]
+    problems: tuple[Problem, ...]
 
     @property
     def rto_seconds(self) -> float | None:
@@ -63,7 +63,7 @@ class Status:
         lines = [
             first,
             f"{_count(self.backups)}; newest {_ago(newest)}, newest verified {_ago(verified)}; {size_text(self.free_bytes)} free",
-            *(f"{trouble.kind.upper()}: {trouble.text}" for trouble in self.troubles),
+            *(f"{problem.kind.upper()}: {problem.text}" for problem in self.problems),
         ]
         return "\n".join(lines)
 
@@ -84,46 +84,46 @@ def judge(
     """Judge an installation's own records (newest first). What is wrong is told worst first."""
     newest = records[0] if records else None
     newest_verified = next((record for record in records if record.verified), None)
-    troubles = [
-        *([Trouble("repository", repository_problem)] if repository_problem else []),
+    problems = [
+        *([Problem("repository", repository_problem)] if repository_problem else []),
         *_overdue("backup", newest, None, now, alarms.backup_within_hours),
         *_overdue(
             "verified backup", newest_verified, records[-1] if records else None, now, alarms.verified_within_hours
         ),
     ]
     if newest is not None:
-        troubles += [Trouble("keys", f"{newest.file}: {warning}") for warning in newest.manifest.warnings]
+        problems += [Problem("keys", f"{newest.file}: {warning}") for warning in newest.manifest.warnings]
     if last_failure:
-        troubles.append(Trouble("failure", last_failure))
+        problems.append(Problem("failure", last_failure))
     # Of the newest that was judged: a later backup that nobody has looked at yet makes nothing good.
     judged = next((record for record in records if record.verification is not None), None)
     if judged is not None and judged.verification is not None and not judged.verified:
         found = judged.verification
         why = "; ".join(found.differences[:5] or found.notes[:2]) or "its bytes changed"
-        troubles.append(Trouble("verification", f"{judged.file} is {found.verdict}: {why}"))
-    troubles += [Trouble("shrink", str(shrink)) for shrink in current_shrinks(candidates, shrink_limit_percent)[-1:]]
+        problems.append(Problem("verification", f"{judged.file} is {found.verdict}: {why}"))
+    problems += [Problem("shrink", str(shrink)) for shrink in current_shrinks(candidates, shrink_limit_percent)[-1:]]
     needed = max(alarms.free_below_bytes, minimum_free_bytes + (newest.bytes if newest else 0))
     if free_bytes < needed:
-        troubles.append(
-            Trouble(
+        problems.append(
+            Problem(
                 "space", f"{size_text(free_bytes)} are free where {size_text(needed)} are wanted for the next backup"
             )
         )
-    return Status(installation, now, len(records), newest, newest_verified, free_bytes, tuple(troubles))
+    return Status(installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems))
 
 
 def _overdue(
     what: str, record: Record | None, since: Record | None, now: datetime, within_hours: float
-) -> list[Trouble]:
+) -> list[Problem]:
     """Tell what is overdue; where there is none at all, only once so long has passed `since` the first that could have been."""
     measured = record or since
     age = now - measured.manifest.created_at if measured else None
     if age is not None and age <= timedelta(hours=within_hours):
         return []
     if record is None or age is None:
-        return [Trouble("overdue", f"there is no {what} at all")]
+        return [Problem("overdue", f"there is no {what} at all")]
     limit = f"at most {within_hours:g} hours were asked for"
-    return [Trouble("overdue", f"the newest {what} is {duration_text(age.total_seconds())} old; {limit}")]
+    return [Problem("overdue", f"the newest {what} is {duration_text(age.total_seconds())} old; {limit}")]
 
 
 def _ago(seconds: float | None) -> str:

@@ -120,10 +120,10 @@ def retention_report(installation: str, plan: RetentionPlan) -> str:
 
 def standing_report(status: Status, pictures: Sequence[tuple[str, str]] = ()) -> str:
     """Describe how an installation's backups stand; the line of RTO and RPO first, then what is wrong, then pictures (name and address)."""
-    first, second, *troubles = str(status).splitlines()
+    first, second, *problems = str(status).splitlines()
     text = f"# Backups of {status.installation}\n\n{first}\n\n{second}\n"
-    if troubles:
-        text += "\n## What is wrong\n\n" + "\n".join(f"- {line}" for line in troubles) + "\n"
+    if problems:
+        text += "\n## What is wrong\n\n" + "\n".join(f"- {line}" for line in problems) + "\n"
     return text + "".join(f"\n![{name}]({address})\n" for name, address in pictures)
 
 

@@ -39,7 +39,7 @@ from datetime import timedelta
 from prefect.client.orchestration import get_client
 from deployments.reconcile import replace_automation, save_blocks, tell_late
 from deployments.webhooks import webhooks
-from tasks.adapters.settings_file import load_settings
+from tasks.adapters.host.settings_file import load_settings
 with get_client(sync_client=True) as client:
     replace_automation(client, tell_late(save_blocks(client, webhooks(load_settings())), timedelta(seconds=10)))
 """

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 
 PROBE = """
 import sys; from pathlib import Path
-from tasks.adapters.discovery import discover; from tasks.physical import platform_of
+from tasks.adapters.stack.discovery import discover; from tasks.restore.directory_beside import platform_of
 platform_of(discover(Path(sys.argv[1])))
 """
 

@@ -21,7 +21,7 @@ from tests.stack.stack import wait_until
 HOLDER = """
 import sys, threading
 from pathlib import Path
-from tasks.adapters.locks import installation_lock
+from tasks.adapters.host.locks import installation_lock
 from tasks.core.errors import BackupError
 from tests.stack.stack import wait_until
 try:

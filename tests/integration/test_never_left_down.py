@@ -42,9 +42,9 @@ BORROWER = """
 import sys, time
 from pathlib import Path
 from tests.integration.test_never_left_down import installation_of
-from tasks.adapters.locks import installation_lock
+from tasks.adapters.host.locks import installation_lock
 from tasks.recovery import recover
-from tasks.stopped_services import stopped
+from tasks.recovery.stopped_services import stopped
 names, directory, seconds = sys.argv[1].split(","), Path(sys.argv[2]), float(sys.argv[3])
 print("begin", flush=True)
 with installation_lock(directory, "a test"):
@@ -479,7 +479,7 @@ def test_newer_business_is_settled_before_older(
             "-c",
             BORROWER.replace(
                 "time.sleep(seconds)",
-                "from tasks.adapters.journals import open_journal\n"
+                "from tasks.adapters.host.journals import open_journal\n"
                 "        journal = open_journal('a-swap', {}, installation_id='test', installation_directory=directory)\n"
                 "        print('swapping', flush=True)\n"
                 "        time.sleep(seconds)",

@@ -132,7 +132,7 @@ def test_a_server_that_never_answers_does_not_keep_sigterm_waiting(silent_server
         def leave(*_):
             raise SystemExit(9)
         signal.signal(signal.SIGTERM, leave)
-        from tasks.adapters.postgres import Server, session
+        from tasks.adapters.postgres.session import Server, session
         print("ready", flush=True)
         with session(Server("127.0.0.1", {silent_server}, "nobody", "x"), "postgres", purpose="test"):
             pass

@@ -35,6 +35,7 @@ class InstallationConfig:
     notifications: tuple[Notification, ...] = ()
     log_file: Path | None = None
     metrics_directory: Path | None = None
+    trusted_keys: tuple[str, ...] = ()
     fresh: bool = False
 
     @property

@@ -71,6 +71,7 @@ def work_from(installation_id: str, settings: InstallationSettings) -> Installat
         notifications=settings.notifications,
         log_file=settings.log_file,
         metrics_directory=settings.metrics_directory,
+        trusted_keys=settings.trusted_keys,
     )
 
 

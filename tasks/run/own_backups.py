@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from tasks.adapters.archive.identity import read_trust
 from tasks.adapters.archive.repository import Backup
+from tasks.core.archive.authenticity import Trust
 from tasks.core.archive.manifest import Record
 from tasks.core.policy.retention import Candidate, Proof
 from tasks.run.config import InstallationConfig
+
+
+def trust_of(config: InstallationConfig) -> Trust:
+    """Give what an installation's backups in its repository are judged by: its key, those it trusts, and what this host made there."""
+    return read_trust(config.id, config.directory, config.repository, config.trusted_keys)
 
 
 def candidates_of(config: InstallationConfig, backups: Sequence[Backup]) -> list[Candidate]:

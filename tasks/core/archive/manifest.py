@@ -22,9 +22,12 @@ Sha256 = str
 
 
 class Value(BaseModel):
-    """A frozen value that reads and writes JSON and ignores what a newer version added."""
+    """A frozen value that reads and writes JSON; what a newer version added means nothing here, and is written again as it was read.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    It must stay, for signatures cover it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Member(Value):
@@ -116,6 +119,23 @@ class ImageFacts(Value):
     digest: str | None = None
 
 
+class Origin(Value):
+    """Who made a backup, and after which: the installation's public key, a number that only grows, the digest of the manifest before, and the
+    signature over the whole manifest but this signature itself (`tasks/core/archive/authenticity.py`)."""
+
+    key: str
+    sequence: NonNegativeInt
+    previous: str = ""
+    signature: str = ""
+
+
+class RecordSignature(Value):
+    """The signature over a whole record but itself, and by which key."""
+
+    key: str
+    signature: str
+
+
 class Manifest(Value):
     """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy.
 
@@ -143,6 +163,7 @@ class Manifest(Value):
     census: Census | None = None
     no_census: str = ""
     warnings: list[str] = Field(default_factory=list)
+    origin: Origin | None = None
 
 
 class Verification(Value):
@@ -179,7 +200,8 @@ class Record(Value):
 
     `seconds` is how long the backup took. A verification counts only while its `archive_sha256` equals `sha256`. `content_accepted`: it holds
     much less than the backup before it, and somebody has said that this is right. `restored_census` is what the first verification of a whole copy
-    found in it; later ones compare with it.
+    found in it; later ones compare with it. `dated` is the moment that somebody has said the backup is of, where a clock was wrong; one that was
+    `dismissed` for its date counts for nothing. `signature` covers all of these.
     """
 
     file: str
@@ -190,6 +212,9 @@ class Record(Value):
     verification: Verification | None = None
     content_accepted: bool = False
     restored_census: RestoredCensus | None = None
+    dated: AwareDatetime | None = None
+    dismissed: bool = False
+    signature: RecordSignature | None = None
 
     @property
     def verified(self) -> bool:

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from tasks.core.archive.manifest import Format, Method
+from tasks.core.archive.signatures import public_key_problem
 from tasks.core.policy.cron import cron_problem
 from tasks.core.policy.plain_input import shown, text_problem
 from tasks.core.policy.settings_problems import places_problems, problems_in, refuse
@@ -60,6 +61,14 @@ def _absolute(value: object) -> object:
     return value
 
 
+def _public_key(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("is not a public key, but no text")
+    if problem := public_key_problem(value):
+        raise ValueError(problem)
+    return value
+
+
 # Far beyond what anybody means, and far below what the calendar, timers and disks can count.
 BYTES_LIMIT = 2**60
 COUNT_LIMIT = 100_000
@@ -73,6 +82,7 @@ Days = Annotated[int, Field(ge=0, le=DAYS_LIMIT, strict=True)]
 Seconds = Annotated[float, Field(gt=0, le=SECONDS_LIMIT, allow_inf_nan=False)]
 Hours = Annotated[float, Field(gt=0, le=HOURS_LIMIT, allow_inf_nan=False)]
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
+PublicKey = Annotated[str, BeforeValidator(_public_key)]
 
 
 class _Section(BaseModel):
@@ -169,7 +179,17 @@ class Timeouts(_Section):
 
 
 AlarmKind = Literal[
-    "success", "failure", "verification", "shrink", "overdue", "space", "recovery", "repository", "keys"
+    "success",
+    "failure",
+    "verification",
+    "shrink",
+    "overdue",
+    "space",
+    "recovery",
+    "repository",
+    "keys",
+    "authenticity",
+    "clock",
 ]
 PROBLEMS: tuple[AlarmKind, ...] = (
     "failure",
@@ -180,6 +200,8 @@ PROBLEMS: tuple[AlarmKind, ...] = (
     "recovery",
     "repository",
     "keys",
+    "authenticity",
+    "clock",
 )
 
 
@@ -213,6 +235,8 @@ class InstallationSettings(_Section):
     notifications: tuple[Notification, ...] = ()
     log_file: AbsolutePath | None = None
     metrics_directory: AbsolutePath | None = None
+    # Public halves of other hosts' signing keys, whose backups of this installation count as its own.
+    trusted_keys: Annotated[tuple[PublicKey, ...], Field(max_length=100)] = ()
 
 
 class Settings(_Section):

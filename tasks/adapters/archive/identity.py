@@ -1,0 +1,212 @@
+"""An installation's signing key and what this host remembers of the backups made with it, in the state directory.
+
+`identities/ID-HASH/` belongs to one installation's directory: `signing-key` (0600) is the private half, `identity.json` says whose it is, and one
+`made-HASH.json` for each repository lists what was made there and not removed. All changes are made by runs that hold the installation's lock.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.adapters.host.files import create_whole
+from tasks.adapters.host.state import read_json, state_subdirectory, write_json
+from tasks.core.archive.authenticity import Trust
+from tasks.core.archive.signatures import KEY_BYTES, new_private_key, public_key
+from tasks.core.errors import BackupError, Refused
+
+logger = logging.getLogger(__name__)
+
+KEY_FILE, NOTE, PRIVATE_PREFIX = "signing-key", "identity.json", "ed25519-private:"
+KEY_FILE_LIMIT_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What this host knows of an installation's own key; `public` is "" where there is none (yet, or any more)."""
+
+    place: Path
+    public: str
+    made_at: datetime | None
+    project: str
+    system_identifier: str
+    former: tuple[str, ...]
+
+    @property
+    def key_file(self) -> Path:
+        """Name the file of the private half."""
+        return self.place / KEY_FILE
+
+
+def read_identity(installation: str, directory: Path) -> Identity:
+    """Read what is known of an installation's key; make nothing. Raise Refused for a key file that is none."""
+    place = _place(installation, directory)
+    note = read_json(place / NOTE) or {}
+    private = _read_key(place / KEY_FILE)
+    public = public_key(private) if private else ""
+    noted = str(note.get("public", ""))
+    former = tuple(dict.fromkeys([*_texts(note, "former"), *([noted] if noted and noted != public else [])]))
+    return Identity(
+        place, public, _moment(note.get("made_at")), str(note.get("project", "")), str(note.get("system_identifier", "")),
+        tuple(each for each in former if each != public),
+    )  # fmt: skip
+
+
+def private_key(installation: str, directory: Path) -> bytes | None:
+    """Give an installation's private key; None where it has none."""
+    return _read_key(_place(installation, directory) / KEY_FILE)
+
+
+def require_key(installation: str, directory: Path, *, project: str, system_identifier: str) -> bytes:
+    """Give an installation's private key, made where there is none, and note whose it is.
+
+    A backup never fails because a key is gone: a new one is made, and said.
+    """
+    known = read_identity(installation, directory)
+    private = _read_key(known.key_file)
+    made_at = known.made_at
+    if private is None:
+        private, made_at = new_private_key(), datetime.now(UTC)
+        text = PRIVATE_PREFIX + base64.urlsafe_b64encode(private).decode() + "\n"
+        if not create_whole(known.key_file, text.encode()):
+            return require_key(installation, directory, project=project, system_identifier=system_identifier)
+        if known.former:
+            logger.warning(
+                "The signing key of %s was missing: a new one was made. Backups signed with %s count again once that key is put back, or"
+                " stands in trusted_keys.", installation, known.former[-1],
+            )  # fmt: skip
+        else:
+            logger.info("Made the signing key of %s: %s", installation, known.key_file)
+    note = {
+        "installation": installation, "directory": os.path.realpath(directory), "public": public_key(private),
+        "made_at": made_at.isoformat() if made_at else None, "project": project,
+        "system_identifier": system_identifier or known.system_identifier,
+        "former": [each for each in known.former if each != public_key(private)],
+    }  # fmt: skip
+    write_json(known.place / NOTE, note)
+    return private
+
+
+def read_trust(installation: str, directory: Path, repository: Path, trusted: tuple[str, ...] = ()) -> Trust:
+    """Give what an installation's backups in a repository are judged by."""
+    known = read_identity(installation, directory)
+    made = read_made(known.place, repository)
+    return Trust(
+        installation, known.public, trusted, known.project, known.system_identifier,
+        {each.name: each.digest for each in made.entries} if made is not None and made.key == known.public else None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One backup that this host made: its name, its manifest's digest, and whether it is being sealed or removed."""
+
+    name: str
+    digest: str
+    sequence: int
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeList:
+    """What this host made in one repository with one key, in its order, and the last number given."""
+
+    key: str
+    sequence: int
+    entries: tuple[Made, ...]
+
+
+def read_made(place: Path, repository: Path) -> MadeList | None:
+    """Read what was made in a repository; None where this host does not know."""
+    found = read_json(_made_path(place, repository))
+    if found is None:
+        return None
+    try:
+        entries = [
+            Made(str(each["name"]), str(each["digest"]), int(each["sequence"]), str(each.get("state", "")))
+            for each in found["entries"]
+        ]
+        return MadeList(str(found["key"]), int(found["sequence"]), tuple(entries))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BackupError(
+            f"{_made_path(place, repository)} cannot be understood: {error}", hint="when it is worthless, remove it"
+        ) from error
+
+
+def write_made(place: Path, repository: Path, made: MadeList) -> None:
+    """Write what was made in a repository."""
+    entries = [
+        {"name": each.name, "digest": each.digest, "sequence": each.sequence, "state": each.state}
+        for each in made.entries
+    ]
+    value = {"repository": str(repository), "key": made.key, "sequence": made.sequence, "entries": entries}
+    write_json(_made_path(place, repository), value)
+
+
+def _made_path(place: Path, repository: Path) -> Path:
+    return place / f"made-{_hash(os.path.abspath(repository))}.json"
+
+
+def _place(installation: str, directory: Path) -> Path:
+    """Find the identity's directory: by the installation's directory; where that was moved, by the id of one whose directory is gone."""
+    state_subdirectory("identities")
+    own = f"identities/{installation}-{_hash(os.path.realpath(directory))}"
+    place = state_subdirectory(own)
+    if (place / NOTE).exists() or (place / KEY_FILE).exists():
+        return place
+    moved = [each for each in place.parent.glob(f"{installation}-*/{NOTE}") if _was_moved(each, installation)]
+    if len(moved) != 1 or not os.path.isdir(directory):
+        return place
+    return moved[0].parent
+
+
+def _was_moved(note: Path, installation: str) -> bool:
+    found = read_json(note) or {}
+    return found.get("installation") == installation and not os.path.lexists(str(found.get("directory", "/")))
+
+
+def _read_key(path: Path) -> bytes | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refused(f"the signing key {path} cannot be read: {error.strerror}", hint="who may read it?") from error
+    with os.fdopen(descriptor, "rb") as file:
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+        text = file.read(KEY_FILE_LIMIT_BYTES).decode("ascii", "replace").strip()
+    try:
+        raw = base64.b64decode(text.removeprefix(PRIVATE_PREFIX), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        raw = b""
+    if not text.startswith(PRIVATE_PREFIX) or len(raw) != KEY_BYTES:
+        raise Refused(
+            f"{path} is not a signing key",
+            hint="put the copy of the key back, or remove the file: a new key is made then",
+        )
+    return raw
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+
+
+def _texts(note: Mapping[str, Any], key: str) -> list[str]:
+    found = note.get(key)
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text)) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,119 @@
+"""Judge the archives of a repository: whose they are (`tasks/core/archive/authenticity.py`), and keep the list of what was made there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.adapters.archive.identity import Made, MadeList, read_identity, read_made, write_made
+from tasks.adapters.archive.reader import CheckedArchive, read_record_beside
+from tasks.adapters.archive.repository import Backup, list_backups
+from tasks.core.archive.authenticity import Authenticity, Trust, authenticity_of, manifest_digest, with_chain
+from tasks.core.archive.manifest import Manifest, Record
+from tasks.core.archive.names import split_archive_name
+from tasks.core.errors import BackupError
+
+
+def judge_backups(trust: Trust, backups: Sequence[Backup]) -> dict[str, Authenticity]:
+    """Classify the backups of a repository, each by its name."""
+    found = {each.name: _of_backup(trust, each) for each in backups}
+    own = {each.name: each.record.manifest for each in backups if each.record and found[each.name].state == "authentic"}
+    manifests = list(own.values())
+    return {
+        name: with_chain(trust, manifests, own[name], each) if name in own else each for name, each in found.items()
+    }
+
+
+def authenticity_of_archive(trust: Trust, path: Path) -> Authenticity:
+    """Classify one archive by the record beside it; without one nothing is known before it was read (`authenticity_of_checked`)."""
+    split = split_archive_name(path.name)
+    try:
+        record = read_record_beside(path)
+    except BackupError as error:
+        return Authenticity("unsigned", f"its record cannot be read: {error.message}")
+    return authenticity_of(trust, record, name=split[0] if split else "", file_bytes=path.stat().st_size)
+
+
+def authenticity_of_checked(trust: Trust, archive: CheckedArchive) -> Authenticity:
+    """Classify an archive that was read: by its record, and by the signature in its own manifest where it has none."""
+    split = split_archive_name(archive.path.name)
+    name = split[0] if split else archive.name
+    return authenticity_of(trust, archive.record, archive.manifest, name=name, file_bytes=archive.bytes)
+
+
+def _of_backup(trust: Trust, backup: Backup) -> Authenticity:
+    if backup.record is not None:
+        return authenticity_of(trust, backup.record, name=backup.name, file_bytes=backup.bytes)
+    return authenticity_of_archive(trust, backup.path)
+
+
+def next_place(key: str, place: Path, repository: Path) -> tuple[MadeList, str]:
+    """Give what was made in a repository so far with this key, and the digest of the newest of it ("" for none).
+
+    Where this host does not know (a state directory that was lost, another key before), what lies there with our signature is it. An
+    entry that was being sealed when its run died, and has no archive, never was.
+    """
+    made = read_made(place, repository)
+    if made is None or made.key != key:
+        made = _made_of(key, repository)
+    there = {each.name for each in list_backups(repository)} if repository.is_dir() else set()
+    entries = tuple(
+        replace(each, state="") if each.state == "sealing" else each
+        for each in made.entries
+        if each.state != "sealing" or each.name in there
+    )
+    return replace(made, entries=entries), entries[-1].digest if entries else ""
+
+
+def note_made(place: Path, repository: Path, made: MadeList, manifest: Manifest, *, state: str = "") -> None:
+    """Remember a backup as made here."""
+    origin = manifest.origin
+    sequence = origin.sequence if origin else 0
+    entry = Made(manifest.name, manifest_digest(manifest), sequence, state)
+    others = tuple(each for each in made.entries if each.name != manifest.name)
+    write_made(place, repository, MadeList(made.key, max(made.sequence, sequence), (*others, entry)))
+
+
+def mark_removing(place: Path, repository: Path, names: Sequence[str]) -> None:
+    """Note that these are about to be removed: from now on nobody misses them."""
+    _rewrite(place, repository, dict.fromkeys(names, "removing"))
+
+
+def forget_removed(place: Path, repository: Path) -> None:
+    """Forget those that were to be removed and are gone."""
+    made = read_made(place, repository)
+    if made is None:
+        return
+    there = {each.name for each in list_backups(repository)}
+    left = tuple(each for each in made.entries if each.state != "removing" or each.name in there)
+    write_made(place, repository, replace(made, entries=left))
+
+
+def missed(installation: str, directory: Path, repository: Path) -> set[str]:
+    """Give the names whose absence is a problem: what was made, is whole, and was not to be removed."""
+    made = read_made(read_identity(installation, directory).place, repository)
+    return {each.name for each in made.entries if not each.state} if made is not None else set()
+
+
+def _rewrite(place: Path, repository: Path, states: Mapping[str, str]) -> None:
+    made = read_made(place, repository)
+    if made is not None:
+        entries = tuple(replace(each, state=states.get(each.name, each.state)) for each in made.entries)
+        write_made(place, repository, replace(made, entries=entries))
+
+
+def _made_of(key: str, repository: Path) -> MadeList:
+    records: list[Record] = []
+    for each in list_backups(repository):
+        about = each.record
+        if about is None or about.signature is None or about.signature.key != key:
+            continue
+        trust = Trust(about.manifest.installation, key)
+        if authenticity_of(trust, about, name=each.name, file_bytes=each.bytes).state == "authentic":
+            records.append(about)
+    entries = [
+        Made(each.manifest.name, manifest_digest(each.manifest), each.manifest.origin.sequence if each.manifest.origin else 0)
+        for each in sorted(records, key=lambda each: each.manifest.origin.sequence if each.manifest.origin else 0)
+    ]  # fmt: skip
+    return MadeList(key, max((each.sequence for each in entries), default=0), tuple(entries))

@@ -1,4 +1,4 @@
-"""Options that every command has, how they become work, and how results and errors leave the program."""
+"""Options that every command has, how they name an installation, and how results and errors leave the program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
@@ -27,7 +27,13 @@ from tasks.core.policy.settings import INSTALLATION_ID, PROJECT
 from tasks.run.config import InstallationConfig
 from tasks.run.context import config_of, given_configs
 
+if TYPE_CHECKING:
+    from prefect import Flow
+
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 COMMON = {
     "installation": Annotated[
@@ -69,6 +75,13 @@ class Call:
             sys.stdout.write(json.dumps(value, default=str) + "\n")
         else:
             sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a flow here, without a server. Prefect is imported only now: help and wrong usage are told at once."""
+    from tasks.surroundings import run_flow as run
+
+    return run(flow, *args, **kwargs)
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:

@@ -20,8 +20,8 @@ from tasks.oversight.reports import standing_shown
 from tasks.run.context import config_of
 from tasks.run.history import remembered
 from tasks.run.installations import read_installation
-from tasks.step import inner_flow
-from tasks.verification.verify import Verified
+from tasks.surroundings import run_flow
+from tasks.verification.verify import NotProven, Verified
 
 FLOWS: dict[Method, Flow[..., Record]] = {"hot": hot_backup, "online": online_backup, "complete": complete_backup}
 
@@ -59,23 +59,21 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
     """
     config = config_of(installation)
     chosen = method or config.method
-    verified, pruned = None, None
+    verified, refuted, pruned = None, None, None
     with pinged(config), standing_shown(config):
         with remembered(config, "automated backup") as run:
             tell_overdue(config)
             record = needless_since(config, chosen, scheduled_time())
             if record is None:
                 wait_for_quiet_database(read_installation(config), config.defer_seconds)
-                record = inner_flow(FLOWS[chosen])(installation)
+                record = run_flow(FLOWS[chosen], installation)
                 if verification_is_ours(config):
-                    verified = inner_flow(restore_verification)(installation, record.manifest.name)
-                    if not verified.holds:
-                        run.fail(verified.problem)
-                pruned = inner_flow(prune)(installation)
-        _require_verdict(verified)
+                    try:
+                        verified = run_flow(restore_verification, installation, record.manifest.name)
+                    except NotProven as error:
+                        refuted, verified = error, error.verified
+                        run.fail(error.message)
+                pruned = run_flow(prune, installation)
+        if refuted is not None:
+            raise refuted
     return Night(record, verified, pruned)
-
-
-def _require_verdict(verified: Verified | None) -> None:
-    if verified is not None and not verified.holds:
-        raise BackupError(verified.problem)

@@ -16,7 +16,7 @@ from tasks.restore.outcome import Restored
 from tasks.restore.plan import RestorePlan, fitting_restore, plan_restore
 from tasks.run.config import InstallationConfig
 from tasks.run.context import config_of, given_configs
-from tasks.step import in_flow_run, inner_flow
+from tasks.surroundings import run_flow, surroundings
 
 
 @flow(name="guided-restore", flow_run_name="guided restore of {backup} into {installation}")
@@ -39,7 +39,7 @@ def guided_restore(
         without: Objects of a dump to leave out, by the names that a failed verification told; the rest is proven as ever.
     """
     config = config_of(installation)
-    if in_flow_run() and not confirm:
+    if surroundings().asks_in_prefect and not confirm:
         plan = plan_restore(config, backup, quarantine)
         approval = ask_for_approval(config, plan)
         backup, confirm = plan.name, approval.confirm
@@ -50,8 +50,8 @@ def guided_restore(
             raise UsageError(
                 f"{backup} holds a data directory, of which nothing can be left out", hint="leave --without away"
             )
-        return inner_flow(full_restore)(installation, backup, confirm, quarantine, restore_config)
-    return inner_flow(sql_dump_restore)(installation, backup, confirm, quarantine, restore_config, without)
+        return run_flow(full_restore, installation, backup, confirm, quarantine, restore_config)
+    return run_flow(sql_dump_restore, installation, backup, confirm, quarantine, restore_config, without)
 
 
 def show_plan(installation: str, backup: str, quarantine: bool | None) -> RestorePlan:
@@ -72,4 +72,6 @@ def restore_fresh_host(
     archive = check_backup(repository, backup)
     fresh = set_up_fresh_host(archive, directory, repository, project=config.project if config else None)
     with given_configs({fresh.id: fresh}), already_checked(archive):
-        return guided_restore.fn(fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine, without=without)
+        return run_flow(
+            guided_restore, fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine, without=without
+        )

@@ -28,7 +28,8 @@ from tasks.verification.verify import (
 def restore_verification(installation: str = "main", backup: str = "latest") -> Verified:
     """Restore a backup on an isolated staging stack, compare it with what was backed up, and record the verdict.
 
-    Production is not touched, so its lock is not taken. A verdict other than "verified" ends the run as failed when Prefect runs it.
+    Production is not touched, so its lock is not taken. A verdict other than "verified" ends the run as failed (NotProven, which
+    carries the verdict).
 
     Args:
         installation: Which installation, by its id in the settings file.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from tasks.step import in_flow_run
+from tasks.surroundings import surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def progress(what: str, *, expected_bytes: int | None = None) -> Iterator[Callab
     shows: list[_Show] = [_Log(what)]
     if sys.stderr.isatty():
         shows.append(_Terminal(what))
-    if in_flow_run():
+    if surroundings().has_server:
         shows.append(_Artifact(what))
     begun = time.monotonic()
     done = 0

@@ -1,25 +1,21 @@
-"""The step: a Prefect task that also runs without Prefect.
-
-Within a flow run a step is an ordinary task: seen, timed and retried by Prefect. When a flow's function is called directly, as the command
-line does, Prefect's engine would start a server for it (10 s, 250 MB), so a step then runs as a plain function with the same retries.
-A restore must not depend on a server.
-"""
+"""The step: a Prefect task that also runs without Prefect, with the same retries (see `tasks/surroundings.py`)."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from prefect import Flow, Task
+from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import FlowRunContext
 
 from tasks.core.errors import BackupError
+from tasks.surroundings import surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -38,23 +34,44 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, BackupError) and error.transient
 
 
-def in_flow_run() -> bool:
-    """Tell whether Prefect is watching."""
-    return FlowRunContext.get() is not None
-
-
-def inner_flow(wanted: Flow[P, R]) -> Callable[P, R]:
-    """Give a flow as another one calls it: a subflow where Prefect is watching, else its plain function."""
-    return wanted if in_flow_run() else wanted.fn
-
-
 async def _retry_if_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     found = await state.aresult(raise_on_failure=False)
     return isinstance(found, BaseException) and is_transient(found)
 
 
+class Step(Task[P, R]):
+    """A task of Prefect's whose call, where no flow run is watching, runs the plain function with the same retries."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
+        """Run the step, and give what its function returns."""
+        return cast(R, surroundings().run_step(self, *args, **kwargs))
+
+    def with_options(self, **options: Any) -> Step[P, R]:
+        """Give the same step with other options, as Prefect's tasks do."""
+        changed = copy.copy(self)
+        changed.__dict__.update(super().with_options(**options).__dict__)
+        return changed
+
+    def run_plainly(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now, and again after each transient error while tries are left."""
+        delays = self.retry_delay_seconds
+        left = list(delays) if isinstance(delays, list) else [float(delays or 0)] * self.retries
+        while True:
+            begun = time.monotonic()
+            try:
+                result = self.fn(*args, **kwargs)
+                logger.debug("%s took %.2f s", self.name, time.monotonic() - begun)
+                return result
+            except BackupError as error:
+                if not is_transient(error) or not left:
+                    raise
+                delay_seconds = left.pop(0) * random.uniform(1, 1 + (self.retry_jitter_factor or 0))
+                logger.warning("%s failed, trying again in %.1f s: %s", self.name, delay_seconds, error.message)
+                time.sleep(delay_seconds)
+
+
 @overload
-def step(function: Callable[P, R], /) -> Callable[P, R]: ...
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
 
 
 @overload
@@ -64,7 +81,7 @@ def step(
     run_name: str | None = None,
     retries: int = RETRIES,
     retry_delay_seconds: float = RETRY_DELAY_SECONDS,
-) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
 
 def step(
@@ -85,11 +102,12 @@ def step(
             step, name=name, run_name=run_name, retries=retries, retry_delay_seconds=retry_delay_seconds
         )
     delays = [retry_delay_seconds * 2**attempt for attempt in range(retries)]
-    task: Task[P, R] = Task(
+    name = name or function.__name__.replace("_", " ")
+    return Step(
         fn=function,
-        name=name or function.__name__.replace("_", " "),
+        name=name,
         # Without one Prefect adds a few random letters to the name.
-        task_run_name=run_name or name or function.__name__.replace("_", " "),
+        task_run_name=run_name or name,
         retries=retries,
         retry_delay_seconds=delays or None,
         retry_jitter_factor=RETRY_JITTER if delays else None,
@@ -97,30 +115,3 @@ def step(
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if in_flow_run():
-            return task(*args, **kwargs)
-        return _run_plainly(function, delays, *args, **kwargs)
-
-    run.task = task  # type: ignore[attr-defined]
-    return run
-
-
-def _run_plainly(function: Callable[P, R], delays_seconds: Sequence[float], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a step without Prefect, with the same retries."""
-    left = list(delays_seconds)
-    while True:
-        begun = time.monotonic()
-        try:
-            result = function(*args, **kwargs)
-            logger.debug("%s took %.2f s", function.__name__.replace("_", " "), time.monotonic() - begun)
-            return result
-        except BackupError as error:
-            if not is_transient(error) or not left:
-                raise
-            delay_seconds = left.pop(0) * random.uniform(1, 1 + RETRY_JITTER)
-            name = function.__name__.replace("_", " ")
-            logger.warning("%s failed, trying again in %.1f s: %s", name, delay_seconds, error.message)
-            time.sleep(delay_seconds)

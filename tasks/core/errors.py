@@ -7,7 +7,7 @@ Every error says what is, with the value seen, and carries a hint: one thing wor
 class BackupError(Exception):
     """Tell what went wrong, and what to try.
 
-    `transient` is true only where waiting could cure it: the retry policy in `tasks/retries.py` asks
+    `transient` is true only where waiting could cure it: the retry policy in `tasks/step.py` asks
     nothing else. `exit_code` is what the command line leaves with.
     """
 

@@ -16,7 +16,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Crashed
 
-from tasks.step import in_flow_run, step
+from tasks.step import step
+from tasks.surroundings import surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def bury_dead_runs() -> list[str]:
     A run that ends while the server is away stays Running there, and holds its queue's one place, for ever. To be called where the pool's
     worker runs: only there do process ids mean anything. Outside a flow run there is no server to ask.
     """
-    if not in_flow_run():
+    if not surroundings().has_server:
         return []
     filters = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[TAG]),

@@ -17,7 +17,8 @@ from tasks.core.policy.due import already_done, verification_due
 from tasks.oversight.status import raise_alarms, read_status
 from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import own_records
-from tasks.step import in_flow_run, step
+from tasks.step import step
+from tasks.surroundings import surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def needless_since(config: InstallationConfig, method: str, scheduled_at: dateti
 
 def verification_is_ours(config: InstallationConfig) -> bool:
     """Tell whether the caller is to verify the new backup itself; in Prefect its event has asked for a run of its own."""
-    return not in_flow_run() and verification_due(
+    return not surroundings().verifies_by_event and verification_due(
         own_records(config, list_backups(config.repository)), config.verification
     )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.events import emit_event
 
 from tasks.adapters.archive.repository import list_backups
 from tasks.core.archive.manifest import Record
@@ -31,8 +30,8 @@ from tasks.restore.outcome import Restored
 from tasks.run.config import InstallationConfig
 from tasks.run.history import notify
 from tasks.run.own_backups import own_records
-from tasks.step import in_flow_run
-from tasks.verification.verify import Verified
+from tasks.surroundings import surroundings
+from tasks.verification.verify import NotProven, Verified
 
 logger = logging.getLogger(__name__)
 
@@ -55,19 +54,21 @@ def report_backup(config: InstallationConfig, record: Record) -> None:
             f"pg_dump wrote it to its end, but we could not read it: {manifest.no_census}. A verification shows whether it restores.",
         )
     payload = {"installation": manifest.installation, "archive": manifest.name, "bytes": record.bytes}
-    _announce("mailarchiver.backup.completed", manifest.installation, payload)
-    if in_flow_run() and verification_due(own_records(config, list_backups(config.repository)), config.verification):
-        _announce("mailarchiver.verification.due", manifest.installation, payload)
+    surroundings().announce("mailarchiver.backup.completed", manifest.installation, payload)
+    if surroundings().verifies_by_event and verification_due(
+        own_records(config, list_backups(config.repository)), config.verification
+    ):
+        surroundings().announce("mailarchiver.verification.due", manifest.installation, payload)
 
 
 def report_verification(config: InstallationConfig, verified: Verified) -> None:
     """Show a verdict on the run's page and announce it (`mailarchiver.verification.completed`); bring the standing up to date.
 
-    Within a flow run, raise BackupError for a verdict that proves nothing: the run must not look green.
+    Raise NotProven for a verdict that proves nothing: no run may look green that found one.
     """
     installation, archive, verification = config.id, verified.archive, verified.verification
     _artifact(f"verification-{installation}", verification_report(archive, verification))
-    _announce(
+    surroundings().announce(
         "mailarchiver.verification.completed", installation, {"archive": archive, "verdict": verification.verdict}
     )
     status_report = show_status(config)
@@ -80,8 +81,8 @@ def report_verification(config: InstallationConfig, verified: Verified) -> None:
             f"{archive} of {config.id} is {verification.verdict}",
             "; ".join(verification.differences),
         )
-    if in_flow_run() and not verified.holds:
-        raise BackupError(verified.problem)
+    if not verified.holds:
+        raise NotProven(verified)
 
 
 def report_restore(installation: str, restored: Restored) -> None:
@@ -111,7 +112,7 @@ def report_restore(installation: str, restored: Restored) -> None:
     if restored.quarantined:
         text += "\nThe mail accounts neither synchronise nor delete until `mailarchiver-backup lift-quarantine`.\n"
     _artifact(f"restore-{installation}", text)
-    _announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
+    surroundings().announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
 
 
 def report_plan(config: InstallationConfig, backup: str, plan: str) -> None:
@@ -140,10 +141,10 @@ def report_retention(config: InstallationConfig, plan: RetentionPlan) -> None:
 def show_status(config: InstallationConfig) -> StatusReport:
     """Bring everything up to date that shows how the backups stand (catalogue, charts, report, metrics), and raise alarms."""
     status_report = write_status_report(config, now=datetime.now(UTC))
-    if in_flow_run():
+    if surroundings().has_server:
         pictures = [(name, _data_address(drawing)) for name, drawing in zip(CHARTS, status_report.charts, strict=True)]
         _artifact(f"standing-{config.id}", standing_report(status_report.status, pictures))
-        _stored(
+        surroundings().store(
             create_table_artifact,
             table=list(lines_of(status_report)),
             key=_key(f"catalogue-{config.id}"),
@@ -173,28 +174,8 @@ def _data_address(drawing: str) -> str:
 
 
 def _artifact(key: str, markdown: str) -> None:
-    if in_flow_run():
-        _stored(create_markdown_artifact, markdown=markdown, key=_key(key))
+    surroundings().store(create_markdown_artifact, markdown=markdown, key=_key(key))
 
 
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9-]", "-", name.lower())
-
-
-def _stored(create: Callable[..., object], **artifact: object) -> None:
-    try:
-        create(**artifact)
-    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises: the work is done and must not count as failed
-        logger.warning("the report could not be stored in Prefect: %s", error)
-
-
-def _announce(event: str, installation: str, payload: dict[str, object]) -> None:
-    if in_flow_run():
-        emit_event(
-            event=event,
-            resource={
-                "prefect.resource.id": f"mailarchiver.installation.{installation}",
-                "prefect.resource.name": installation,
-            },
-            payload=payload,
-        )

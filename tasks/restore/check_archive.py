@@ -13,7 +13,8 @@ from tasks.adapters.archive.repository import find_backup
 from tasks.core.archive.names import BACKUP_PARAMETER
 from tasks.core.errors import UsageError
 from tasks.progress import progress
-from tasks.step import in_flow_run, step
+from tasks.step import step
+from tasks.surroundings import surroundings
 
 _checked: ContextVar[CheckedArchive | None] = ContextVar("checked_archive", default=None)
 
@@ -36,7 +37,7 @@ def wanted_backup(repository: Path, backup: str) -> Path:
 
     Within a flow run only a name will do: whoever reaches Prefect's API must not be able to name a file, or learn whether there is one.
     """
-    if in_flow_run() and not re.fullmatch(BACKUP_PARAMETER, backup):
+    if not surroundings().takes_paths and not re.fullmatch(BACKUP_PARAMETER, backup):
         what = "a path" if "/" in backup else "no backup's name"
         raise UsageError(
             f"{backup!r} is {what}; a flow run takes a backup's name, or latest", hint="see `mailarchiver-backup list`"

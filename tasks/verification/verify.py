@@ -76,6 +76,14 @@ class Verified:
         return self.path.name
 
 
+class NotProven(BackupError):
+    """A verification ended with a verdict that proves nothing, or the contrary; `verified` holds it."""
+
+    def __init__(self, verified: Verified) -> None:
+        super().__init__(verified.problem)
+        self.verified = verified
+
+
 def choose_backup(config: InstallationConfig, backup: str) -> str:
     """Turn "stalest" into the name of the backup whose verification lies longest ago; any other word stands for itself."""
     if backup != "stalest":

@@ -1,0 +1,100 @@
+"""Who watches a run: Prefect, or the caller alone. The one place that asks; everybody else is handed the answer.
+
+Within a flow run a step is a task of Prefect's, another flow a subflow, and reports become artifacts and events. When a flow's function is
+called directly, as the command line does, Prefect's engine would start a server for it (10 s, 250 MB): then all of these are plain functions,
+and a restore depends on no server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from prefect import Flow, Task
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class RunsPlainly(Protocol):
+    """A task that can do its work without Prefect too."""
+
+    def run_plainly(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class Surroundings:
+    """A run that only its caller sees: of the command line, or of a timer."""
+
+    # Its parameters are its caller's own words, and it has its caller's rights.
+    takes_paths = True
+    has_server = False
+    asks_in_prefect = False
+    # Nobody else would verify the new backup: the run does it itself.
+    verifies_by_event = False
+
+    def run_step(self, step: RunsPlainly, *args: Any, **kwargs: Any) -> Any:
+        """Run a step."""
+        return step.run_plainly(*args, **kwargs)
+
+    def run_flow(self, flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a flow."""
+        return flow.fn(*args, **kwargs)
+
+    def store(self, create: Callable[..., object], **artifact: object) -> None:
+        """Show an artifact on the run's page."""
+
+    def announce(self, event: str, installation: str, payload: Mapping[str, object]) -> None:
+        """Emit an event about an installation, for automations."""
+
+
+class PrefectRun(Surroundings):
+    """A flow run: seen on its page, and open to whoever reaches Prefect's API."""
+
+    takes_paths = False
+    has_server = True
+    asks_in_prefect = True
+    verifies_by_event = True
+
+    def run_step(self, step: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a step as a task."""
+        return Task.__call__(step, *args, **kwargs)
+
+    def run_flow(self, flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a flow as a subflow."""
+        return flow(*args, **kwargs)
+
+    def store(self, create: Callable[..., object], **artifact: object) -> None:
+        """Store an artifact; where the server does not take it, that is logged and nothing else happens."""
+        try:
+            create(**artifact)
+        except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises: the work is done and must not count as failed
+            logger.warning("the report could not be stored in Prefect: %s", error)
+
+    def announce(self, event: str, installation: str, payload: Mapping[str, object]) -> None:
+        """Emit an event about an installation, for automations."""
+        emit_event(
+            event=event,
+            resource={
+                "prefect.resource.id": f"mailarchiver.installation.{installation}",
+                "prefect.resource.name": installation,
+            },
+            payload=dict(payload),
+        )
+
+
+_PLAIN, _PREFECT = Surroundings(), PrefectRun()
+
+
+def surroundings() -> Surroundings:
+    """Tell who watches the run that asks."""
+    return _PLAIN if FlowRunContext.get() is None else _PREFECT
+
+
+def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a flow: as a subflow where Prefect watches, else as a plain function."""
+    return surroundings().run_flow(flow, *args, **kwargs)

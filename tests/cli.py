@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+from tests import warm
+
 PROGRAM = str(Path(sys.executable).with_name("mailarchiver-backup"))
+
+
+def run_program(words: Sequence[str], *, timeout_seconds: float = 180) -> tuple[int, str, str]:
+    """Run the program without a terminal, started warm where that changes nothing; return its exit code, stdout and stderr."""
+    if not warm.can_be_warm(os.environ):
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=timeout_seconds, stdin=subprocess.DEVNULL, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+    with open(os.devnull, "rb") as nothing, TemporaryFile() as stdout, TemporaryFile() as stderr:
+        child = warm.start(words, os.environ, os.getcwd(), [each.fileno() for each in (nothing, stdout, stderr)])
+        try:
+            code = child.wait(timeout_seconds)
+        except TimeoutError:
+            os.kill(child.pid, signal.SIGKILL)
+            raise
+        stdout.seek(0)
+        stderr.seek(0)
+        return code, stdout.read().decode(), stderr.read().decode()
 
 
 @dataclass(frozen=True)
@@ -35,16 +59,8 @@ class Operator:
 
     def run(self, *words: str, timeout_seconds: float = 180) -> Answer:
         """Run a command without a terminal; stdout must be one JSON value and nothing else."""
-        done = subprocess.run(
-            self.command(*words),
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
-            stdin=subprocess.DEVNULL,
-            env=os.environ,
-            check=False,
-        )
-        return Answer(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
+        code, stdout, stderr = run_program(self.command(*words), timeout_seconds=timeout_seconds)
+        return Answer(code, json.loads(stdout) if stdout.strip() else None, stderr)
 
     def must(self, *words: str) -> Any:
         """Run a command that has to succeed; return its value."""

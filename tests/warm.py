@@ -11,6 +11,7 @@ import array
 import atexit
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -62,16 +63,27 @@ def start(words: Sequence[str], environment: Mapping[str, str], directory: str, 
 
 
 class Child:
-    """A command that runs; its own process tells of it when it has ended."""
+    """A command that runs; the process that waits for it tells of its end."""
 
     def __init__(self, pid: int, line: socket.socket) -> None:
         self.pid, self._line = pid, line
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Give the exit code, negative for a signal; None while it runs."""
+        return (
+            self.returncode
+            if self.returncode is not None or not select.select([self._line], [], [], 0)[0]
+            else self.wait(5)
+        )
 
     def wait(self, timeout_seconds: float) -> int:
-        """Wait for the end and return the exit code, negative for a signal; raise TimeoutError."""
-        self._line.settimeout(timeout_seconds)
-        with self._line:
-            return int.from_bytes(_exactly(self._line, 4), "big", signed=True)
+        """Wait for the end and return the exit code; raise TimeoutError."""
+        if self.returncode is None:
+            self._line.settimeout(timeout_seconds)
+            self.returncode = int.from_bytes(_exactly(self._line, 4), "big", signed=True)
+            self._line.close()
+        return self.returncode
 
 
 def _exactly(line: socket.socket, count: int) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.adapters.archive.reader import read_record_beside, record_path_of
 from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.host.files import fsync_directory, write_atomically
-from tasks.core.archive.manifest import Record, RestoredCensus, Verification
+from tasks.core.archive.manifest import Record, RestoredCensus, Verification, written
 from tasks.core.archive.names import REMOVING_EXTENSION, split_archive_name, time_in_name
 from tasks.core.errors import BackupError, Refused, UsageError
 
@@ -122,7 +122,7 @@ def accept_content(path: Path) -> None:
 
 
 def _write_record(path: Path, record: Record) -> None:
-    write_atomically(record_path_of(path), record.model_dump_json(indent=1).encode() + b"\n")
+    write_atomically(record_path_of(path), written(record))
 
 
 def remove_backup(backup: Backup) -> int:

@@ -34,7 +34,7 @@ from tasks.adapters.host.files import (
     write_error,
 )
 from tasks.core.archive.layout import MANIFEST_NAME
-from tasks.core.archive.manifest import Format, Manifest, Member, Record
+from tasks.core.archive.manifest import Format, Manifest, Member, Record, written
 from tasks.core.archive.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
 from tasks.core.archive.segments import (
     JOURNAL_EXTENSION,
@@ -198,7 +198,7 @@ def seal_archive(
             hint=f"the segments written are: {', '.join(sealed_before)}",
         )
     with segment(partial, _SEAL) as end:
-        text = manifest.model_dump_json(indent=1).encode() + b"\n"
+        text = written(manifest)
         end.add_bytes(MANIFEST_NAME, text, mtime=manifest.created_at)
         end.append_raw(END_BLOCKS)
     descriptor = _held[partial.path]
@@ -213,7 +213,7 @@ def seal_archive(
             manifest=manifest,
             verification=None,
         )
-        write_atomically(partial.record_path, record.model_dump_json(indent=1).encode() + b"\n")
+        write_atomically(partial.record_path, written(record))
         rename_no_replace(partial.path, partial.final_path)
         fsync_directory(partial.repository)
         partial.journal_path.unlink(missing_ok=True)

@@ -6,19 +6,51 @@ a new archive; unknown fields are ignored, so that additions need no new version
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
+from types import UnionType
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from tasks.core.errors import ArchiveDamaged
+from tasks.core.archive.bounded_json import read_object
+from tasks.core.errors import ArchiveDamaged, Refused
 
 MANIFEST_VERSION = 1
+TEXT_LIMIT_BYTES = 12 << 20
+"""The largest manifest or record: enough for a hundred thousand files, and for twenty thousand tables."""
+
+# What a stranger's text may say, so that every later sum, comparison and sentence is one that Python can make and a person can read.
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Number = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+Seconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
+Age = Annotated[float, Field(ge=-1e11, le=1e11, allow_inf_nan=False)]
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1990, 1, 1, tzinfo=UTC), le=datetime(2500, 1, 1, tzinfo=UTC))]
+Name = Annotated[str, Field(max_length=1024)]
+Strings = Annotated[list[str], Field(fail_fast=True)]
+Sentences = Annotated[list[Annotated[str, Field(max_length=65_536)]], Field(fail_fast=True)]
 
 Method = Literal["hot", "complete", "online"]
 Format = Literal["guide", "fast"]
 Verdict = Literal["verified", "different", "failed", "legacy"]
-Sha256 = str
+Sha256 = Annotated[str, Field(max_length=64)]
+
+
+def _values(kind: type | UnionType, at_most: int) -> BeforeValidator:
+    """Stop at the first value of another kind, and at too many: pydantic would complain of each of a hundred thousand."""
+
+    def check(given: Any) -> Any:
+        if isinstance(given, dict):
+            if len(given) > at_most:
+                raise ValueError(f"it has {len(given):,} entries, more than {at_most:,}")
+            for name, each in given.items():
+                if not isinstance(each, kind):
+                    raise ValueError(f"{name[:80]!r} has a value of the wrong kind")
+        return given
+
+    return BeforeValidator(check)
+
+
+Texts = Annotated[dict[str, str], _values(str, 300_000)]
 
 
 class Value(BaseModel):
@@ -33,15 +65,15 @@ class Value(BaseModel):
 class Member(Value):
     """One regular file of an archive: its name below the top directory, its size, and the SHA-256 of its content."""
 
-    name: str
-    bytes: NonNegativeInt
+    name: Name
+    bytes: Count
     sha256: Sha256
 
 
 class TableCensus(Value):
     """What a table holds: the row count and the order-independent digest of its rows (see `tasks/core/dump/census.py`)."""
 
-    rows: NonNegativeInt
+    rows: Count
     digest: str
 
 
@@ -54,11 +86,11 @@ class Census(Value):
     `inheriting` has another digest for tables that inherit, one that does not see the order of their columns.
     """
 
-    tables: dict[str, TableCensus]
-    sequences: dict[str, str]
+    tables: Annotated[dict[str, TableCensus], _values(dict | TableCensus, 50_000)]
+    sequences: Texts
     large_objects: TableCensus
-    schema_objects: dict[str, str]
-    inheriting: dict[str, str] = Field(default_factory=dict)
+    schema_objects: Texts
+    inheriting: Texts = Field(default_factory=dict)
 
 
 class Grant(Value):
@@ -89,25 +121,25 @@ class DatabaseFacts(Value):
     icu_rules: str | None = None
     collation_version: str | None = None
     comment: str | None = None
-    connection_limit: int = -1
+    connection_limit: Number = -1
     is_template: bool = False
     tablespace: str = "pg_default"
-    security_labels: dict[str, str] = Field(default_factory=dict)
-    privileges: list[str] | None = None
-    grants: list[Grant] | None = None
-    settings: dict[str, list[str]] = Field(default_factory=dict)
-    roles: list[str] = Field(default_factory=list)
-    size_bytes: NonNegativeInt = 0
+    security_labels: Texts = Field(default_factory=dict)
+    privileges: Strings | None = None
+    grants: Annotated[list[Grant], Field(fail_fast=True)] | None = None
+    settings: Annotated[dict[str, Strings], _values(list, 10_000)] = Field(default_factory=dict)
+    roles: Strings = Field(default_factory=list)
+    size_bytes: Count = 0
     server_version: str
-    server_major: int
+    server_major: Number
     system_identifier: str = ""
     libc: str = ""
     architecture: str = ""
     migration_head: str | None = None
-    extensions: dict[str, str] = Field(default_factory=dict)
-    tablespaces: list[str] = Field(default_factory=list)
-    server_settings: dict[str, str] = Field(default_factory=dict)
-    invalid_indexes: list[str] | None = None
+    extensions: Texts = Field(default_factory=dict)
+    tablespaces: Strings = Field(default_factory=list)
+    server_settings: Texts = Field(default_factory=dict)
+    invalid_indexes: Strings | None = None
 
 
 class ImageFacts(Value):
@@ -143,26 +175,26 @@ class Manifest(Value):
     the archive lacks although the backup succeeded: the data-protection keys, for one.
     """
 
-    version: int
-    name: str
+    version: Number
+    name: Name
     method: Method
     format: Format
-    installation: str
-    project: str
-    created_at: AwareDatetime
-    downtime_seconds: float = 0.0
+    installation: Name
+    project: Name
+    created_at: Moment
+    downtime_seconds: Seconds = 0.0
     program_version: str = ""
     database: DatabaseFacts
-    images: list[ImageFacts]
+    images: Annotated[list[ImageFacts], Field(fail_fast=True)]
     superuser: str = ""
     pgdata: str = ""
     data_target: str = ""
     keys_target: str = ""
-    compose_files: list[str] = Field(default_factory=list)
-    members: list[Member]
+    compose_files: Strings = Field(default_factory=list)
+    members: Annotated[list[Member], Field(fail_fast=True)]
     census: Census | None = None
     no_census: str = ""
-    warnings: list[str] = Field(default_factory=list)
+    warnings: Sentences = Field(default_factory=list)
     origin: Origin | None = None
 
 
@@ -174,23 +206,23 @@ class Verification(Value):
     """
 
     verdict: Verdict
-    at: AwareDatetime
+    at: Moment
     archive_sha256: Sha256
-    rows: NonNegativeInt
-    tables: NonNegativeInt
-    attachments: NonNegativeInt
-    differences: list[str]
-    restore_seconds: float
-    seconds: float
-    data_age_seconds: float | None = None
-    notes: list[str] = Field(default_factory=list)
-    compared: list[str] | None = None
+    rows: Count
+    tables: Count
+    attachments: Count
+    differences: Sentences
+    restore_seconds: Seconds
+    seconds: Seconds
+    data_age_seconds: Age | None = None
+    notes: Sentences = Field(default_factory=list)
+    compared: Strings | None = None
 
 
 class RestoredCensus(Value):
     """The census of a whole copy, taken when it was first restored on staging, and the bytes (SHA-256 of the archive) it was taken from."""
 
-    at: AwareDatetime
+    at: Moment
     archive_sha256: Sha256
     census: Census
 
@@ -204,10 +236,10 @@ class Record(Value):
     `dismissed` for its date counts for nothing. `signature` covers all of these.
     """
 
-    file: str
-    bytes: NonNegativeInt
+    file: Name
+    bytes: Count
     sha256: Sha256
-    seconds: float
+    seconds: Seconds
     manifest: Manifest
     verification: Verification | None = None
     content_accepted: bool = False
@@ -223,15 +255,18 @@ class Record(Value):
         return found is not None and found.verdict == "verified" and found.archive_sha256 == self.sha256
 
 
+NOT_OURS_HINT = "it was altered or damaged: take another backup, `mailarchiver-backup list` shows them"
+
+
 def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
     """Read a manifest written by this or an older version.
 
     Raise ArchiveDamaged where it is not one, or was written by a newer version than this program understands.
     """
     try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise ArchiveDamaged(f"{source} is not a manifest: {_first_problem(error)}") from error
+        manifest = Manifest.model_validate(_fields(text, Manifest))
+    except ValueError as error:
+        raise ArchiveDamaged(f"{source} is not a manifest: {_first_problem(error)}", hint=NOT_OURS_HINT) from error
     if manifest.version > MANIFEST_VERSION:
         raise ArchiveDamaged(
             f"{source} has manifest version {manifest.version}; this program reads up to {MANIFEST_VERSION}",
@@ -243,15 +278,41 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
 def parse_record(text: str | bytes, *, source: str) -> Record:
     """Read a sidecar; raise ArchiveDamaged where it is not one."""
     try:
-        return Record.model_validate_json(text)
-    except ValidationError as error:
-        raise ArchiveDamaged(f"{source} is not a record of a backup: {_first_problem(error)}") from error
+        return Record.model_validate(_fields(text, Record))
+    except ValueError as error:
+        raise ArchiveDamaged(
+            f"{source} is not a record of a backup: {_first_problem(error)}", hint=NOT_OURS_HINT
+        ) from error
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
+def written(value: Value) -> bytes:
+    """Write a manifest or record, for people to read unless it is huge; raise Refused where no reader would take it."""
+    text = value.model_dump_json(indent=1).encode() + b"\n"
+    if len(text) > TEXT_LIMIT_BYTES // 2:
+        text = value.model_dump_json().encode() + b"\n"
+    if len(text) > TEXT_LIMIT_BYTES:
+        raise Refused(
+            f"what is to be noted of this backup has {len(text):,} bytes, more than {TEXT_LIMIT_BYTES:,}",
+            hint="are there hundreds of thousands of files, or tables, that are no part of Mail Archiver?",
+        )
+    return text
+
+
+def _fields(text: str | bytes, model: type[Value]) -> dict[str, Any]:
+    """Give what the model knows of a text, within bounds; raise ValueError, in words."""
+    if len(text) > TEXT_LIMIT_BYTES:
+        raise ValueError(f"it has {len(text):,} bytes, more than {TEXT_LIMIT_BYTES:,}")
+    found = read_object(text)
+    return {name: found[name] for name in model.model_fields if name in found}
+
+
+def _first_problem(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {said}" if place else said
 
 
 def is_older_than(created_at: datetime, now: datetime, *, hours: float) -> bool:

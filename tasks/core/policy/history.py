@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import ValidationError
 
-from tasks.core.archive.manifest import Value
+from tasks.core.archive.manifest import Moment, Seconds, Value
 
 Outcome = Literal["succeeded", "failed", "interrupted", "busy", "approved", "refused"]
 BACKUP_RUNS = ("hot backup", "online backup", "complete backup")
@@ -18,8 +18,8 @@ class Entry(Value):
     """How one run ended: what it was, when it began, how long it took, and in a sentence why it failed."""
 
     run: str
-    at: AwareDatetime
-    seconds: float
+    at: Moment
+    seconds: Seconds
     outcome: Outcome
     message: str = ""
 

@@ -1,0 +1,74 @@
+"""Read JSON that a stranger may have written, in memory proportional to its length.
+
+A value of two bytes (`1,` or `[]`) becomes an object of a hundred in memory, and a complaint about it another. So what a text may hold is judged
+by its bones, the text without its strings, before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+DEPTH_LIMIT = 32
+BYTES_PER_VALUE = 16
+"""What a value takes in a text of ours, at least and on average: a member has a hundred bytes in four."""
+BYTES_PER_CONTAINER = 40
+FEW = 2000
+NUMBER_LIMIT_DIGITS = 40
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
+
+def read_object(text: bytes | str) -> dict[str, Any]:
+    """Read an object; raise ValueError, in words, for anything else, and for what would be out of proportion in memory.
+
+    >>> read_object('{"a": [1, 2.5, "b"]}')
+    {'a': [1, 2.5, 'b']}
+    >>> read_object('{"a": NaN}')
+    Traceback (most recent call last):
+    ValueError: NaN is no number
+    """
+    raw = text.encode() if isinstance(text, str) else text
+    bones = _STRING.sub(b"", raw)
+    containers = bones.count(b"{") + bones.count(b"[")
+    if containers > FEW + len(raw) // BYTES_PER_CONTAINER or bones.count(b",") > FEW + len(raw) // BYTES_PER_VALUE:
+        raise ValueError("it holds more values than a text of its length would")
+    if _depth(bones) > DEPTH_LIMIT:
+        raise ValueError(f"it is nested more than {DEPTH_LIMIT} deep")
+    try:
+        value = json.loads(raw, parse_constant=_refuse, parse_int=_whole, parse_float=_number)
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    return value
+
+
+def _depth(bones: bytes) -> int:
+    deepest = depth = 0
+    for found in re.finditer(rb"[\[{\]}]", bones):
+        depth += 1 if found[0] in b"[{" else -1
+        if depth > deepest:
+            deepest = depth
+            if deepest > DEPTH_LIMIT:
+                break
+    return deepest
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > NUMBER_LIMIT_DIGITS:
+        raise ValueError(f"it holds a number of {len(digits):,} digits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    if len(digits) > 2 * NUMBER_LIMIT_DIGITS:
+        raise ValueError(f"it holds a number of {len(digits):,} digits")
+    return float(digits)

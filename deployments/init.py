@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from tasks.adapters.host.files import create_whole, keep_copy, make_directory, write_atomically
+from tasks.adapters.host.outside_files import SETTINGS, read_outside
 from tasks.adapters.host.settings_file import SYSTEM_SETTINGS, load_settings, own_settings
 from tasks.adapters.host.state import STATE_VARIABLE, SYSTEM_STATE_DIRECTORY
 from tasks.adapters.stack.stacks_here import look_at, stacks_here
@@ -100,7 +101,7 @@ def init(settings: Path, units: Path, repository: Path | None, directories: Sequ
     for path, (content, mode) in wanted.items():
         if create_whole(path, content.encode(), mode):
             written.append(path)
-        elif path.is_file() and path.read_bytes() == content.encode():
+        elif path.is_file() and read_outside(path, SETTINGS)[0] == content.encode():
             continue
         elif not force:
             left.append(path)

@@ -25,6 +25,7 @@ from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotifica
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from deployments.webhooks import Webhook, webhooks
+from tasks.adapters.host.outside_files import SETTINGS, read_outside
 from tasks.adapters.host.settings_file import load_settings
 from tasks.core.archive.names import BACKUP_PARAMETER
 
@@ -156,7 +157,7 @@ def replace_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Non
 
 def main() -> None:
     """Read the rendered prefect.yaml and reconcile the server at PREFECT_API_URL with it."""
-    content = yaml.safe_load(Path(sys.argv[1]).read_text())
+    content = yaml.safe_load(read_outside(Path(sys.argv[1]), SETTINGS)[0])
     wanted = {
         each["name"]: {schedule["slug"] for schedule in each.get("schedules", [])} for each in content["deployments"]
     }

@@ -126,7 +126,9 @@ def _note(message: str) -> None:
     line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} watchdog {os.getpid()}: {message}\n"
     with suppress(OSError, BackupError):
         descriptor = os.open(
-            state.state_directory() / LOG_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+            state.state_directory() / LOG_NAME,
+            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+            0o600,
         )
         try:
             os.write(descriptor, line.encode(errors="replace"))

@@ -16,6 +16,7 @@ from tasks.adapters.engine import container_files
 from tasks.adapters.host.directory_copy import FirstPass, copy_changes, copy_directory
 from tasks.adapters.host.files import remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
+from tasks.adapters.host.outside_files import DATA_FILE, read_outside
 from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.facts import database_facts
 from tasks.adapters.postgres.session import server_of, session
@@ -204,7 +205,7 @@ def data_place(installation: Installation) -> Path | None:
 
 def _require_shut_down(installation: Installation, place: Path | None) -> ControlData:
     if place is not None:
-        content = (place / PG_CONTROL_NAME).read_bytes()
+        content = read_outside(place / PG_CONTROL_NAME, DATA_FILE)[0]
     else:
         path = f"{installation.pgdata}/{PG_CONTROL_NAME}"
         stream = container_files.get_archive_stream(installation.postgres.container_id, path)

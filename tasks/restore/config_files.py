@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tasks.adapters.archive.reader import CheckedArchive, open_member
 from tasks.adapters.host.files import keep_copy, make_directory, reclaim_temporaries, write_atomically
+from tasks.adapters.host.outside_files import CONFIGURATION, read_outside
 from tasks.core.archive.layout import (
     BACKUP_MANIFEST_NAME,
     COMPOSE_FILE,
@@ -45,11 +46,17 @@ def compare_configuration(installation: Installation, archive: CheckedArchive) -
     found = {}
     for name in configuration_members(archive):
         place = _place(installation, name)
-        current = place.read_text(errors="replace") if place and place.is_file() else None
+        current = _current(place)
         difference = configuration_diff(name, current, _content(archive, name).decode(errors="replace"))
         if difference:
             found[name] = difference
     return found
+
+
+def _current(place: Path | None) -> str | None:
+    if place is None or not place.is_file():
+        return None
+    return read_outside(place, CONFIGURATION)[0].decode(errors="replace")
 
 
 @step(name="restore configuration")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tasks.adapters.host.files import fsync_directory, remove_tree, rename, write_atomically
 from tasks.adapters.host.journals import Journal, open_journal
+from tasks.adapters.host.outside_files import KEPT_DATA, read_outside
 from tasks.core.errors import BackupError, Refused
 from tasks.core.stack.installation import Installation
 from tasks.restore.directory_beside import Copy, host_place
@@ -97,7 +98,7 @@ def kept_directories(installation: Installation) -> list[KeptDirectories]:
     if place is None or not os.access(place.parent, os.R_OK | os.X_OK):
         return found
     for path in sorted(place.parent.glob(f"{place.name}.*{RECORD_EXTENSION}")):
-        content = json.loads(path.read_text())
+        content = json.loads(read_outside(path, KEPT_DATA)[0])
         kept = KeptDirectories(
             content["at"],
             content["backup"],

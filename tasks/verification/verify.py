@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from tasks.adapters.archive.repository import (
     write_restored_census,
     write_verification,
 )
+from tasks.adapters.host.outside_files import KEY, sha256_outside
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.census import take_census
 from tasks.adapters.postgres.indexes import damaged_indexes
@@ -230,11 +230,7 @@ def check_keys(archive: CheckedArchive, keys: Path | None) -> list[str]:
     }
     if keys is None:
         return [f"{len(expected)} key files were not restored"] if expected else []
-    found = {
-        str(path.relative_to(keys)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in keys.rglob("*")
-        if path.is_file()
-    }
+    found = {str(path.relative_to(keys)): sha256_outside(path, KEY) for path in keys.rglob("*") if path.is_file()}
     changed = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     return [f"key file {name} differs" for name in changed]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.host.settings_file import SETTINGS_LIMIT_BYTES, load_settings
+from tasks.adapters.host.outside_files import SETTINGS
+from tasks.adapters.host.settings_file import load_settings
 from tasks.core.errors import UsageError
 
 
@@ -29,7 +30,7 @@ def test_a_device_without_end_is_not_read() -> None:
 
 
 def test_a_directory_is_none(tmp_path: Path) -> None:
-    assert "Is a directory" in refused(tmp_path)
+    assert "it is a directory" in refused(tmp_path)
 
 
 def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
     with place.open("wb") as file:
         file.truncate(20 << 30)
 
-    assert f"more than {SETTINGS_LIMIT_BYTES:,} bytes" in refused(place)
+    assert f"more than {(SETTINGS.limit_bytes or 0):,} bytes" in refused(place)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ _DAMAGE: tuple[type[Exception], ...] = (*parallel_gzip.DAMAGE, zstandard.ZstdErr
 # attachments, so the first counts; an archive that is mostly text would change our mind.
 LEVELS: dict[Format, int] = {"guide": 1, "fast": 1}
 THREADS = 2
-_WINDOW_BYTES_MAXIMUM = 1 << 27
+# What the format's own description asks every decoder to take, and all but zstd's --ultra levels stay in.
+_WINDOW_BYTES_MAXIMUM = 1 << 23
 # zstd's default job of four windows (8 MB) times its threads and buffers would take some 60 MB.
 _ZSTD_JOB_BYTES = 2 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -95,6 +96,11 @@ def decompressed(source: HashingReader, archive_format: Format) -> Iterator[byte
             f"the compressed data ends too early, after {source.count} bytes: the file is cut off"
         ) from error
     except _DAMAGE as error:
+        if "too much memory" in str(error):
+            raise ArchiveDamaged(
+                f"the compressed data is damaged, or wants more than {_WINDOW_BYTES_MAXIMUM:,} bytes of memory to be read",
+                hint="if zstd can read it: unpack it, and compress it again with `zstd -19` or less",
+            ) from error
         raise ArchiveDamaged(f"the compressed data is damaged near byte {source.count}: {error}") from error
 
 

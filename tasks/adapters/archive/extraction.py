@@ -88,7 +88,7 @@ def extract(archive: CheckedArchive, what: str | Collection[str], target: Path, 
 
     Raise ArchiveDamaged where a member is no longer what was checked.
     """
-    expected = {member.name: member.sha256 for member in archive.members}
+    expected = {member.name: member for member in archive.members}
     wanted = [f"{what}/"] if isinstance(what, str) else what
     with extraction(target, keep_owners=keep_owners) as made, entries_of(archive, *wanted) as stream:
         for entry in stream.entries():
@@ -97,8 +97,11 @@ def extract(archive: CheckedArchive, what: str | Collection[str], target: Path, 
             if relative is None:
                 continue
             digest = hashlib.sha256()
+            sealed = expected.get(name)
+            if not entry.is_directory and (sealed is None or sealed.bytes != entry.size):
+                raise ArchiveDamaged(f"{name} changed since the archive was checked")
             made.add(relative, entry, watched(stream.content(), digest.update))
-            if not entry.is_directory and digest.hexdigest() != expected.get(name):
+            if sealed is not None and digest.hexdigest() != sealed.sha256:
                 raise ArchiveDamaged(f"{name} changed since the archive was checked")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -19,19 +18,20 @@ from typing import TypeAlias
 from tasks.adapters.archive.compression import decompressed, detect_format
 from tasks.adapters.archive.small_members import KeptMembers, KeptStream, SmallMembers, _is_small
 from tasks.adapters.archive.source import HashingReader
+from tasks.adapters.host.outside_files import ARCHIVE, RECORD, open_outside, read_outside
 from tasks.adapters.host.streams import read_ahead, watched
 from tasks.core.archive.layout import DATA_DIRECTORY, DATA_DIRECTORY_PROOFS, DUMP_KINDS, MANIFEST_NAME, Kind
 from tasks.core.archive.manifest import Format, Manifest, Member, Record, parse_manifest, parse_record
 from tasks.core.archive.names import EXTENSIONS, RECORD_EXTENSION
+from tasks.core.archive.structure import Structure, manifest_limit_bytes
 from tasks.core.archive.tar_reader import Limits, TarEntry, TarStream
 from tasks.core.dump.foreign_dump import refuse_bare_dump
-from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
+from tasks.core.errors import ArchiveDamaged, Refused, UsageError
 
-MANIFEST_LIMIT_BYTES = 512 << 20
-RECORD_LIMIT_BYTES = 512 << 20
 Taker: TypeAlias = Callable[[TarEntry, str, Iterator[bytes]], None]
 """Gets each file and directory as it is checked: its entry, its name without the top directory, its bytes (to read or to leave)."""
 _TOKEN = object()
+DIRECTORIES_ASKED_FOR = 64
 ALTERED_HINT = "the archive was altered or damaged: take another, `mailarchiver-backup list` shows them"
 HEAD_BYTES = 4096
 
@@ -106,12 +106,34 @@ def check_while(archive: Archive, take: Taker) -> CheckedArchive:
 
     What `take` made of the members is to be thrown away unless this returns.
     """
-    checked = check_archive(archive.path, take=take)
+    checked = check_archive(archive.path, take=_as_described(archive, take))
     if (checked.sha256, checked.manifest) != (archive.sha256, archive.manifest):
         raise ArchiveDamaged(
             f"{archive.path.name} is not what its record says, or changed since it was checked", hint=ALTERED_HINT
         )
     return checked
+
+
+def _as_described(archive: Archive, take: Taker) -> Taker:
+    """Hand over only members that the archive was described with, each of the size that room was asked for; and no endless directories."""
+    described = {member.name: member.bytes for member in archive.members}
+    directories = 0
+
+    def checked_take(entry: TarEntry, name: str, pieces: Iterator[bytes]) -> None:
+        nonlocal directories
+        if entry.is_directory:
+            directories += 1
+            if directories > DIRECTORIES_ASKED_FOR + len(described):
+                raise ArchiveDamaged(f"{archive.path.name} holds more directories than files", hint=ALTERED_HINT)
+        elif name != MANIFEST_NAME and described.get(name) != entry.size:
+            told = f"{described[name]:,} bytes" if name in described else "nothing"
+            raise ArchiveDamaged(
+                f"{archive.path.name} holds {name} with {entry.size:,} bytes, of which its record says {told}",
+                hint=ALTERED_HINT,
+            )
+        take(entry, name, pieces)
+
+    return checked_take
 
 
 def check_archive(path: Path, *, limits: Limits | None = None, take: Taker | None = None) -> CheckedArchive:
@@ -124,27 +146,26 @@ def check_archive(path: Path, *, limits: Limits | None = None, take: Taker | Non
         source = HashingReader(descriptor)
         chunks = stack.enter_context(closing(_bounded(source, archive_format, limits or Limits())))
         members: list[Member] = []
-        names: set[str] = set()
-        tops: set[str] = set()
-        parents: set[str] = set()
+        structure = Structure()
         manifest_text: bytes | None = None
         small = SmallMembers()
         stream = TarStream(chunks, limits or Limits())
         for entry in stream.entries():
             top, _, name = entry.name.partition("/")
-            tops.add(top)
-            _refuse_odd_structure(entry, tops, names, parents)
+            structure.add(entry)
             if entry.is_directory:
                 small.add(entry, name, b"")
                 if take is not None:
                     take(entry, name, iter(()))
                 continue
-            names.add(entry.name)
             digest = hashlib.sha256()
             kept: list[bytes] = []
             keep = name == MANIFEST_NAME or small.wants(entry, name)
-            if name == MANIFEST_NAME and entry.size > MANIFEST_LIMIT_BYTES:
-                raise Refused(f"the manifest in {path.name} has {entry.size:,} bytes")
+            if name == MANIFEST_NAME and entry.size > manifest_limit_bytes(len(members)):
+                raise ArchiveDamaged(
+                    f"the manifest in {path.name} has {entry.size:,} bytes, too many for {len(members):,} files",
+                    hint=ALTERED_HINT,
+                )
             pieces = watched(stream.content(), digest.update, *([kept.append] if keep else []))
             if take is not None:
                 take(entry, name, pieces)
@@ -159,7 +180,7 @@ def check_archive(path: Path, *, limits: Limits | None = None, take: Taker | Non
             pass
         sha256, size = source.hexdigest(), source.count
 
-    top = tops.pop() if tops else ""
+    top = structure.top
     manifest = (
         parse_manifest(manifest_text, source=f"{path.name}/{MANIFEST_NAME}") if manifest_text is not None else None
     )
@@ -215,13 +236,10 @@ def read_record_beside(path: Path) -> Record | None:
     """Read an archive's sidecar; None where it has none."""
     record_path = record_path_of(path)
     try:
-        if record_path.stat().st_size > RECORD_LIMIT_BYTES:
-            raise Refused(f"{record_path} is too large to be a record")
-        return parse_record(record_path.read_bytes(), source=str(record_path))
+        content, _ = read_outside(record_path, RECORD)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise BackupError(f"{record_path} cannot be read: {error.strerror}") from error
+    return parse_record(content, source=str(record_path))
 
 
 def record_path_of(path: Path) -> Path:
@@ -234,24 +252,17 @@ def record_path_of(path: Path) -> Path:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[int, Format, tuple[int, int, int, int]]]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise UsageError(f"there is no archive {path}", hint="mailarchiver-backup list") from None
-    except OSError as error:
-        raise Refused(f"{path} cannot be read: {error.strerror}", hint="who may read it?") from error
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{path} is no file")
+    with ExitStack() as stack:
+        try:
+            descriptor, found = stack.enter_context(open_outside(path, ARCHIVE))
+        except FileNotFoundError:
+            raise UsageError(f"there is no archive {path}", hint="mailarchiver-backup list") from None
         head = os.pread(descriptor, HEAD_BYTES, 0)
         refuse_bare_dump(_unpacked(head), str(path))
         archive_format = detect_format(head)
         if archive_format is None:
             raise ArchiveDamaged(f"{path.name} is neither gzip nor zstd: no archive, or its beginning is damaged")
         yield descriptor, archive_format, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-    finally:
-        os.close(descriptor)
 
 
 def _unpacked(head: bytes) -> bytes:
@@ -287,21 +298,6 @@ def _bounded(source: HashingReader, archive_format: Format, limits: Limits) -> G
             if total > limits.total_bytes or total > (source.count + (1 << 20)) * limits.ratio:
                 raise Refused(f"the archive unpacks to more than {total:,} bytes from {source.count:,}")
             yield chunk
-
-
-def _refuse_odd_structure(entry: TarEntry, tops: set[str], names: set[str], parents: set[str]) -> None:
-    if len(tops) > 1:
-        raise Refused(f"the archive has more than one top directory: {', '.join(sorted(tops))}")
-    if "/" not in entry.name and not entry.is_directory:
-        raise Refused(f"the archive holds the file {entry.name!r} outside its top directory")
-    if entry.name in names:
-        raise Refused(f"the archive holds {entry.name!r} twice")
-    parts = entry.name.split("/")
-    above = {"/".join(parts[:length]) for length in range(1, len(parts))}
-    parents |= above | ({entry.name} if entry.is_directory else set())
-    both = sorted(above & names) or ([entry.name] if not entry.is_directory and entry.name in parents else [])
-    if both:
-        raise Refused(f"the archive holds {both[0]!r} both as a file and as a directory")
 
 
 def _compare(

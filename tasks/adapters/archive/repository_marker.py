@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.adapters.host.files import create_whole, fsync_directory, make_directory
+from tasks.adapters.host.outside_files import MARKER, read_outside
 from tasks.adapters.host.state import read_json, state_subdirectory, write_json
 from tasks.core.errors import BackupError, Refused, UsageError
 
 MARKER_NAME = ".mailarchiver-backup-repository"
-MARKER_LIMIT_BYTES = 4096
 ACCEPT = "mailarchiver-backup accept-repository"
 
 
@@ -93,15 +93,10 @@ def _marker_in(repository: Path) -> str | None:
     """Read the id in a repository's marker: None where there is no marker, words in brackets where it cannot be understood."""
     place = repository / MARKER_NAME
     try:
-        with open(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            content: Any = json.loads(file.read(MARKER_LIMIT_BYTES))
-    except (FileNotFoundError, NotADirectoryError):
+        text, _ = read_outside(place, MARKER)
+        content: Any = json.loads(text)
+    except FileNotFoundError:
         return None
-    except OSError as error:
-        raise Refused(
-            f"the marker {place} cannot be read: {error.strerror}",
-            hint="is its disk in order, and the user the right one?",
-        ) from error
     except (ValueError, RecursionError):
         return "(damaged)"
     found = content.get("id") if isinstance(content, Mapping) else None

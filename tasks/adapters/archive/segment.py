@@ -16,12 +16,14 @@ from tasks.adapters.host.deferred_signals import signals_deferred
 from tasks.adapters.host.files import BytesLike
 from tasks.adapters.host.tree_walk import walk
 from tasks.core.archive.manifest import Format, Member
+from tasks.core.archive.tar_reader import Limits
 from tasks.core.archive.tar_writer import EntryKind, padding, stored_segment, tar_header
 from tasks.core.errors import BackupError, Refused
 
 OnBytes = Callable[[int, int], None]
 _PROGRESS_EVERY_BYTES = 8 * 1024 * 1024
 _STEADY_READ_ATTEMPTS = 5
+_OF_OURS = 16  # the top directory, the manifest and the like
 
 
 class Segment:
@@ -224,6 +226,11 @@ class Segment:
             raise Refused(f"{name!r} is no name for a member of an archive", hint="rename the file")
         if name in self._taken:
             raise Refused(f"the archive has a member {name} already")
+        if len(self._taken) >= Limits().members - _OF_OURS:
+            raise Refused(
+                f"there are more than {Limits().members:,} files and directories to back up, more than an archive may hold",
+                hint="is there something below the data directory that is not PostgreSQL's?",
+            )
         self._taken.add(name)
 
     def _write_content(self, chunks: Iterable[BytesLike]) -> tuple[int, str]:

@@ -33,6 +33,7 @@ from tasks.adapters.host.files import (
     write_atomically,
     write_error,
 )
+from tasks.adapters.host.outside_files import ARCHIVE_JOURNAL, read_outside
 from tasks.core.archive.layout import MANIFEST_NAME
 from tasks.core.archive.manifest import Format, Manifest, Member, Record, written
 from tasks.core.archive.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
@@ -292,7 +293,8 @@ def _take(partial: PartialArchive) -> int:
 
 def _standing(partial: PartialArchive) -> tuple[FinishedSegment, ...]:
     try:
-        return read_journal(partial.journal_path.read_text(encoding="utf-8").splitlines())
+        text, _ = read_outside(partial.journal_path, ARCHIVE_JOURNAL)
+        return read_journal(text.decode("utf-8").splitlines())
     except OSError as error:
         raise BackupError(f"the journal of {partial.path} cannot be read: {error.strerror}") from error
 

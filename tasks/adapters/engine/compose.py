@@ -15,7 +15,7 @@ from typing import Literal
 
 import yaml
 
-from tasks.adapters.host.files import read_small_file
+from tasks.adapters.host.outside_files import CONFIGURATION, UnfitFile, read_outside
 from tasks.adapters.host.processes import Output, run
 from tasks.core.errors import BackupError, ProgramFailed, Refused
 from tasks.core.stack.compose_model import (
@@ -29,7 +29,6 @@ from tasks.core.stack.compose_model import (
 
 logger = logging.getLogger(__name__)
 
-FILE_LIMIT_BYTES = 1 << 20
 CONFIG_TIMEOUT_SECONDS = 60
 SELDOM_LIMIT_FILES = 50
 
@@ -272,33 +271,38 @@ def _warnings(stderr: str) -> list[str]:
 
 def _dot_env(directory: Path) -> dict[str, str]:
     try:
-        content, _ = read_small_file(directory / DOT_ENV, limit_bytes=FILE_LIMIT_BYTES)
-    except (OSError, ValueError):
+        content, _ = read_outside(directory / DOT_ENV, CONFIGURATION)
+    except (FileNotFoundError, UnfitFile):
         return {}
     return parse_dot_env(content.decode(errors="replace"))
 
 
 def _references(compose_file: Path) -> list[str]:
     try:
-        text, _ = read_small_file(compose_file, limit_bytes=FILE_LIMIT_BYTES)
+        text, _ = read_outside(compose_file, CONFIGURATION)
         content = yaml.safe_load(text.decode(errors="replace"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (FileNotFoundError, UnfitFile, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         return []
     if not isinstance(content, dict):
         return []
     names: list[str] = []
-    for entry in content.get("include") or ():
+    for entry in _as_list(content.get("include")):
         fields = entry if isinstance(entry, dict) else {"path": entry}
-        names += _as_list(fields.get("path")) + _as_list(fields.get("env_file"))
+        names += [*_names(fields.get("path")), *_names(fields.get("env_file"))]
     services = content.get("services")
     for service in services.values() if isinstance(services, dict) else ():
         extends = service.get("extends") if isinstance(service, dict) else None
-        if isinstance(extends, dict) and extends.get("file"):
-            names.append(str(extends["file"]))
+        if isinstance(extends, dict):
+            names += _names(extends.get("file"))
     return names
 
 
-def _as_list(value: object) -> list[str]:
+def _as_list(value: object) -> list[object]:
     if value is None:
         return []
-    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+    return value if isinstance(value, list) else [value]
+
+
+def _names(value: object) -> list[str]:
+    """Give what can be names; lists in lists are none, and written out, aliases of aliases would fill the memory."""
+    return [str(each) for each in _as_list(value) if isinstance(each, str | int | float) and str(each)]

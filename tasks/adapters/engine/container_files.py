@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from tasks.adapters.engine import container_files
 from tasks.adapters.engine.client import api_client, in_our_words
 from tasks.adapters.engine.containers import container_name
+from tasks.adapters.host.outside_files import DATA_FILE, UnfitFile, read_outside
 from tasks.core.errors import BackupError
 from tasks.core.stack.identify import mount_holding
 from tasks.core.stack.installation import Service
@@ -35,10 +36,8 @@ def _from_mount(service: Service, path: str) -> bytes | None:
     place = mount.host_path / PurePosixPath(path).relative_to(mount.target)
     try:
         # A link would lead elsewhere on the host than in the container: Docker follows that one.
-        if place.is_symlink() or not place.is_file() or place.stat().st_size > FILE_LIMIT_BYTES:
-            return None
-        return place.read_bytes()
-    except OSError as error:
+        return read_outside(place, DATA_FILE)[0]
+    except (FileNotFoundError, UnfitFile) as error:
         logger.debug("%s cannot be read here: %s", place, error)
         return None
 

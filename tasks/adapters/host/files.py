@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks.adapters.host.outside_files import CONFIGURATION, read_outside
 from tasks.core.errors import BackupError, Refused
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,8 @@ def keep_copy(path: Path, kept: Path) -> Path:
         except OSError as error:
             if error.errno not in _NO_LINKS or path.is_dir():
                 raise BackupError(f"{path} cannot be kept as {candidate}: {error.strerror}") from error
-            write_atomically(candidate, path.read_bytes(), like=path.stat())
+            content, found = read_outside(path, CONFIGURATION)
+            write_atomically(candidate, content, like=found)
         fsync_directory(path.parent)
         return candidate
 
@@ -291,22 +293,6 @@ def rename(source: Path, target: Path) -> None:
         elif error.errno == errno.EBUSY:
             hint = "one of them is a mount point: umount it, or let the compose file mount a directory below it"
         raise BackupError(f"{source} cannot be renamed to {target}: {error.strerror or error}", hint=hint) from error
-
-
-def read_small_file(path: Path, *, limit_bytes: int) -> tuple[bytes, os.stat_result]:
-    """Read a regular file of at most so many bytes; return its content and facts.
-
-    Never waits: a FIFO or a device is not opened for reading. Raise OSError where it cannot be read, ValueError, in words, where it is no such file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        content = file.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        raise ValueError(f"it has more than {limit_bytes:,} bytes")
-    return content, found
 
 
 def free_space(path: Path) -> tuple[int, int]:

@@ -181,7 +181,7 @@ def _claim(path: Path, wait_seconds: float) -> int | None:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -11,14 +11,13 @@ from typing import Any
 
 import yaml
 
-from tasks.adapters.host.files import read_small_file
+from tasks.adapters.host.outside_files import SETTINGS, UnfitFile, read_outside
 from tasks.core.errors import UsageError
 from tasks.core.policy.settings import Settings, parse_settings
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_VARIABLE = "MAILARCHIVER_BACKUP_SETTINGS"
-SETTINGS_LIMIT_BYTES = 1 << 20
 VALUES_LIMIT = 20_000
 SYSTEM_SETTINGS = Path("/etc/mailarchiver-backup/settings.yaml")
 
@@ -120,11 +119,11 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
 
 def _read(place: Path) -> str:
     try:
-        content, found = read_small_file(place, limit_bytes=SETTINGS_LIMIT_BYTES)
+        content, found = read_outside(place, SETTINGS)
         text = content.decode("utf-8")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else reason
+    except (FileNotFoundError, UnfitFile, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        reason = error.reason if isinstance(error, UnfitFile) else reason
         raise UsageError(f"the settings file {place} cannot be read: {reason}", hint="is the path right?") from error
     if found.st_mode & stat.S_IWOTH:
         raise UsageError(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tasks.adapters.host.outside_files import STATE, read_outside
 from tasks.core.errors import BackupError, Refused
 
 STATE_VARIABLE = "MAILARCHIVER_BACKUP_STATE"
@@ -73,11 +74,10 @@ def write_json_open(path: Path, value: Mapping[str, Any], *, lock: bool = False)
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None where there is no such file. Raise BackupError where it is not one or cannot be read."""
     try:
-        value = json.loads(path.read_bytes())
+        content, _ = read_outside(path, STATE)
+        value = json.loads(content)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise BackupError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BackupError(f"{path} is not JSON: {error}", hint="read it; when it is worthless, remove it") from error
     if not isinstance(value, dict):

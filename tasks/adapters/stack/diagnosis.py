@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from tasks.adapters.engine import containers
+from tasks.adapters.host.outside_files import DATA_FILE, UnfitFile, read_outside
 from tasks.adapters.stack.data_users import other_users
 from tasks.adapters.stack.discovery import configuration_problems
 from tasks.adapters.stack.drift import configuration_drift
@@ -46,8 +47,8 @@ def _version_file(installation: Installation) -> str:
         return ""
     try:
         place = mount.host_path / Path(installation.pgdata).relative_to(mount.target)
-        return (place / "PG_VERSION").read_text().strip()
-    except (OSError, ValueError):
+        return read_outside(place / "PG_VERSION", DATA_FILE)[0].decode().strip()
+    except (FileNotFoundError, UnfitFile, ValueError):
         return ""
 
 

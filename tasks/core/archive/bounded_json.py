@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any, NoReturn
 
+TEXT_LIMIT_BYTES = 12 << 20
+"""The largest manifest or record: enough for a hundred thousand files, and for twenty thousand tables."""
 DEPTH_LIMIT = 32
 BYTES_PER_VALUE = 16
 """What a value takes in a text of ours, at least and on average: a member has a hundred bytes in four."""
@@ -18,6 +20,8 @@ FEW = 2000
 NUMBER_LIMIT_DIGITS = 40
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# As many whole strings as are taken out at once: each costs eighty bytes meanwhile.
+_STRETCH = re.compile(rb'(?:[^"]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"){1,10000}+', re.DOTALL)
 
 
 def read_object(text: bytes | str) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def read_object(text: bytes | str) -> dict[str, Any]:
     ValueError: NaN is no number
     """
     raw = text.encode() if isinstance(text, str) else text
-    bones = _STRING.sub(b"", raw)
+    bones = _bones(raw)
     containers = bones.count(b"{") + bones.count(b"[")
     if containers > FEW + len(raw) // BYTES_PER_CONTAINER or bones.count(b",") > FEW + len(raw) // BYTES_PER_VALUE:
         raise ValueError("it holds more values than a text of its length would")
@@ -45,6 +49,14 @@ def read_object(text: bytes | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     return value
+
+
+def _bones(raw: bytes) -> bytes:
+    parts, at = [], 0
+    while found := _STRETCH.match(raw, at):
+        parts.append(_STRING.sub(b"", found[0]))
+        at = found.end()
+    return b"".join([*parts, raw[at:]])
 
 
 def _depth(bones: bytes) -> int:

@@ -12,12 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from tasks.core.archive.bounded_json import read_object
+from tasks.core.archive.bounded_json import TEXT_LIMIT_BYTES, read_object
 from tasks.core.errors import ArchiveDamaged, Refused
 
 MANIFEST_VERSION = 1
-TEXT_LIMIT_BYTES = 12 << 20
-"""The largest manifest or record: enough for a hundred thousand files, and for twenty thousand tables."""
 
 # What a stranger's text may say, so that every later sum, comparison and sentence is one that Python can make and a person can read.
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]

@@ -14,6 +14,9 @@ from tasks.core.errors import ArchiveDamaged, Refused
 
 _LONG_NAME_LIMIT_BYTES = 8192
 _PAX_LIMIT_BYTES = 65_536
+_PAX_LIMIT_RECORDS = 200
+_HEADERS_IN_A_ROW = 4
+_TAKEN_FROM_PAX = ("path", "size")
 _KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -26,9 +29,9 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an archive may claim before it is refused; far above any real one."""
+    """How much an archive may claim before it is refused; far above any real one. Its members are kept in memory, a kilobyte each."""
 
-    members: int = 1_000_000
+    members: int = 100_000
     total_bytes: int = 8 << 40
     ratio: int = 2000
     name_bytes: int = 1024
@@ -63,7 +66,7 @@ class TarStream:
         """Yield entries up to the end blocks, after which nothing but zeros may follow; raise ArchiveDamaged for anything else."""
         long_name: str | None = None
         pax: dict[str, str] = {}
-        count, total = 0, 0
+        count, total, headers = 0, 0, 0
         while True:
             block = self._take(BLOCK_BYTES)
             if block == bytes(BLOCK_BYTES):
@@ -71,6 +74,9 @@ class TarStream:
                 return
             flag = block[156:157]
             size = self._checked(block)
+            headers = headers + 1 if flag in (b"L", b"x", b"g") else 0
+            if headers > _HEADERS_IN_A_ROW:
+                raise Refused("the archive holds header after header and no member for them")
             if flag == b"L":
                 long_name = self._text(size, _LONG_NAME_LIMIT_BYTES).rstrip("\0")
                 continue
@@ -196,12 +202,15 @@ def _number(field: bytes) -> int:
 
 def _pax_records(text: str) -> dict[str, str]:
     records: dict[str, str] = {}
-    raw = text.encode()
-    while raw:
-        length, _, _ = raw.partition(b" ")
-        if not length.isdigit() or len(length) > 9 or not 0 < int(length) <= len(raw):
+    raw, at, count = text.encode(), 0, 0
+    while at < len(raw):
+        length = raw[at : at + 10].partition(b" ")[0]
+        count += 1
+        if not length.isdigit() or len(length) > 9 or not len(length) < int(length) <= len(raw) - at:
             raise ArchiveDamaged("an extended header in the archive is damaged")
-        record = raw[len(length) + 1 : int(length) - 1]
+        if count > _PAX_LIMIT_RECORDS:
+            raise Refused(f"an extended header in the archive has more than {_PAX_LIMIT_RECORDS} records")
+        record = raw[at + len(length) + 1 : at + int(length) - 1]
         key, _, value = record.partition(b"=")
         if key.startswith(b"GNU.sparse"):
             raise Refused(
@@ -209,10 +218,12 @@ def _pax_records(text: str) -> dict[str, str]:
                 hint="make it without tar's --sparse",
             )
         try:
-            records[key.decode()] = value.decode()
+            name, content = key.decode(), value.decode()
         except UnicodeDecodeError as error:
             raise ArchiveDamaged("an extended header in the archive is damaged: it is not UTF-8") from error
-        raw = raw[int(length) :]
+        if name in _TAKEN_FROM_PAX:
+            records[name] = content
+        at += int(length)
     return records
 
 

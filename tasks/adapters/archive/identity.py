@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.adapters.host.files import create_whole
+from tasks.adapters.host.outside_files import SIGNING_KEY, open_outside
 from tasks.adapters.host.state import read_json, state_subdirectory, write_json
 from tasks.core.archive.authenticity import Trust
 from tasks.core.archive.signatures import KEY_BYTES, new_private_key, public_key
@@ -175,15 +176,12 @@ def _was_moved(note: Path, installation: str) -> bool:
 
 def _read_key(path: Path) -> bytes | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open_outside(path, SIGNING_KEY) as (descriptor, found):
+            if found.st_mode & 0o077:
+                os.fchmod(descriptor, 0o600)
+            text = os.read(descriptor, KEY_FILE_LIMIT_BYTES).decode("ascii", "replace").strip()
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise Refused(f"the signing key {path} cannot be read: {error.strerror}", hint="who may read it?") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if os.fstat(descriptor).st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
-        text = file.read(KEY_FILE_LIMIT_BYTES).decode("ascii", "replace").strip()
     try:
         raw = base64.b64decode(text.removeprefix(PRIVATE_PREFIX), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):

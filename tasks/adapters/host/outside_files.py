@@ -47,6 +47,7 @@ SETTINGS = FileKind("settings file", 1 << 20, may_be_link=True)
 # An operator may link a compose file or a certificate; it is compared and kept, and never obeyed by its place.
 CONFIGURATION = FileKind("configuration file", 1 << 20, may_be_link=True)
 KEY = FileKind("key file", None)
+SIGNING_KEY = FileKind("signing key", 4096, ours=True)
 DATA_FILE = FileKind("file of the data directory", 1 << 20)
 
 

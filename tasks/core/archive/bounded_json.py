@@ -7,6 +7,7 @@ by its bones, the text without its strings, before anything is made of it.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ BYTES_PER_CONTAINER = 40
 FEW = 2000
 NUMBER_LIMIT_DIGITS = 40
 
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 # As many whole strings as are taken out at once: each costs eighty bytes meanwhile.
 _STRETCH = re.compile(rb'(?:[^"]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"){1,10000}+', re.DOTALL)
@@ -48,6 +50,11 @@ def read_object(text: bytes | str) -> dict[str, Any]:
         raise ValueError("it is nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
+    if _HALF.search(raw):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half a character") from None
     return value
 
 
@@ -83,4 +90,7 @@ def _whole(digits: str) -> int:
 def _number(digits: str) -> float:
     if len(digits) > 2 * NUMBER_LIMIT_DIGITS:
         raise ValueError(f"it holds a number of {len(digits):,} digits")
-    return float(digits)
+    found = float(digits)
+    if not math.isfinite(found):
+        raise ValueError(f"{digits} is more than a number can be")
+    return found

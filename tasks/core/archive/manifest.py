@@ -154,7 +154,7 @@ class Origin(Value):
     signature over the whole manifest but this signature itself (`tasks/core/archive/authenticity.py`)."""
 
     key: str
-    sequence: NonNegativeInt
+    sequence: Count
     previous: str = ""
     signature: str = ""
 
@@ -242,7 +242,7 @@ class Record(Value):
     verification: Verification | None = None
     content_accepted: bool = False
     restored_census: RestoredCensus | None = None
-    dated: AwareDatetime | None = None
+    dated: Moment | None = None
     dismissed: bool = False
     signature: RecordSignature | None = None
 
@@ -262,7 +262,7 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
     Raise ArchiveDamaged where it is not one, or was written by a newer version than this program understands.
     """
     try:
-        manifest = Manifest.model_validate(_fields(text, Manifest))
+        manifest = Manifest.model_validate(_object(text))
     except ValueError as error:
         raise ArchiveDamaged(f"{source} is not a manifest: {_first_problem(error)}", hint=NOT_OURS_HINT) from error
     if manifest.version > MANIFEST_VERSION:
@@ -276,7 +276,7 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
 def parse_record(text: str | bytes, *, source: str) -> Record:
     """Read a sidecar; raise ArchiveDamaged where it is not one."""
     try:
-        return Record.model_validate(_fields(text, Record))
+        return Record.model_validate(_object(text))
     except ValueError as error:
         raise ArchiveDamaged(
             f"{source} is not a record of a backup: {_first_problem(error)}", hint=NOT_OURS_HINT
@@ -296,12 +296,11 @@ def written(value: Value) -> bytes:
     return text
 
 
-def _fields(text: str | bytes, model: type[Value]) -> dict[str, Any]:
-    """Give what the model knows of a text, within bounds; raise ValueError, in words."""
+def _object(text: str | bytes) -> dict[str, Any]:
+    """Give what a text holds, within bounds; raise ValueError, in words."""
     if len(text) > TEXT_LIMIT_BYTES:
         raise ValueError(f"it has {len(text):,} bytes, more than {TEXT_LIMIT_BYTES:,}")
-    found = read_object(text)
-    return {name: found[name] for name in model.model_fields if name in found}
+    return read_object(text)
 
 
 def _first_problem(error: ValueError) -> str:

@@ -24,7 +24,7 @@ from tasks.adapters.host.settings_file import settings_path
 from tasks.core.errors import BackupError, UsageError
 from tasks.core.policy.plain_input import shown, text_problem
 from tasks.core.policy.settings import INSTALLATION_ID, PROJECT
-from tasks.run.config import InstallationConfig
+from tasks.run.config import InstallationConfig, config_at
 from tasks.run.context import config_of, given_configs
 
 if TYPE_CHECKING:
@@ -152,18 +152,14 @@ def _config(asked: dict[str, Any]) -> InstallationConfig | None:
         directory = _resolved(asked["directory"], "directory")
         repository = asked["repository"] or directory / "backups"
         name = asked["installation"] or re.sub(r"[^a-z0-9_-]+", "-", directory.name.lower()).strip("-_")[:32] or "main"
-        return InstallationConfig(
-            id=name, directory=directory, repository=_resolved(repository, "repository"), project=asked["project"]
-        )
+        return config_at(name, directory, _resolved(repository, "repository"), project=asked["project"])
     if asked["installation"] is not None or _has_settings():
         found = config_of(asked["installation"] or "main")
         if asked["repository"] is None:
             return found
         raise UsageError("--repository goes with --directory; an installation of the settings file has its own")
     if asked["repository"] is not None:
-        return InstallationConfig(
-            id="main", directory=Path.cwd(), repository=_resolved(asked["repository"], "repository")
-        )
+        return config_at("main", Path.cwd(), _resolved(asked["repository"], "repository"))
     return None
 
 

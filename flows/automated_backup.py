@@ -40,7 +40,7 @@ def _run_name() -> str:
     parameters = flow_run.parameters
     installation, method = parameters.get("installation"), parameters.get("method")
     try:
-        method = method or config_of(str(installation)).method
+        method = method or config_of(str(installation)).settings.method
     except BackupError:  # the run itself will say so
         method = ""
     return " ".join(f"automated {method} backup of {installation}".split())
@@ -58,14 +58,14 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
         method: "hot", "online" or "complete"; empty takes the setting.
     """
     config = config_of(installation)
-    chosen = method or config.method
+    chosen = method or config.settings.method
     verified, refuted, pruned = None, None, None
     with pinged(config), standing_shown(config):
         with remembered(config, "automated backup") as run:
             tell_overdue(config)
             record = needless_since(config, chosen, scheduled_time())
             if record is None:
-                wait_for_quiet_database(read_installation(config), config.defer_seconds)
+                wait_for_quiet_database(read_installation(config), config.settings.timeouts.defer_seconds)
                 record = run_flow(FLOWS[chosen], installation)
                 if verification_is_ours(config):
                     try:

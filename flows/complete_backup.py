@@ -34,7 +34,7 @@ def complete_backup(installation: str = "main", way: CopyWay | None = None) -> R
     with locked_config(installation, "complete backup") as config:
         stack = read_installation(config)
         data = plan_data_copy(stack)
-        plan = require_room_for_data(stack, config.repository, data.bytes, config.minimum_free_bytes, way=way)
+        plan = require_room_for_data(stack, config.repository, data.bytes, config.settings.minimum_free_bytes, way=way)
 
         with new_archive(config.repository, "guide", datetime.now(UTC)) as archive:
             with (

@@ -29,7 +29,7 @@ def online_backup(installation: str = "main") -> Record:
     with locked_config(installation, "online backup") as config:
         stack = read_installation(config)
         plan = plan_data_copy(stack)
-        require_room_for_data(stack, config.repository, plan.bytes, config.minimum_free_bytes)
+        require_room_for_data(stack, config.repository, plan.bytes, config.settings.minimum_free_bytes)
 
         with new_archive(config.repository, "guide", datetime.now(UTC)) as archive:
             at = copy_running_data(stack, archive, config.dump_limits)

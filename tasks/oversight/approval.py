@@ -69,11 +69,11 @@ def ask_for_approval(config: InstallationConfig, plan: RestorePlan) -> RestoreAp
     try:
         given: RestoreApproval = pause_flow_run(
             wait_for_input=RestoreApproval.with_initial_data(description=question),
-            timeout=int(config.approval_seconds) or 1,
+            timeout=int(config.settings.timeouts.approval_seconds) or 1,
             poll_interval=POLL_SECONDS,
         )
     except FlowPauseTimeout as timeout:
-        waited = duration_text(config.approval_seconds)
+        waited = duration_text(config.settings.timeouts.approval_seconds)
         _keep(config, plan.name, "refused", "nobody", f"nobody answered within {waited}", asked)
         raise Refused(
             f"nobody approved the restore of {plan.name} within {waited}; nothing was touched",

@@ -29,16 +29,16 @@ def pinged(config: InstallationConfig) -> Iterator[None]:
 
     Each start gets its end: where another run holds the lock, the ping says that this one made no backup, and who is at work.
     """
-    send_ping(config.notifications, "start")
+    send_ping(config.settings.notifications, "start")
     try:
         yield
     except Busy as busy:
-        send_ping(config.notifications, "fail", f"no backup was made, another run is at work: {busy.message}")
+        send_ping(config.settings.notifications, "fail", f"no backup was made, another run is at work: {busy.message}")
         raise
     except BaseException as error:
-        send_ping(config.notifications, "fail", f"{type(error).__name__}: {error}")
+        send_ping(config.settings.notifications, "fail", f"{type(error).__name__}: {error}")
         raise
-    send_ping(config.notifications, "success")
+    send_ping(config.settings.notifications, "success")
 
 
 def scheduled_time() -> datetime | None:
@@ -60,7 +60,7 @@ def needless_since(config: InstallationConfig, method: str, scheduled_at: dateti
 def verification_is_ours(config: InstallationConfig) -> bool:
     """Tell whether the caller is to verify the new backup itself; in Prefect its event has asked for a run of its own."""
     return not surroundings().verifies_by_event and verification_due(
-        own_records(config, list_backups(config.repository)), config.verification
+        own_records(config, list_backups(config.repository)), config.settings.verification
     )
 
 

@@ -35,7 +35,7 @@ def plan_for(
     """Plan for backups and a history that were read already."""
     failed = last_backup_failed(entries)
     paused = [f"the last {failed.run} ({failed.at:%Y-%m-%d %H:%M} UTC) {failed.outcome}"] if failed else []
-    return plan_retention(candidates_of(config, backups), config.retention, now=now, paused=paused)
+    return plan_retention(candidates_of(config, backups), config.settings.retention, now=now, paused=paused)
 
 
 @step(name="remove backups")

@@ -56,7 +56,7 @@ def report_backup(config: InstallationConfig, record: Record) -> None:
     payload = {"installation": manifest.installation, "archive": manifest.name, "bytes": record.bytes}
     surroundings().announce("mailarchiver.backup.completed", manifest.installation, payload)
     if surroundings().verifies_by_event and verification_due(
-        own_records(config, list_backups(config.repository)), config.verification
+        own_records(config, list_backups(config.repository)), config.settings.verification
     ):
         surroundings().announce("mailarchiver.verification.due", manifest.installation, payload)
 

@@ -56,11 +56,11 @@ def _status_of(
         config.id,
         own_records(config, backups),
         candidates_of(config, backups),
-        config.alarms,
+        config.settings.alarms,
         now=now,
         free_bytes=free_space(config.repository)[0],
-        minimum_free_bytes=config.minimum_free_bytes,
-        shrink_limit_percent=config.retention.shrink_limit_percent,
+        minimum_free_bytes=config.settings.minimum_free_bytes,
+        shrink_limit_percent=config.settings.retention.shrink_limit_percent,
         last_failure=f"the last {failed.run} {failed.outcome} ({failed.at:%Y-%m-%d %H:%M} UTC): {failed.message}"
         if failed
         else "",
@@ -93,8 +93,8 @@ def write_status_report(config: InstallationConfig, *, now: datetime) -> StatusR
         # Below a mount that is gone the page would lie where nobody looks, and say that there is no backup.
         if config.repository.is_dir() and not any(problem.kind == "repository" for problem in status.problems):
             page = write_report_page(config.repository, status, lines, charts, entries)
-        if config.metrics_directory is not None:
-            write_metrics(config.metrics_directory, status)
+        if config.settings.metrics_directory is not None:
+            write_metrics(config.settings.metrics_directory, status)
     except (BackupError, OSError) as error:
         logger.warning("the report cannot be written: %s", error)
     return StatusReport(status, tuple(lines), charts, page)
@@ -119,7 +119,7 @@ def _raise_alarms(config: InstallationConfig, status: Status, place: Path, only:
         logger.warning("%s; every alarm is told again", error.message)
         told = {}
     problems = [problem for problem in status.problems if only in (None, problem.kind)]
-    news = [problem for problem in problems if _is_due(problem, told, status.at, config.alarms.repeat_hours)]
+    news = [problem for problem in problems if _is_due(problem, told, status.at, config.settings.alarms.repeat_hours)]
     for kind in dict.fromkeys(problem.kind for problem in news):
         texts = [problem.text for problem in news if problem.kind == kind]
         notify(config, kind, f"{kind} of {config.id}", "\n".join(texts))

@@ -12,7 +12,7 @@ from tasks.adapters.engine.labels import PROJECT_LABEL
 from tasks.adapters.host.files import make_mounted_directory
 from tasks.core.errors import Refused
 from tasks.restore.config_files import write_configuration
-from tasks.run.config import InstallationConfig
+from tasks.run.config import InstallationConfig, config_at
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -50,10 +50,6 @@ def set_up_fresh_host(
             if mount.kind == "bind" and place.is_relative_to(directory) and not place.exists() and not place.suffix:
                 make_mounted_directory(place)
     compose_up(base, files, name, timeout_seconds=COMPOSE_SECONDS, no_start=True, env_files=env_files)
-    return InstallationConfig(
-        id=archive.manifest.installation if archive.manifest else "main",
-        directory=directory,
-        repository=repository,
-        project=name,
-        fresh=True,
+    return config_at(
+        archive.manifest.installation if archive.manifest else "main", directory, repository, project=name, fresh=True
     )

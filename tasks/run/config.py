@@ -1,13 +1,12 @@
-"""The value a flow starts from: which installation, where its archives go, and its limits."""
+"""The value a flow starts from: which installation, and what its settings want."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.archive.manifest import Format, Method
 from tasks.core.policy.limits import DumpLimits, ServiceLimits, StagingLimits
-from tasks.core.policy.settings import Alarms, Notification, Retention, VerificationPolicy
+from tasks.core.policy.settings import InstallationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +17,43 @@ class InstallationConfig:
     """
 
     id: str
-    directory: Path
-    repository: Path
-    project: str | None = None
-    format: Format = "guide"
-    minimum_free_bytes: int = 0
-    dump_limits: DumpLimits = field(default_factory=DumpLimits)
-    staging_limits: StagingLimits = field(default_factory=StagingLimits)
-    service_limits: ServiceLimits = field(default_factory=ServiceLimits)
-    method: Method = "hot"
-    defer_seconds: float = 3600
-    approval_seconds: float = 3600
-    retention: Retention = field(default_factory=lambda: Retention(keep_days=30))
-    verification: VerificationPolicy = field(default_factory=VerificationPolicy)
-    alarms: Alarms = field(default_factory=Alarms)
-    notifications: tuple[Notification, ...] = ()
-    log_file: Path | None = None
-    metrics_directory: Path | None = None
-    trusted_keys: tuple[str, ...] = ()
+    settings: InstallationSettings
     fresh: bool = False
+
+    @property
+    def directory(self) -> Path:
+        """Where the compose file is."""
+        return self.settings.directory
+
+    @property
+    def repository(self) -> Path:
+        """Where the archives are."""
+        return self.settings.repository
+
+    @property
+    def project(self) -> str | None:
+        """The compose project, where the settings name one."""
+        return self.settings.project
+
+    @property
+    def dump_limits(self) -> DumpLimits:
+        """Give the limits of a dump and of its load."""
+        wanted = self.settings.timeouts
+        return DumpLimits(lock_wait_seconds=wanted.lock_wait_seconds, total_seconds=wanted.dump_seconds)
+
+    @property
+    def staging_limits(self) -> StagingLimits:
+        """Give the limits of a staging stack."""
+        return StagingLimits(memory_bytes=self.settings.staging.memory_bytes)
+
+    @property
+    def service_limits(self) -> ServiceLimits:
+        """Give how long the services may take to stop and to start."""
+        wanted = self.settings.timeouts
+        return ServiceLimits(
+            postgres_stop_seconds=wanted.postgres_stop_seconds,
+            application_start_seconds=wanted.application_start_seconds,
+        )
 
     @property
     def limit_seconds(self) -> float:
@@ -44,4 +61,16 @@ class InstallationConfig:
 
         Each queue in Prefect has one place; a run that never ended would keep all others from ever beginning.
         """
-        return 2 * self.dump_limits.total_seconds + self.defer_seconds + self.approval_seconds
+        wanted = self.settings.timeouts
+        return 2 * wanted.dump_seconds + wanted.defer_seconds + wanted.approval_seconds
+
+
+def config_at(
+    installation_id: str, directory: Path, repository: Path, *, project: str | None = None, fresh: bool = False
+) -> InstallationConfig:
+    """Give the configuration of an installation that no settings file names: all other settings are the defaults.
+
+    The paths and the name are the caller's own, and are taken as they are.
+    """
+    settings = InstallationSettings.model_construct(directory=directory, repository=repository, project=project)
+    return InstallationConfig(installation_id, settings, fresh)

@@ -11,8 +11,6 @@ from tasks.adapters.archive.writer import reclaim_partials
 from tasks.adapters.host.locks import installation_lock
 from tasks.adapters.host.settings_file import load_settings, settings_path
 from tasks.core.errors import UsageError
-from tasks.core.policy.limits import DumpLimits, ServiceLimits, StagingLimits
-from tasks.core.policy.settings import InstallationSettings
 from tasks.recovery.recover import Recovered, recover
 from tasks.run.config import InstallationConfig
 from tasks.run.history import notify_recoveries, remembered
@@ -33,7 +31,7 @@ def given_configs(configs: Mapping[str, InstallationConfig]) -> Iterator[None]:
 
 
 def config_of(installation_id: str) -> InstallationConfig:
-    """Find an installation's work; raise UsageError for an id that the settings do not have."""
+    """Find an installation's configuration; raise UsageError for an id that the settings do not have."""
     given = _given.get()
     if given is not None and installation_id in given:
         return given[installation_id]
@@ -42,37 +40,7 @@ def config_of(installation_id: str) -> InstallationConfig:
     if found is None:
         known = ", ".join(sorted(settings.installations)) or "none"
         raise UsageError(f"there is no installation {installation_id!r} in the settings", hint=f"known: {known}")
-    return work_from(installation_id, found)
-
-
-def work_from(installation_id: str, settings: InstallationSettings) -> InstallationConfig:
-    """Read the settings of one installation."""
-    return InstallationConfig(
-        id=installation_id,
-        directory=settings.directory,
-        repository=settings.repository,
-        project=settings.project,
-        format=settings.format,
-        minimum_free_bytes=settings.minimum_free_bytes,
-        dump_limits=DumpLimits(
-            lock_wait_seconds=settings.timeouts.lock_wait_seconds, total_seconds=settings.timeouts.dump_seconds
-        ),
-        staging_limits=StagingLimits(memory_bytes=settings.staging.memory_bytes),
-        service_limits=ServiceLimits(
-            postgres_stop_seconds=settings.timeouts.postgres_stop_seconds,
-            application_start_seconds=settings.timeouts.application_start_seconds,
-        ),
-        method=settings.method,
-        defer_seconds=settings.timeouts.defer_seconds,
-        approval_seconds=settings.timeouts.approval_seconds,
-        retention=settings.retention,
-        verification=settings.verification,
-        alarms=settings.alarms,
-        notifications=settings.notifications,
-        log_file=settings.log_file,
-        metrics_directory=settings.metrics_directory,
-        trusted_keys=settings.trusted_keys,
-    )
+    return InstallationConfig(installation_id, found)
 
 
 def notify_recovered(recovered: Sequence[Recovered]) -> None:
@@ -87,19 +55,19 @@ def notify_recovered(recovered: Sequence[Recovered]) -> None:
         return
     for name, each in settings.installations.items():
         theirs = [one for one in recovered if one.installation_directory.resolve() == each.directory.resolve()]
-        notify_recoveries(work_from(name, each), theirs)
+        notify_recoveries(InstallationConfig(name, each), theirs)
 
 
 def known_configs() -> list[InstallationConfig]:
-    """Give the work of every installation in the settings file; none where there is no such file."""
+    """Give the configuration of every installation in the settings file; none where there is no such file."""
     if settings_path(None) is None:
         return []
-    return [work_from(name, each) for name, each in load_settings(None).installations.items()]
+    return [InstallationConfig(name, each) for name, each in load_settings(None).installations.items()]
 
 
 @contextmanager
 def locked_config(installation_id: str, purpose: str, *, confirmed: str | None = None) -> Iterator[InstallationConfig]:
-    """Give the work with its installation locked, and everything settled that dead runs had left.
+    """Give the configuration with its installation locked, and everything settled that dead runs had left.
 
     How the run ends is remembered, and told to whom the settings name when it fails. Where `confirmed` is given it must be the installation's id, typed by whoever wants its data replaced. Raise Busy, touching nothing, where another
     run holds the lock.

@@ -89,9 +89,11 @@ def remember(config: InstallationConfig, entry: Entry) -> None:
 
 def notify(config: InstallationConfig, kind: AlarmKind, title: str, body: str, *, good: bool = False) -> None:
     """Tell people something of an installation, `good` when it is good news; nothing happens where nobody is named."""
-    if config.notifications:
+    if config.settings.notifications:
         place = f"{config.directory} on {socket.gethostname()}"
-        send_alarm(config.notifications, kind, f"mailarchiver-backup: {title}", f"{body}\n\n{place}", good=good)
+        send_alarm(
+            config.settings.notifications, kind, f"mailarchiver-backup: {title}", f"{body}\n\n{place}", good=good
+        )
 
 
 def notify_recoveries(config: InstallationConfig, recovered: Sequence[Recovered]) -> None:
@@ -110,14 +112,16 @@ def notify_recoveries(config: InstallationConfig, recovered: Sequence[Recovered]
 @contextmanager
 def _log_file(config: InstallationConfig, run: str) -> Iterator[None]:
     """Also write the log to the file that the settings name; one that cannot be opened is said and fails nothing."""
-    if config.log_file is None:
+    if config.settings.log_file is None:
         yield
         return
     try:
-        config.log_file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(config.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+        config.settings.log_file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(
+            config.settings.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES
+        )
     except OSError as error:
-        logger.warning("the log file %s cannot be written: %s", config.log_file, error.strerror)
+        logger.warning("the log file %s cannot be written: %s", config.settings.log_file, error.strerror)
         yield
         return
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {config.id} {run}: %(message)s"))

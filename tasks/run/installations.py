@@ -13,7 +13,7 @@ from tasks.adapters.host.journals import Journal
 from tasks.adapters.postgres.session import server_of, wait_until_ready
 from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError, UsageError
-from tasks.core.stack.installation import Installation
+from tasks.core.stack.installation import Installation, Service
 from tasks.run.config import InstallationConfig
 from tasks.step import step
 
@@ -48,9 +48,28 @@ def _refuse_repository_in_data(installation: Installation, repository: Path) -> 
 
 
 def reread(installation: Installation) -> Installation:
-    """Read an installation again: states and addresses may have changed."""
-    found = discover(installation.directory, installation_id=installation.id, project=installation.project)
-    return replace(found, limits=installation.limits)
+    """Look at an installation's containers again: states and addresses may have changed, and nothing else of it.
+
+    Where one is gone, Compose has made another: then the whole installation is read anew.
+    """
+    now = {each.name: _as_it_is(each) for each in installation.services}
+    found = {name: service for name, service in now.items() if service is not None}
+    if len(found) < len(now):
+        anew = discover(installation.directory, installation_id=installation.id, project=installation.project)
+        return replace(anew, limits=installation.limits)
+    return replace(
+        installation,
+        application=found[installation.application.name],
+        postgres=found[installation.postgres.name],
+        services=tuple(found.values()),
+    )
+
+
+def _as_it_is(service: Service) -> Service | None:
+    if not service.container_id:
+        return service
+    container = containers.container(service.container_id)
+    return container and replace(service, state=container.state, addresses=container.addresses)
 
 
 def wait_for_login(

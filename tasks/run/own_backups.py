@@ -15,7 +15,7 @@ from tasks.run.config import InstallationConfig
 
 def trust_of(config: InstallationConfig) -> Trust:
     """Give what an installation's backups in its repository are judged by: its key, those it trusts, and what this host made there."""
-    return read_trust(config.id, config.directory, config.repository, config.trusted_keys)
+    return read_trust(config.id, config.directory, config.repository, config.settings.trusted_keys)
 
 
 def candidates_of(config: InstallationConfig, backups: Sequence[Backup]) -> list[Candidate]:

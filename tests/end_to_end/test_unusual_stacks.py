@@ -19,7 +19,7 @@ from tasks.adapters.stack.discovery import discover
 from tasks.backup import data_directory
 from tasks.core.policy.limits import StagingLimits
 from tasks.restore.check_archive import check_backup
-from tasks.run.config import InstallationConfig
+from tasks.run.config import config_at
 from tasks.run.context import given_configs
 from tasks.verification.staging import staging_installation
 from tests.cli import Operator
@@ -234,7 +234,7 @@ def test_data_that_only_docker_can_read(small_stack: Stack, tmp_path: Path, monk
     """For a user in the group docker who is not root, a complete backup is read through the engine, and is as good."""
     monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(data_directory, "data_place", lambda _: None)
-    config = InstallationConfig(id="main", directory=small_stack.directory, repository=tmp_path / "backups")
+    config = config_at("main", small_stack.directory, tmp_path / "backups")
 
     def running() -> dict[str, tuple[str, str]]:
         return {service: (container, state) for service, (container, state, _) in small_stack.states().items()}

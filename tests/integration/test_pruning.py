@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.adapters.archive.repository import list_backups
 from tasks.core.archive.manifest import DatabaseFacts, Manifest, Record, Verification
-from tasks.core.policy.settings import Retention
+from tasks.core.policy.settings import InstallationSettings, Retention
 from tasks.oversight.pruning import plan_for, remove_planned
 from tasks.run.config import InstallationConfig
 
@@ -78,7 +78,9 @@ def put(repository: Path, lying: Lying) -> Path:
 
 def prune(repository: Path) -> set[Path]:
     """Plan and remove, as the flow does; return what is gone of the archives."""
-    config = InstallationConfig(id="main", directory=repository, repository=repository, retention=POLICY)
+    config = InstallationConfig(
+        "main", InstallationSettings(directory=repository, repository=repository, retention=POLICY)
+    )
     before = set(repository.rglob("*.tar.gz"))
     remove_planned(config, plan_for(config, list_backups(repository), [], now=NOW))
     return before - set(repository.rglob("*.tar.gz"))

@@ -20,7 +20,7 @@ PROGRAM = str(Path(sys.executable).with_name("mailarchiver-backup"))
 
 def run_program(words: Sequence[str], *, timeout_seconds: float = 180) -> tuple[int, str, str]:
     """Run the program without a terminal, started warm where that changes nothing; return its exit code, stdout and stderr."""
-    if not warm.can_be_warm(os.environ):
+    if words[0] != PROGRAM or not warm.can_be_warm(os.environ):
         done = subprocess.run(
             words, capture_output=True, text=True, timeout=timeout_seconds, stdin=subprocess.DEVNULL, check=False
         )

@@ -69,7 +69,7 @@ def _as_it_is(service: Service) -> Service | None:
     if not service.container_id:
         return service
     container = containers.container(service.container_id)
-    return container and replace(service, state=container.state, addresses=container.addresses)
+    return None if container is None else replace(service, state=container.state, addresses=container.addresses)
 
 
 def wait_for_login(

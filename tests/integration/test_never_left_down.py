@@ -43,7 +43,7 @@ import sys, time
 from pathlib import Path
 from tests.integration.test_never_left_down import installation_of
 from tasks.adapters.host.locks import installation_lock
-from tasks.recovery import recover
+from tasks.recovery.recover import recover
 from tasks.recovery.stopped_services import stopped
 names, directory, seconds = sys.argv[1].split(","), Path(sys.argv[2]), float(sys.argv[3])
 print("begin", flush=True)

@@ -79,7 +79,7 @@ def put(repository: Path, lying: Lying) -> Path:
 def prune(repository: Path) -> set[Path]:
     """Plan and remove, as the flow does; return what is gone of the archives."""
     config = InstallationConfig(
-        "main", InstallationSettings(directory=repository, repository=repository, retention=POLICY)
+        "main", InstallationSettings.model_construct(directory=repository, repository=repository, retention=POLICY)
     )
     before = set(repository.rglob("*.tar.gz"))
     remove_planned(config, plan_for(config, list_backups(repository), [], now=NOW))

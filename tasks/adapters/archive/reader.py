@@ -316,6 +316,8 @@ def _compare(
         raise ArchiveDamaged(f"{path.name} holds the directory {top!r}, its manifest is of {manifest.name!r}")
     found = {member.name: member for member in members}
     listed = {member.name: member for member in manifest.members}
+    if len(listed) < len(manifest.members):
+        raise ArchiveDamaged(f"the manifest in {path.name} lists a name twice", hint=ALTERED_HINT)
     for name in sorted(found.keys() | listed.keys()):
         if name not in found:
             raise ArchiveDamaged(f"{name} is missing in {path.name}", hint=ALTERED_HINT)

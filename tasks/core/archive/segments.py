@@ -90,7 +90,7 @@ def read_journal(lines: Iterable[str]) -> tuple[FinishedSegment, ...]:
                     entry["segment"], begins, int(entry["ends"]), members, tuple(entry["directories"])
                 )
                 standing.append(finished)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
             raise BackupError(f"the archive's journal holds a line that is not ours: {line[:100]!r}") from error
     return tuple(standing)
 

@@ -16,6 +16,8 @@ _LONG_NAME_LIMIT_BYTES = 8192
 _PAX_LIMIT_BYTES = 65_536
 _PAX_LIMIT_RECORDS = 200
 _HEADERS_IN_A_ROW = 4
+_ID_MAXIMUM = 2**32 - 2
+_MTIME_MAXIMUM = 2**40
 _TAKEN_FROM_PAX = ("path", "size")
 _KINDS = {
     b"1": "a hard link",
@@ -66,15 +68,18 @@ class TarStream:
         """Yield entries up to the end blocks, after which nothing but zeros may follow; raise ArchiveDamaged for anything else."""
         long_name: str | None = None
         pax: dict[str, str] = {}
-        count, total, headers = 0, 0, 0
+        count, total, headers, named = 0, 0, 0, False
         while True:
             block = self._take(BLOCK_BYTES)
             if block == bytes(BLOCK_BYTES):
+                if named:
+                    raise ArchiveDamaged("the archive ends with a name, and no member for it")
                 self._require_end()
                 return
             flag = block[156:157]
             size = self._checked(block)
             headers = headers + 1 if flag in (b"L", b"x", b"g") else 0
+            named = flag in (b"L", b"x")
             if headers > _HEADERS_IN_A_ROW:
                 raise Refused("the archive holds header after header and no member for them")
             if flag == b"L":
@@ -102,10 +107,10 @@ class TarStream:
             if is_directory and size:
                 raise ArchiveDamaged(f"directory {_shown(raw_name)} claims {size} bytes of content")
             self._left, self._padding = size, -size % BLOCK_BYTES
-            yield TarEntry(
-                self._safe(raw_name), is_directory, size, _number(block[100:108]) & 0o7777, _number(block[108:116]), _number(block[116:124]),
-                _number(block[136:148]),
-            )  # fmt: skip
+            uid, gid, mtime = _number(block[108:116]), _number(block[116:124]), _number(block[136:148])
+            if max(uid, gid) > _ID_MAXIMUM or mtime > _MTIME_MAXIMUM:
+                raise ArchiveDamaged(f"{_shown(raw_name)} in the archive has an owner or a time that no system has")
+            yield TarEntry(self._safe(raw_name), is_directory, size, _number(block[100:108]) & 0o7777, uid, gid, mtime)
             for _ in self.content():
                 pass
 

@@ -220,6 +220,8 @@ class _Source:
 
     def take(self, length: int) -> bytes:
         """Take exactly so many bytes."""
+        if length < 0:
+            raise ArchiveDamaged(f"the dump announces a block of {length} bytes")
         if len(self._buffer) - self._at < length:
             parts = [self._buffer[self._at :]]
             gathered = len(parts[0])

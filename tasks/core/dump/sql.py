@@ -154,7 +154,11 @@ class _Reader:
         elif written := _LO_WRITE.fullmatch(statement):
             if not self._in_large_object:
                 raise ArchiveDamaged("the dump writes to a large object that it has not opened")
-            yield LargeObjectData(bytes.fromhex(written[1].decode()))
+            try:
+                content = bytes.fromhex(written[1].decode())
+            except ValueError as error:
+                raise ArchiveDamaged("the dump holds half a byte of a large object") from error
+            yield LargeObjectData(content)
         elif _LO_CLOSE.fullmatch(statement):
             self._in_large_object = False
         elif statement not in (b"BEGIN;", b"COMMIT;"):  # pg_dump wraps large objects in these; the loader does its own

@@ -44,6 +44,7 @@ from tasks.core.errors import BackupError
 from tasks.core.policy.history import parse_history
 from tasks.core.stack.pg_control import read_control
 from tests.corpus.archives import BAD_ARCHIVES, GOOD, manifest_bytes
+from tests.corpus.memory import peak_kib
 from tests.corpus.records import BAD_RECORDS
 from tests.integration.archives import NAME, make_archive
 
@@ -252,7 +253,7 @@ def run(seconds: float, seed: int, cases: int | None = None) -> dict[str, object
                 slowest, which = took, f"{target.name}, case {number}"
             counts[target.name] += 1
             number += 1
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak_kib()
     return {
         "cases": sum(counts.values()), "targets": dict(counts), "answered": dict(answered), "seed": seed, "memory_mb": memory // 1024,
         "memory_held": memory < MEMORY_LIMIT_KIB, "slowest_seconds": round(slowest, 3), "slowest": which, "finds": finds,

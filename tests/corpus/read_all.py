@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from tasks.adapters.archive.reader import check_archive
 from tasks.adapters.archive.repository import list_backups
 from tasks.core.errors import BackupError
+from tests.corpus.memory import peak_kib
 
 
 def main() -> None:
@@ -27,8 +27,7 @@ def main() -> None:
         took = time.monotonic() - begun
         if took > slowest:
             slowest, which = took, line
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    told = {"refused": refused, "memory_kib": memory, "slowest_seconds": round(slowest, 2), "slowest": which}
+    told = {"refused": refused, "memory_kib": peak_kib(), "slowest_seconds": round(slowest, 2), "slowest": which}
     sys.stdout.write(json.dumps(told))
 
 

@@ -26,6 +26,7 @@ from tests.integration.archives import NAME, make_archive
 
 OTHER = "mailarchiver-backup-20260302-020005"
 SECONDS = 20.0
+SLOW = "bomb: 101,000 members"  # read once, with the whole corpus
 MEMORY_KIB = 256 * 1024
 
 
@@ -78,7 +79,7 @@ def test_without_its_evil_the_archive_passes(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "docker-compose.yml").read_bytes() == b"services: {}\n"
 
 
-@pytest.mark.parametrize("name", BAD_ARCHIVES)
+@pytest.mark.parametrize("name", [each for each in BAD_ARCHIVES if each != SLOW])
 def test_a_bad_archive_is_refused(tmp_path: Path, name: str) -> None:
     """Checked alone, and read as a restore reads it, with a record that vouches for its very bytes."""
     place = tmp_path / "inside"
@@ -132,12 +133,12 @@ def test_a_bad_record_damages_its_backup_alone(repository: Path, name: str) -> N
 def test_a_lying_record_does_not_fill_the_target(tmp_path: Path) -> None:
     """306 KB filled a file system before they were refused: room had been asked for what the record said."""
     path = tmp_path / f"{NAME}.tar.gz"
-    data = BODY + tar_header(f"{NAME}/postgres-data/1", size=300 << 20) + bytes(300 << 20) + END_BLOCKS
+    data = BODY + tar_header(f"{NAME}/postgres-data/1", size=40 << 20) + bytes(40 << 20) + END_BLOCKS
     path.write_bytes(gzip.compress(data, 1))
     assert path.stat().st_size < 2 << 20
 
     with pytest.raises(
-        ArchiveDamaged, match=r"postgres-data/1 with 314,572,800 bytes, of which its record says nothing"
+        ArchiveDamaged, match=r"postgres-data/1 with 41,943,040 bytes, of which its record says nothing"
     ):
         extract_all(describe(path), tmp_path / "out")
 

@@ -209,9 +209,9 @@ def test_memory_is_in_proportion_to_the_file(tmp_path: Path, hungry: str) -> Non
     place.write_bytes(b"")
     record_path_of(place).write_bytes(HUNGRY[hungry])
     code = (
-        "import sys, pathlib, resource; from tasks.adapters.archive.repository import list_backups;"
+        "import sys, pathlib; from tests.corpus.memory import peak_kib; from tasks.adapters.archive.repository import list_backups;"
         " found = list_backups(pathlib.Path(sys.argv[1])); assert found[0].record is None;"
-        " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        " print(peak_kib())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, timeout=30,

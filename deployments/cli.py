@@ -14,6 +14,7 @@ import typer
 from deployments.cli_options import Call, answering, catch_signals, command, confirmed, refuse_bad_input, run_flow
 from tasks.core.archive.manifest import Format, Method, Record
 from tasks.core.errors import UsageError
+from tasks.core.plain_text import plain
 from tasks.core.policy.copy_plan import CopyWay
 from tasks.core.policy.status import Status
 from tasks.core.report.texts import backup_report, retention_report, verification_report
@@ -396,7 +397,7 @@ def init(
             "left": [str(each) for each in begun.left], "kept": [str(each) for each in begun.kept],
             "installations": list(begun.installations), "notes": list(begun.notes),
         }  # fmt: skip
-        sys.stdout.write((json.dumps(told) if as_json else str(begun)) + "\n")
+        sys.stdout.write((json.dumps(told) if as_json else plain(str(begun))) + "\n")
 
 
 @app.command("serve")
@@ -488,4 +489,4 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(plain(f"error: {error}")) from None

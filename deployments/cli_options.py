@@ -22,6 +22,7 @@ import typer
 
 from tasks.adapters.host.settings_file import settings_path
 from tasks.core.errors import BackupError, UsageError
+from tasks.core.plain_text import plain
 from tasks.core.policy.plain_input import shown, text_problem
 from tasks.core.policy.settings import INSTALLATION_ID, PROJECT
 from tasks.run.config import InstallationConfig, config_at
@@ -74,7 +75,7 @@ class Call:
         if self.as_json:
             sys.stdout.write(json.dumps(value, default=str) + "\n")
         else:
-            sys.stdout.write(text.rstrip("\n") + "\n")
+            sys.stdout.write(plain(text.rstrip("\n")) + "\n")
 
 
 def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -217,14 +218,14 @@ def answering(as_json: bool) -> Iterator[None]:
         logger.debug("", exc_info=True)
         notes = [str(note) for note in getattr(error, "__notes__", [])]
         for line in (f"error: {error}", *notes):
-            sys.stderr.write(line + "\n")
+            sys.stderr.write(plain(line) + "\n")
         if as_json:
             told = {"error": error.message, "hint": error.hint, "notes": notes, "exit_code": error.exit_code}
             sys.stdout.write(json.dumps(told) + "\n")
         raise typer.Exit(error.exit_code) from None
     except Interrupted as interrupted:
         notes = [str(note) for note in getattr(interrupted, "__notes__", [])]
-        sys.stderr.write("\n".join([f"error: {interrupted}", *notes]) + "\n")
+        sys.stderr.write(plain("\n".join([f"error: {interrupted}", *notes])) + "\n")
         if as_json:
             sys.stdout.write(json.dumps({"error": str(interrupted), "notes": notes, "exit_code": 1}) + "\n")
         raise typer.Exit(1) from None
@@ -233,7 +234,7 @@ def answering(as_json: bool) -> Iterator[None]:
     except Exception as error:
         logger.debug("", exc_info=True)
         sys.stderr.write(
-            f"error: unexpected {type(error).__name__}: {error}\nHINT: run again with --verbose and report what it prints\n"
+            f"error: unexpected {type(error).__name__}: {plain(str(error))}\nHINT: run again with --verbose and report what it prints\n"
         )
         if as_json:
             sys.stdout.write(
@@ -242,12 +243,20 @@ def answering(as_json: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+class _PlainFormatter(logging.Formatter):
+    """Names and messages from outside reach the terminal through logs too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
 def _set_up_logging(verbose: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     for noisy in ("urllib3", "docker", "asyncio", "httpcore", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -258,7 +267,7 @@ def confirmed(question: str, expected: str, *, yes: bool) -> str:
         return expected
     if not sys.stdin.isatty():
         raise UsageError("this replaces data and nobody is there to confirm it", hint="give --yes")
-    sys.stderr.write(f"{question}\nType {expected!r} to go on: ")
+    sys.stderr.write(f"{plain(question)}\nType {expected!r} to go on: ")
     sys.stderr.flush()
     typed = sys.stdin.readline().strip()
     if typed != expected:

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from tasks.adapters.archive.repository import list_backups
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import BackupError
+from tasks.core.plain_text import markdown as harmless
 from tasks.core.policy.due import verification_due
 from tasks.core.policy.retention import RetentionPlan
 from tasks.core.report.texts import (
@@ -174,7 +175,7 @@ def _data_address(drawing: str) -> str:
 
 
 def _artifact(key: str, markdown: str) -> None:
-    surroundings().store(create_markdown_artifact, markdown=markdown, key=_key(key))
+    surroundings().store(create_markdown_artifact, markdown=harmless(markdown), key=_key(key))
 
 
 def _key(name: str) -> str:

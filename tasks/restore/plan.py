@@ -60,7 +60,7 @@ class RestorePlan:
             ("Configuration", "not touched unless asked for; see below" if self.configuration else "the same as now"),
         ]
         differences = [
-            f"\n`{name}` in the archive differs from the current one:\n\n```diff\n{difference}\n```"
+            f"\n`{name}` in the archive differs from the current one:\n\n```diff\n{difference.replace('```', '~~~')}\n```"
             for name, difference in self.configuration.items()
         ]
         return "\n".join([*(f"- {name}: **{value}**" for name, value in rows), *differences])

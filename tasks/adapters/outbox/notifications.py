@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Literal
 
+from tasks.core.plain_text import plain, plain_line
 from tasks.core.policy.settings import AlarmKind, Notification
 
 logger = logging.getLogger(__name__)
@@ -53,13 +54,13 @@ def _notify(url: str, good: bool, title: str, body: str) -> bool:
     if not sender.add(url):
         return False
     severity = apprise.NotifyType.SUCCESS if good else apprise.NotifyType.FAILURE
-    return bool(sender.notify(title=title, body=body, notify_type=severity))
+    return bool(sender.notify(title=plain_line(title), body=plain(body), notify_type=severity))
 
 
 def _ping(url: str, body: str) -> bool:
     if not url.startswith(("http://", "https://")):
         return False
-    request = urllib.request.Request(url, data=body.encode()[:10_000] or None)
+    request = urllib.request.Request(url, data=plain(body).encode()[:10_000] or None)
     try:
         with urllib.request.urlopen(request, timeout=PING_SECONDS) as answer:
             return bool(200 <= answer.status < 300)

@@ -9,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from tasks.adapters.host.files import write_atomically
+from tasks.core.plain_text import plain
 from tasks.core.policy.history import Entry
 from tasks.core.policy.status import Status
 from tasks.core.report.catalogue import CatalogueLine
@@ -26,6 +27,7 @@ def write_report_page(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,
     )
     environment.filters["duration"] = duration_text
     page = environment.get_template("report.html.j2").render(

@@ -11,6 +11,7 @@ import pygal
 from pygal.style import Style
 
 from tasks.core.archive.manifest import Record
+from tasks.core.plain_text import plain_line
 from tasks.core.policy.history import BACKUP_RUNS, Entry
 from tasks.core.units import duration_text, size_text
 
@@ -45,7 +46,9 @@ def size_chart(installation: str, records: Sequence[Record], entries: Sequence[E
             if isinstance(found, Record) and _verdict(found) == verdict:
                 values.append({"value": found.bytes, "label": f"{found.manifest.method}, {verdict}"})
             elif isinstance(found, Entry) and verdict == "failed":
-                values.append({"value": top * 0.02, "label": f"{found.run} {found.outcome}: {found.message[:100]}"})
+                values.append(
+                    {"value": top * 0.02, "label": f"{found.run} {found.outcome}: {plain_line(found.message[:100])}"}
+                )
             else:
                 values.append(None)
         name = {"failed": "failed, or no backup", "different": "differs"}.get(verdict, verdict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tasks.core.archive.manifest import Record, Verification
+from tasks.core.plain_text import cell, line
 from tasks.core.policy.retention import RetentionPlan
 from tasks.core.policy.status import Status
 from tasks.core.report.comparisons import counted, words_of
@@ -13,7 +14,7 @@ from tasks.core.units import duration_text, size_text
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
     """Write pairs as a Markdown table; the first pair is its heading, for an empty one looks broken."""
-    first, *rest = (f"| {name} | {_cell(value)} |" for name, value in rows)
+    first, *rest = (f"| {cell(name)} | {cell(value)} |" for name, value in rows)
     return "\n".join([first, "|---|---|", *rest])
 
 
@@ -42,7 +43,7 @@ def backup_report(record: Record) -> str:
             ),
         )
     rows += [("Warning", f"**{warning}**") for warning in manifest.warnings]
-    return f"# Backup of {manifest.installation}\n\n{table(rows)}\n\nNot yet proven: a verification restores it on staging.\n"
+    return f"# Backup of {line(manifest.installation)}\n\n{table(rows)}\n\nNot yet proven: a verification restores it on staging.\n"
 
 
 def verification_report(name: str, verification: Verification) -> str:
@@ -74,9 +75,9 @@ def verification_report(name: str, verification: Verification) -> str:
     if verification.verdict == "legacy":
         text += "\nThere is no census to compare with: it restored, and everything that can be checked without one is right.\n"
     if verification.notes:
-        text += "\n## Notes\n\n" + "\n".join(f"- {line}" for line in verification.notes) + "\n"
+        text += "\n## Notes\n\n" + "\n".join(f"- {line(each)}" for each in verification.notes) + "\n"
     if verification.differences:
-        text += "\n## Differences\n\n" + "\n".join(f"- {line}" for line in verification.differences) + "\n"
+        text += "\n## Differences\n\n" + "\n".join(f"- {line(each)}" for each in verification.differences) + "\n"
     return text
 
 
@@ -109,12 +110,12 @@ def restored_content(
 def retention_report(installation: str, plan: RetentionPlan) -> str:
     """List which backups stay and which go, each with its reasons."""
     rows = [
-        f"| {decision.name} | {'stays' if decision.keep else '**goes**'} | {_cell('; '.join(decision.reasons))} |"
+        f"| {cell(decision.name)} | {'stays' if decision.keep else '**goes**'} | {cell('; '.join(decision.reasons))} |"
         for decision in plan.decisions
     ]
     text = "\n".join([f"# Retention of {installation}\n", "| backup | | because |", "|---|---|---|", *rows, ""])
     if plan.paused:
-        text += "\nNothing is removed now:\n\n" + "\n".join(f"- {reason}" for reason in plan.paused) + "\n"
+        text += "\nNothing is removed now:\n\n" + "\n".join(f"- {line(reason)}" for reason in plan.paused) + "\n"
     return text
 
 
@@ -123,9 +124,5 @@ def standing_report(status: Status, pictures: Sequence[tuple[str, str]] = ()) ->
     first, second, *problems = str(status).splitlines()
     text = f"# Backups of {status.installation}\n\n{first}\n\n{second}\n"
     if problems:
-        text += "\n## What is wrong\n\n" + "\n".join(f"- {line}" for line in problems) + "\n"
+        text += "\n## What is wrong\n\n" + "\n".join(f"- {line(each)}" for each in problems) + "\n"
     return text + "".join(f"\n![{name}]({address})\n" for name, address in pictures)
-
-
-def _cell(value: str) -> str:
-    return value.replace("|", "\\|").replace("\n", " ")

@@ -284,10 +284,10 @@ def prune(
 def status(
     call: Call,
     alarm: Annotated[
-        bool, typer.Option("--alarm", help="Tell what is wrong to whom the settings name; for timers.")
+        bool, typer.Option("--alarm", help="Send notifications for the problems found; for timers.")
     ] = False,
 ) -> None:
-    """Say how the backups stand: the newest, the newest proven, what a bad day would cost, and what is wrong. Writes the report and metrics."""
+    """Show backup status: latest, latest verified, RTO and RPO, problems. Write the report and metrics."""
     from flows.watch import watch
 
     status_report = run_flow(watch, call.installation_config.id, alarm)

@@ -135,9 +135,9 @@ def _resolved(place: Path, what: str) -> Path:
     """Follow a path's links; raise UsageError where it cannot be followed, or where one of its directories is none."""
     try:
         found = place.resolve()
-        standing = next(each for each in (found, *found.parents) if os.path.lexists(each))
-        if not standing.is_dir():
-            raise UsageError(f"the {what} {found}: {standing} is not a directory", hint="is the path right?")
+        nearest = next(each for each in (found, *found.parents) if os.path.lexists(each))
+        if not nearest.is_dir():
+            raise UsageError(f"the {what} {found}: {nearest} is not a directory", hint="is the path right?")
     except PermissionError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
@@ -197,7 +197,8 @@ def _system_errors_told() -> Iterator[None]:
         place = error.filename or "something"
         account = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
         raise BackupError(
-            f"{place} is closed to {account}: {error.strerror or error}", hint="run it as root, or as whoever owns that"
+            f"{place} is closed to {account}: {error.strerror or error}",
+            hint="run it as root, or as the user who owns that",
         ) from error
     except OSError as error:
         if error.errno in _OUR_MISTAKES or error.filename is None:

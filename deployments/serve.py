@@ -100,7 +100,7 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
     secret = os.environ.get(AUTH_VARIABLE, "")
     if host not in LOOPBACK and not secret:
         raise UsageError(
-            f"{host} can be reached from elsewhere, and whoever reaches the server may restore and remove backups",
+            f"{host} can be reached from elsewhere, and everybody who reaches the server may restore and remove backups",
             hint=f"set {AUTH_VARIABLE}=USER:PASSWORD in the environment, or stay on 127.0.0.1",
         )
     return {

@@ -15,8 +15,8 @@ from flows.restore_verification import restore_verification
 from tasks.backup.quiet_database import wait_for_quiet_database
 from tasks.core.archive.manifest import Method, Record
 from tasks.core.errors import BackupError
-from tasks.oversight.nightly import needless_since, pinged, scheduled_time, tell_overdue, verification_is_ours
-from tasks.oversight.reports import standing_shown
+from tasks.oversight.nightly import pinged, scheduled_time, superseding_backup, tell_overdue, verification_is_ours
+from tasks.oversight.reports import status_shown
 from tasks.run.context import config_of
 from tasks.run.history import remembered
 from tasks.run.installations import read_installation
@@ -28,7 +28,7 @@ FLOWS: dict[Method, Flow[..., Record]] = {"hot": hot_backup, "online": online_ba
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What a run did: the backup (or the later one that made it needless), its verification where that was due, and retention."""
+    """What a run did: the backup (or the later one that superseded it), its verification where that was due, and retention."""
 
     record: Record
     verified: Verified | None
@@ -60,10 +60,10 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
     config = config_of(installation)
     chosen = method or config.settings.method
     verified, refuted, pruned = None, None, None
-    with pinged(config), standing_shown(config):
+    with pinged(config), status_shown(config):
         with remembered(config, "automated backup") as run:
             tell_overdue(config)
-            record = needless_since(config, chosen, scheduled_time())
+            record = superseding_backup(config, chosen, scheduled_time())
             if record is None:
                 wait_for_quiet_database(read_installation(config), config.settings.timeouts.defer_seconds)
                 record = run_flow(FLOWS[chosen], installation)

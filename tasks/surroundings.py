@@ -53,7 +53,7 @@ class Surroundings:
 
 
 class PrefectRun(Surroundings):
-    """A flow run: seen on its page, and open to whoever reaches Prefect's API."""
+    """A flow run: seen on its page, and open to everybody who reaches Prefect's API."""
 
     takes_paths = False
     has_server = True

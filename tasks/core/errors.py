@@ -35,7 +35,7 @@ class Refused(BackupError):
 
 
 class NameTaken(Refused):
-    """Something of that name exists, whoever made it a moment ago; another name will do. What is there was left alone."""
+    """Something of that name exists, perhaps made a moment ago; another name will do. What is there was left alone."""
 
 
 class ArchiveDamaged(Refused):

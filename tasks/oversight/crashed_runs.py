@@ -1,4 +1,4 @@
-"""Close the runs that Prefect's server believes alive and that are not."""
+"""Mark runs as crashed that Prefect's server believes running and whose process is gone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 TAG = "mailarchiver"
 GRACE = timedelta(minutes=1)
-MESSAGE = "its process is gone: killed, or ended while the server was away; the history and the page beside the backups tell what became of it"
+MESSAGE = "process no longer exists: killed, or ended while the server was away; see the history and the report beside the backups"
 
 
-@step(name="bury dead runs")
-def bury_dead_runs() -> list[str]:
+@step(name="mark crashed runs")
+def mark_crashed_runs() -> list[str]:
     """Mark runs of ours as crashed whose process on this machine is gone, and return their names.
 
     A run that ends while the server is away stays Running there, and holds its queue's one place, for ever. To be called where the pool's

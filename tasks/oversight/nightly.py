@@ -49,8 +49,8 @@ def scheduled_time() -> datetime | None:
 
 
 @step(name="ask whether backup is wanted")
-def needless_since(config: InstallationConfig, method: str, scheduled_at: datetime | None) -> Record | None:
-    """Find the later backup that makes this scheduled run needless; None where it is wanted."""
+def superseding_backup(config: InstallationConfig, method: str, scheduled_at: datetime | None) -> Record | None:
+    """Find the later backup that supersedes this scheduled run; None where a backup is wanted."""
     found = already_done(own_records(config, list_backups(config.repository)), method, scheduled_at)
     if found is not None:
         logger.info("No backup: %s is newer than %s, for which this run was scheduled", found.file, scheduled_at)

@@ -21,7 +21,7 @@ from tasks.core.report.texts import (
     backup_report,
     restored_content,
     retention_report,
-    standing_report,
+    status_markdown,
     table,
     verification_report,
 )
@@ -63,7 +63,7 @@ def report_backup(config: InstallationConfig, record: Record) -> None:
 
 
 def report_verification(config: InstallationConfig, verified: Verified) -> None:
-    """Show a verdict on the run's page and announce it (`mailarchiver.verification.completed`); bring the standing up to date.
+    """Show a verdict on the run's page and announce it (`mailarchiver.verification.completed`); bring the status up to date.
 
     Raise NotProven for a verdict that proves nothing: no run may look green that found one.
     """
@@ -75,7 +75,7 @@ def report_verification(config: InstallationConfig, verified: Verified) -> None:
     status_report = show_status(config)
     told = any(each.kind == "verification" and archive in each.text for each in status_report.status.problems)
     if not verified.holds and not told:
-        # An older backup, of a monthly drill: the standing tells of the newest judged one alone.
+        # An older backup, of a monthly drill: the status tells of the newest judged one alone.
         notify(
             config,
             "verification",
@@ -144,7 +144,7 @@ def show_status(config: InstallationConfig) -> StatusReport:
     status_report = write_status_report(config, now=datetime.now(UTC))
     if surroundings().has_server:
         pictures = [(name, _data_address(drawing)) for name, drawing in zip(CHARTS, status_report.charts, strict=True)]
-        _artifact(f"standing-{config.id}", standing_report(status_report.status, pictures))
+        _artifact(f"status-{config.id}", status_markdown(status_report.status, pictures))
         surroundings().store(
             create_table_artifact,
             table=list(lines_of(status_report)),
@@ -156,7 +156,7 @@ def show_status(config: InstallationConfig) -> StatusReport:
 
 
 @contextmanager
-def standing_shown(config: InstallationConfig) -> Iterator[None]:
+def status_shown(config: InstallationConfig) -> Iterator[None]:
     """Show how the backups stand at the end of the block, however that comes; after a failure it changes nothing of it."""
     try:
         yield

@@ -76,7 +76,7 @@ class Loan:
         found = containers.container(former.container_id)
         if found is None or found.state not in _ALIVE:
             return
-        # On the disk first: Docker goes on with a stop whose client was killed, and whoever settles must know of it.
+        # On the disk first: Docker goes on with a stop whose client was killed, and the settling process must know of it.
         self._rewrite(replace(former, stop_of_run=found.started_at, stop_timeout_seconds=timeout_seconds))
         if self._began is None:
             self._began = time.monotonic()
@@ -98,7 +98,7 @@ class Loan:
     def start_all(self) -> None:
         """Bring every container back to its former state early, without giving the loan back: what they do now is to be seen first.
 
-        They may be stopped again; whatever happens meanwhile, the end of the loan (or whoever settles it) goes by their state before it.
+        They may be stopped again; whatever happens meanwhile, the end of the loan (or the process that settles it) goes by their state before it.
         """
         with signals_deferred():
             _bring_back(self._former, patience_seconds=GIVE_BACK_SECONDS)

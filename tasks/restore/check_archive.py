@@ -23,7 +23,7 @@ _checked: ContextVar[CheckedArchive | None] = ContextVar("checked_archive", defa
 def already_checked(archive: CheckedArchive) -> Iterator[None]:
     """Let `find_archive` give this archive, which the caller has checked, within the block instead of checking it again.
 
-    Whoever reads it later notices where the file has been replaced since.
+    A later reader notices where the file has been replaced since.
     """
     token = _checked.set(archive)
     try:
@@ -35,7 +35,7 @@ def already_checked(archive: CheckedArchive) -> Iterator[None]:
 def wanted_backup(repository: Path, backup: str) -> Path:
     """Find a backup ("latest", a name, or a path).
 
-    Within a flow run only a name will do: whoever reaches Prefect's API must not be able to name a file, or learn whether there is one.
+    Within a flow run only a name will do: a caller of Prefect's API must not be able to name a file, or learn whether there is one.
     """
     if not surroundings().takes_paths and not re.fullmatch(BACKUP_PARAMETER, backup):
         what = "a path" if "/" in backup else "no backup's name"

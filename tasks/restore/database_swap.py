@@ -1,7 +1,7 @@
 """Put the proven replacement in the place of the current data, keep the current, and bring it back on request.
 
 Two renames in one transaction swap the databases; that commit is the moment at which the new replaces the old. The keys follow by
-rename. A journal, written before, lets whoever comes after a crash go the rest of the way, or find that nothing had begun: that is
+rename. A journal, written before, lets the next run after a crash go the rest of the way, or find that nothing had begun: that is
 decided from the databases that are there, known by their numbers, which no rename changes.
 """
 

@@ -1,6 +1,6 @@
 """Swap directories by rename, keep the former ones, and bring them back.
 
-A journal written before the first rename makes the whole row of renames one act: whoever comes after a crash completes it. What was
+A journal written before the first rename makes the whole row of renames one act: after a crash the next run completes it. What was
 put aside is described by a small JSON file beside it, so that `rollback` and `commit` need nothing else.
 """
 

@@ -1,4 +1,4 @@
-"""What is asked of a restore, and what became of it."""
+"""The options of a restore, and its result."""
 
 from __future__ import annotations
 

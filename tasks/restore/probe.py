@@ -29,7 +29,7 @@ def put_back_also_where_it_does_not_answer(kept: str) -> Iterator[None]:
 
 @contextmanager
 def taken_back_unless_it_answers(loan: Loan, kept: str, swap_back: Callable[[], object]) -> Iterator[None]:
-    """Take a restore back where the block, which sees the stack answer on the new data, fails; say in notes what became of the data."""
+    """Take a restore back where the block, which sees the stack answer on the new data, fails; say in notes which data is in place."""
     try:
         yield
     except BackupError as error:

@@ -32,7 +32,7 @@ class Run:
         self.failure = ""
 
     def fail(self, message: str) -> None:
-        """Let the run stand as failed in the history, although nothing is raised; whoever says so tells people of it."""
+        """Let the run stand as failed in the history, although nothing is raised; the caller sends the notification."""
         self.failure = message
 
 
@@ -97,7 +97,7 @@ def notify(config: InstallationConfig, kind: AlarmKind, title: str, body: str, *
 
 
 def notify_recoveries(config: InstallationConfig, recovered: Sequence[Recovered]) -> None:
-    """Remember and tell what dead runs had left and what was done about it: whoever was there did not see them die."""
+    """Record and send what dead runs had left and what was done about it: nobody saw them die."""
     if not recovered:
         return
     text = "\n".join(f"{'settled' if each.settled else 'NOT settled'}: {each.message}" for each in recovered)

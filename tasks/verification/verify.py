@@ -101,7 +101,7 @@ def run_restore_test(
 ) -> RestoreTest:
     """Restore an archive on staging by the code that production would use, with every proof; the application is started last.
 
-    Before that the mail accounts are disabled and their secrets blanked, and whoever differs is not started at all.
+    Before that the mail accounts are disabled and their secrets blanked, and an application whose data differs is never started.
     """
     if archive.kind == "physical":
         return _run_copy_test(staging, archive, limits, now=now)

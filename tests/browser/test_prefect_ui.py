@@ -94,7 +94,7 @@ def test_a_backup_run_by_hand_is_followed_to_its_report_and_picture(page: Page, 
     # The verification follows by its event, and brings catalogue and charts.
     page_of_main = host.repository("main") / "report-main.html"
     wait_until(lambda: "verified" in page_of_main.read_text(), 120, "nothing was verified")
-    open_artifact(page, host, "standing-main")
+    open_artifact(page, host, "status-main")
     picture = page.locator("img[src^='data:image/svg']").first
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 400

@@ -167,9 +167,9 @@ def test_a_long_step_shows_its_progress_and_a_run_its_reports(host: Host, worker
     assert "| Downtime | none |" in found["backup-main"]["data"]
     assert "| Verdict | **verified** |" in found["verification-main"]["data"]
     assert "the newest" in found["retention-main"]["data"]
-    standing = found["standing-main"]["data"]
-    assert "(RTO, measured)" in standing
-    assert standing.count("](data:image/svg+xml;base64,") == 2
+    status = found["status-main"]["data"]
+    assert "(RTO, measured)" in status
+    assert status.count("](data:image/svg+xml;base64,") == 2
     (newest, *_) = json.loads(found["catalogue-main"]["data"])
     assert list(newest)[:5] == ["backup", "verdict", "age", "size", "kept because"]
 

@@ -138,8 +138,8 @@ def segment(
     """
     descriptor = _take(partial)
     try:
-        standing = _standing(partial)
-        before = standing[: next((i for i, each in enumerate(standing) if each.name == name), len(standing))]
+        valid = _valid_segments(partial)
+        before = valid[: next((i for i, each in enumerate(valid) if each.name == name), len(valid))]
         begins = before[-1].ends
         with _writing(partial, descriptor):
             _append_to_file(partial.journal_path, json.dumps({"segment": name, "begins": begins}) + "\n")
@@ -179,7 +179,7 @@ def _writing(partial: PartialArchive, descriptor: int) -> Iterator[None]:
 
 def written_members(partial: PartialArchive) -> list[Member]:
     """Give the members of all segments that stand, in their order: what the manifest has to list."""
-    return [member for done in _standing(partial) for member in done.members]
+    return [member for done in _valid_segments(partial) for member in done.members]
 
 
 def seal_archive(
@@ -191,8 +191,8 @@ def seal_archive(
     """
     if manifest.name != partial.name or manifest.format != partial.format:
         raise BackupError(f"the manifest is of {manifest.name} ({manifest.format}), the archive is {partial.name}")
-    sealed_before = [done.name for done in _standing(partial)]
-    members = [member for done in _standing(partial) if done.name != _SEAL for member in done.members]
+    sealed_before = [done.name for done in _valid_segments(partial)]
+    members = [member for done in _valid_segments(partial) if done.name != _SEAL for member in done.members]
     if difference := missing_and_extra(members, manifest.members):
         raise BackupError(
             f"the manifest of {partial.name} does not list what was written: {difference}",
@@ -291,7 +291,7 @@ def _take(partial: PartialArchive) -> int:
         return _held[partial.path]
 
 
-def _standing(partial: PartialArchive) -> tuple[FinishedSegment, ...]:
+def _valid_segments(partial: PartialArchive) -> tuple[FinishedSegment, ...]:
     try:
         text, _ = read_outside(partial.journal_path, ARCHIVE_JOURNAL)
         return read_journal(text.decode("utf-8").splitlines())

@@ -161,7 +161,7 @@ def reclaim_temporaries(directory: Path, name: str = "*") -> list[Path]:
 
 
 def rename_no_replace(source: Path, target: Path) -> None:
-    """Rename a file within one directory tree; raise Refused where the target exists, whoever made it a moment ago.
+    """Rename a file within one directory tree; raise Refused where the target exists, also if it was made a moment ago.
 
     Prefers the kernel's own way (renameat2), then a hard link. Where a file system has neither, looks before it renames: the
     one case with a gap, in which the installation's lock is the guard.
@@ -205,7 +205,7 @@ def try_lock(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path, *, wait_seconds: float) -> Iterator[None]:
-    """Let one process after the other into the block, by a lock file; whoever has waited for `wait_seconds` enters all the same."""
+    """Let one process after the other into the block, by a lock file; a process that has waited for `wait_seconds` enters all the same."""
     with opened(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) as descriptor:
         deadline = time.monotonic() + wait_seconds
         while not try_lock(descriptor) and time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""Journals: what a run has borrowed or begun, on the disk before it does so, for whoever must finish after its death.
+"""Journals: what a run has borrowed or begun, on the disk before it does so, for the process that must finish it after a crash.
 
 A run keeps its open journal's `flock` for as long as it lives. So "is the owner dead?" is a question to the kernel: a reused
-process id, a process in another container, or one that is stopped cannot mislead. Whoever settles a journal takes the same
+process id, a process in another container, or one that is stopped cannot mislead. A process that settles a journal takes the same
 lock first; so two settlers never work on one journal, and the later finds it gone.
 """
 

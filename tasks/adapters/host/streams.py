@@ -56,7 +56,7 @@ class Observer(Generic[Result]):
         pieces = iter(self._queue.get, None)
         try:
             self._result = consume(pieces)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever calls finish()
+        except BaseException as error:  # noqa: BLE001 - raised again by finish()
             self._error = error
         for _ in pieces:  # keep the feeder from waiting for ever
             pass

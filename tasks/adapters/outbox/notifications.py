@@ -22,7 +22,7 @@ def send_alarm(
 ) -> int:
     """Tell everybody who wants to know of this kind, as good news or as a warning; return how many could not be told.
 
-    Whoever cannot be reached is logged by place in the settings, and fails nothing: telling must not end the work it tells of.
+    An address that cannot be reached is logged by its place in the settings, and fails nothing: a notification must not end the work it tells of.
     """
     unreached = 0
     for place, each in enumerate(notifications):

@@ -1,4 +1,4 @@
-"""The report beside the backups: one HTML file that needs nothing from elsewhere, for whoever has the disk and no server."""
+"""The report beside the backups: one HTML file that needs nothing from elsewhere, for a reader who has the disk and no server."""
 
 from __future__ import annotations
 

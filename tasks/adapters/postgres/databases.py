@@ -192,7 +192,7 @@ def refuse_to_drop(session: Session, name: str) -> None:
         raise Refused(
             f"database {name} cannot be dropped: it takes part in logical replication: {', '.join(kept_by)}",
             hint=f"for a subscription, in database {name}: ALTER SUBSCRIPTION ... DISABLE; ALTER SUBSCRIPTION ... SET (slot_name = NONE);"
-            " DROP SUBSCRIPTION ...; for a slot, end whoever reads from it",
+            " DROP SUBSCRIPTION ...; for a slot, end its reader",
         )
 
 

@@ -157,7 +157,7 @@ class LoadSession:
             if isinstance(error, ProgramFailed):
                 error.about = error.about or self._doing
             self._error = error
-            # Whoever tells us something before it sees the error must not wait for ever.
+            # A caller that hands over more before it sees the error must not wait for ever.
             while not self._left and self._work.get() is not _Signal.LEAVE:
                 pass
 

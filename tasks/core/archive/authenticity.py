@@ -1,6 +1,6 @@
 """Whose backup is it: what a signature, an id and our own memory of what we made say of a record (P22).
 
-**The key decides.** Whoever can write to a repository can write any id, project and system identifier into a record, and nothing but the key is
+**The key decides.** A writer to a repository can write any id, project and system identifier into a record, and nothing but the key is
 out of their reach. The other three are compared all the same:
 
 - The *id* must be the installation's: one host may keep two installations' keys, and `trusted_keys` may name a key of several.

@@ -78,21 +78,21 @@ def read_journal(lines: Iterable[str]) -> tuple[FinishedSegment, ...]:
     A later line replaces an earlier one of the same name and all that came after that: they were cut off for it. A line that
     only says where a segment began ("ends" is missing) cuts off as well and adds nothing until its end is noted.
     """
-    standing: list[FinishedSegment] = []
+    valid: list[FinishedSegment] = []
     for line in lines:
         try:
             entry = json.loads(line)
             begins = int(entry["begins"])
-            standing = [segment for segment in standing if segment.ends <= begins]
+            valid = [segment for segment in valid if segment.ends <= begins]
             if "ends" in entry:
                 members = tuple(Member(name=name, bytes=size, sha256=sha) for name, size, sha in entry["members"])
                 finished = FinishedSegment(
                     entry["segment"], begins, int(entry["ends"]), members, tuple(entry["directories"])
                 )
-                standing.append(finished)
+                valid.append(finished)
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
             raise BackupError(f"the archive's journal holds a line that is not ours: {line[:100]!r}") from error
-    return tuple(standing)
+    return tuple(valid)
 
 
 def missing_and_extra(written: Iterable[Member], listed: Iterable[Member]) -> str:

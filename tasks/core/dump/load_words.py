@@ -1,4 +1,4 @@
-"""What people are told of a dump that cannot be loaded: what failed, that their archive is sound, and what they can do."""
+"""The message for a dump that cannot be loaded: what failed, that their archive is sound, and what they can do."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from tasks.core.policy.settings import VerificationPolicy
 
 
 def already_done(records: Sequence[Record], method: str, scheduled_at: datetime | None) -> Record | None:
-    """Find the backup that makes a scheduled run needless: one begun after the time this run was meant for.
+    """Find the backup that supersedes a scheduled run: one begun after the time this run was meant for.
 
     After three nights without power Prefect runs all three missed runs; the first makes the backup, the others find it here. A run by
     hand (`scheduled_at` None) is always wanted. `records` are newest first.

@@ -119,7 +119,7 @@ def retention_report(installation: str, plan: RetentionPlan) -> str:
     return text
 
 
-def standing_report(status: Status, pictures: Sequence[tuple[str, str]] = ()) -> str:
+def status_markdown(status: Status, pictures: Sequence[tuple[str, str]] = ()) -> str:
     """Describe how an installation's backups stand; the line of RTO and RPO first, then what is wrong, then pictures (name and address)."""
     first, second, *problems = str(status).splitlines()
     text = f"# Backups of {status.installation}\n\n{first}\n\n{second}\n"

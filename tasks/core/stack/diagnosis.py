@@ -120,7 +120,7 @@ def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
                 Problem(
                     "warning",
                     f"{name} is the guide's well-known default",
-                    "change it: whoever reaches the port can log in",
+                    "change it: everybody who reaches the port can log in",
                 )
             )
     for address in seen.published:

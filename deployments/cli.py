@@ -127,6 +127,19 @@ def restore(
             help="Leave an object of the dump out, by the name that a failed verification told; may be repeated."
         ),
     ] = None,
+    foreign: Annotated[
+        bool,
+        typer.Option(
+            "--foreign",
+            help="Restore an archive that is not known as this installation's own (the guide's, another host's): in quarantine.",
+        ),
+    ] = False,
+    with_code: Annotated[
+        bool,
+        typer.Option(
+            "--with-code", help="Take the functions, triggers and other code too that a foreign archive brings."
+        ),
+    ] = False,
     into: Annotated[
         Path | None, typer.Option(help="An empty directory of a fresh host: set the whole stack up from the archive.")
     ] = None,
@@ -136,13 +149,19 @@ def restore(
 
     if into is not None:
         _answer_restore(
-            call, restore_fresh_host(call.config, backup, into.resolve(), quarantine=quarantine, without=without)
+            call,
+            restore_fresh_host(
+                call.config, backup, into.resolve(), quarantine=quarantine, without=without, with_code=with_code
+            ),
         )
         return
     config = call.installation_config
     plan = show_plan(config.id, backup, quarantine) if not yes else ""
     confirm = confirmed(f"{plan}\nThe data of {config.directory} will be replaced.", config.id, yes=yes)
-    _answer_restore(call, run_flow(guided_restore, config.id, backup, confirm, quarantine, restore_config, without))
+    restored = run_flow(
+        guided_restore, config.id, backup, confirm, quarantine, restore_config, without, foreign, with_code
+    )
+    _answer_restore(call, restored)
 
 
 @app.command("rollback")

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from tasks.core.archive.origin import Words
 from tasks.oversight.reports import report_restore
 from tasks.restore.check_archive import find_archive
 from tasks.restore.config_files import compare_configuration, restore_configuration
 from tasks.restore.directory_restore import restore_copy
 from tasks.restore.drift import compare_containers
+from tasks.restore.origin import require_word_for
 from tasks.restore.outcome import Restored, RestoreOptions, require_equal
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
@@ -24,6 +26,8 @@ def full_restore(
     confirm: str = "",
     quarantine: bool | None = None,
     restore_config: bool = False,
+    foreign: bool = False,
+    with_code: bool = False,
 ) -> Restored:
     """Extract the data directory beside the current one, prove it by a private PostgreSQL, and swap the two; the current one is kept.
 
@@ -35,12 +39,17 @@ def full_restore(
         confirm: The installation's id, typed again: a restore replaces its data.
         quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
+        foreign: Restore an archive that is not known as this installation's own: without rights beyond the new database, and in quarantine.
+        with_code: Take the code too that such an archive brings (functions, triggers), which the application then runs.
     """
     now = datetime.now(UTC)
     with locked_config(installation, "restore", confirmed=confirm) as config:
         stack = read_installation(config)
         found = find_archive(config.repository, backup)
-        options = RestoreOptions(quarantine=quarantine, start_application=config.fresh, limits=config.dump_limits)
+        why = require_word_for(config, stack, found, Words(foreign, with_code), quarantine)
+        options = RestoreOptions(
+            quarantine=quarantine, start_application=config.fresh, limits=config.dump_limits, foreign=why
+        )
 
         restored, archive = restore_copy(stack, found, options, now=now)
         require_equal(restored)

@@ -27,6 +27,8 @@ def guided_restore(
     quarantine: bool | None = None,
     restore_config: bool = False,
     without: list[str] | None = None,
+    foreign: bool = False,
+    with_code: bool = False,
 ) -> Restored:
     """Look at the archive and run the restore that fits it: a dump beside the current database, or a whole data directory.
 
@@ -37,6 +39,8 @@ def guided_restore(
         quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
         without: Objects of a dump to leave out, by the names that a failed verification told; the rest is proven as ever.
+        foreign: Restore an archive that is not known as this installation's own: without rights beyond the new database, and in quarantine.
+        with_code: Take the code too that such an archive brings (functions, triggers), which the application then runs.
     """
     config = config_of(installation)
     if surroundings().asks_in_prefect and not confirm:
@@ -44,14 +48,17 @@ def guided_restore(
         approval = ask_for_approval(config, plan)
         backup, confirm = plan.name, approval.confirm
         quarantine, restore_config = approval.wants_quarantine, approval.restore_config
+        foreign, with_code = approval.foreign, approval.with_code
     fitting = fitting_restore(config, backup)
     if fitting == "data directory":
         if without:
             raise UsageError(
                 f"{backup} holds a data directory, of which nothing can be left out", hint="leave --without away"
             )
-        return run_flow(full_restore, installation, backup, confirm, quarantine, restore_config)
-    return run_flow(sql_dump_restore, installation, backup, confirm, quarantine, restore_config, without)
+        return run_flow(full_restore, installation, backup, confirm, quarantine, restore_config, foreign, with_code)
+    return run_flow(
+        sql_dump_restore, installation, backup, confirm, quarantine, restore_config, without, foreign, with_code
+    )
 
 
 def show_plan(installation: str, backup: str, quarantine: bool | None) -> RestorePlan:
@@ -66,6 +73,7 @@ def restore_fresh_host(
     *,
     quarantine: bool | None,
     without: list[str] | None = None,
+    with_code: bool = False,
 ) -> Restored:
     """Set a stack up from an archive in an empty directory, and restore its data into it."""
     repository = config.repository if config else Path.cwd()
@@ -73,5 +81,12 @@ def restore_fresh_host(
     fresh = set_up_fresh_host(archive, directory, repository, project=config.project if config else None)
     with given_configs({fresh.id: fresh}), already_checked(archive):
         return run_flow(
-            guided_restore, fresh.id, str(archive.path), confirm=fresh.id, quarantine=quarantine, without=without
+            guided_restore,
+            fresh.id,
+            str(archive.path),
+            confirm=fresh.id,
+            quarantine=quarantine,
+            without=without,
+            foreign=True,
+            with_code=with_code,
         )

@@ -10,6 +10,7 @@ from prefect import flow
 from tasks.core.errors import BackupError
 from tasks.oversight.reports import report_verification
 from tasks.restore.check_archive import check_backup
+from tasks.restore.origin import why_not_own
 from tasks.run.context import config_of
 from tasks.run.history import remembered
 from tasks.run.installations import read_installation
@@ -42,8 +43,9 @@ def restore_verification(installation: str = "main", backup: str = "latest") -> 
         chosen = choose_backup(config, backup)
         try:
             archive = check_backup(config.repository, chosen)
+            foreign = why_not_own(config, production, archive)
             with staging_installation(production, archive, config.staging_limits) as staging:
-                tested = run_restore_test(staging, archive, config.dump_limits, now=now)
+                tested = run_restore_test(staging, archive, config.dump_limits, now=now, foreign=foreign)
             verified = conclude(archive, tested, now=now, begun=begun)
         except BackupError as error:
             verified = conclude_failure(config.repository, chosen, error, now=now, begun=begun)

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from tasks.core.archive.origin import Words
 from tasks.oversight.reports import report_restore
 from tasks.restore.check_archive import find_archive
 from tasks.restore.config_files import compare_configuration, restore_configuration
 from tasks.restore.database_restore import drop_empty_former, restore_dump, running_postgres
 from tasks.restore.drift import compare_containers
+from tasks.restore.origin import require_word_for
 from tasks.restore.outcome import Restored, RestoreOptions, require_equal
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
@@ -25,6 +27,8 @@ def sql_dump_restore(
     quarantine: bool | None = None,
     restore_config: bool = False,
     without: list[str] | None = None,
+    foreign: bool = False,
+    with_code: bool = False,
 ) -> Restored:
     """Load a dump beside the current database, prove it, and swap the two; the current one is kept until `commit`.
 
@@ -37,11 +41,14 @@ def sql_dump_restore(
         quarantine: Keep the restored mail accounts disabled; empty does so for backups older than a day.
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
         without: Objects of the dump to leave out, by the names that a failed verification told; the rest is proven as ever.
+        foreign: Restore an archive that is not known as this installation's own: without rights beyond the new database, and in quarantine.
+        with_code: Take the code too that such an archive brings (functions, triggers), which the application then runs.
     """
     now = datetime.now(UTC)
     with locked_config(installation, "restore", confirmed=confirm) as config:
         found = find_archive(config.repository, backup)
         options = RestoreOptions(
+            with_code=with_code,
             quarantine=quarantine,
             start_application=config.fresh,
             limits=config.dump_limits,
@@ -49,6 +56,8 @@ def sql_dump_restore(
         )
 
         with running_postgres(read_installation(config), leave_running=config.fresh) as stack:
+            why = require_word_for(config, stack, found, Words(foreign, with_code), quarantine)
+            options = replace(options, foreign=why)
             restored, archive = restore_dump(stack, found, options, now=now)
             require_equal(restored)
             if config.fresh:

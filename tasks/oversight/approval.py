@@ -50,6 +50,17 @@ class RestoreApproval(RunInput):
         description="Those of now are kept beside them; the plan shows what differs.",
     )
 
+    foreign: bool = Field(
+        default=False,
+        title="The archive may be foreign",
+        description="Only where the plan says that it is not known as this installation's own. Its mail accounts stay in quarantine.",
+    )
+    with_code: bool = Field(
+        default=False,
+        title="Take a foreign archive's code too",
+        description="Functions and triggers that it brings would run as the application's login. Mail Archiver has none.",
+    )
+
     @property
     def wants_quarantine(self) -> bool | None:
         """Give the choice as restores take it: None decides by the backup's age."""

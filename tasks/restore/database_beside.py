@@ -7,7 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,26 +24,30 @@ from tasks.adapters.engine import containers
 from tasks.adapters.host.files import free_space, make_directory, remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.streams import read_ahead
-from tasks.adapters.postgres import databases, load, load_programs
+from tasks.adapters.postgres import code, databases, load, load_programs, loading_role
 from tasks.adapters.postgres import facts as facts_of
 from tasks.adapters.postgres.census import take_census
 from tasks.adapters.postgres.facts import database_facts, migration_head, server_major, tablespaces
+from tasks.adapters.postgres.loading_role import LoadingRole
 from tasks.adapters.postgres.session import Server, Session, server_of, session, wait_until_ready
 from tasks.core.archive.layout import KEYS_DIRECTORY, ROLES_MEMBER
 from tasks.core.archive.manifest import DatabaseFacts, Format, TableCensus
 from tasks.core.archive.tar_reader import TarEntry
-from tasks.core.byte_text import bytes_of
+from tasks.core.byte_text import bytes_of, shown
 from tasks.core.dump.census import differences
+from tasks.core.dump.code_words import LISTED, new_code, refuse_code
+from tasks.core.dump.deferred import Deferred
 from tasks.core.dump.events import Statement
 from tasks.core.dump.left_out import LeftOut
-from tasks.core.dump.load_words import is_of_another_server, unloadable
+from tasks.core.dump.load_words import is_of_another_server, is_refused_right, needs_rights, unloadable
 from tasks.core.dump.sql import read_sql_dump
-from tasks.core.errors import BackupError, ProgramFailed, Refused, UsageError
+from tasks.core.dump.statements import roles_named
+from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused, UsageError
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.core.quoting import quoted
 from tasks.core.stack.compatibility import missing_roles, refuse_unfit_dump
-from tasks.core.stack.database_attributes import attribute_differences
+from tasks.core.stack.database_attributes import DEFAULT_TABLESPACE, attribute_differences
 from tasks.core.stack.installation import Installation
 from tasks.core.stack.server_settings import with_known_tablespaces
 from tasks.progress import progress
@@ -72,7 +76,8 @@ _ROLE_STATEMENT = re.compile(
 class Replacement:
     """A database and a keys directory that stand beside the current ones, and what they are to be called after the swap.
 
-    `keys` is None where the archive has none or the installation keeps none.
+    `keys` is None where the archive has none or the installation keeps none. `role` is the role without rights that loads a dump which is not
+    known as the installation's own, "" for its own.
     """
 
     database: str
@@ -80,6 +85,7 @@ class Replacement:
     stamp: str
     keys: Path | None
     current_keys: Path | None
+    role: str = ""
 
     @property
     def aside(self) -> str:
@@ -128,7 +134,9 @@ def _require_room(installation: Installation, archive: Archive) -> None:
 
 
 @contextmanager
-def replacement(installation: Installation, archive: Archive, *, now: datetime) -> Iterator[Replacement]:
+def replacement(
+    installation: Installation, archive: Archive, *, now: datetime, foreign: bool = False
+) -> Iterator[Replacement]:
     """Give the names of a replacement; whatever still stands beside the current data at the end of the block is removed.
 
     What was swapped in by then has lost these names and stays. A journal sees to the same after a crash.
@@ -143,14 +151,20 @@ def replacement(installation: Installation, archive: Archive, *, now: datetime) 
         stamp=stamp,
         keys=keys_place.with_name(f"{keys_place.name}.restored-{stamp}") if keys_place and has_keys else None,
         current_keys=keys_place,
+        role=f"mailarchiver_backup_load_{stamp}" if foreign else "",
     )
     journal = open_journal(
         KIND,
-        {"database": new.database, "keys": str(new.keys) if new.keys else None, "project": installation.project},
+        {
+            "database": new.database,
+            "keys": str(new.keys) if new.keys else None,
+            "project": installation.project,
+            "role": new.role,
+        },
         installation_id=installation.id,
         installation_directory=installation.directory,
     )
-    with journalled(journal, lambda: _remove(installation, new.database, new.keys)):
+    with journalled(journal, lambda: _remove(installation, new.database, new.keys, new.role)):
         yield new
 
 
@@ -158,7 +172,9 @@ def settle(journal: Journal) -> str:
     """Remove what a dead restore had built beside the current data; production was not touched by it."""
     installation = installation_of(journal)
     keys = journal.body.get("keys")
-    _remove(installation, str(journal.body["database"]), Path(keys) if keys else None)
+    _remove(
+        installation, str(journal.body["database"]), Path(keys) if keys else None, str(journal.body.get("role") or "")
+    )
     return f"removed the unfinished restore {journal.body['database']}"
 
 
@@ -173,6 +189,20 @@ class Loaded:
     rows: dict[str, TableCensus]
     left_out: LeftOut
     notes: tuple[str, ...] = ()
+    guest: Guest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """The role that loads a stranger's dump, and what is to be said to PostgreSQL once it has.
+
+    `public_owner` owned the schema `public` before; `itself` is the new database's own state before the load.
+    """
+
+    role: LoadingRole
+    public_owner: str
+    itself: tuple[object, ...]
+    deferred: Deferred = field(default_factory=Deferred)
 
 
 @step(name="load dump", run_name="load {archive.name}", retries=1)
@@ -188,9 +218,10 @@ def load_replacement(
     """Load the archive's dump and keys into the replacement while the archive is checked.
 
     Where our loader refuses or fails, PostgreSQL's own programs are tried with the same bytes. They run whatever the dump says, psql's
-    commands too, so that is done only on staging, which has no way out, and with an archive that has our manifest: it was written from this
-    program's own pg_dump, as far as anybody can know today, while of a legacy archive nobody knows who wrote it. Nor is it done where
-    something is to be left out: they cannot.
+    commands too, so that is done only with the installation's own archives. Nor is it done where something is to be left out: they cannot.
+
+    A dump that is not known as the installation's own (`new.role`) is loaded by a role that owns the new database and nothing else, and by our
+    loader alone; `hand_over_replacement` follows.
 
     Safe to repeat: a retry drops what there is and starts over. Raise ArchiveDamaged, with the replacement worth nothing, where a byte is not
     as it was sealed; ProgramFailed, saying that the archive is sound, where PostgreSQL itself cannot load what it dumped; UsageError for a
@@ -204,7 +235,8 @@ def load_replacement(
     failures: list[BackupError] = []
     notes: tuple[str, ...] = ()
     with server_of(installation) as server:
-        places = _make_database(installation, server, archive, new)
+        places, guest = _make_database(installation, server, archive, new, make_roles=is_staging or not new.role)
+        loader = guest.role.login(server) if guest else server
         with progress("load", expected_bytes=_size_of(archive, member)) as tell:
             count = _Counter(tell)
 
@@ -214,8 +246,8 @@ def load_replacement(
                     with closing(read_ahead(pieces)) as chunks:
                         try:
                             found = left_out.filter(dump_events(installation, archive, chunks))
-                            events = with_known_tablespaces(found, places)
-                            loaded = load.load_dump(server, new.database, events, limits=limits, on_bytes=count.add)
+                            events = with_known_tablespaces(guest.deferred.filter(found) if guest else found, places)
+                            loaded = load.load_dump(loader, new.database, events, limits=limits, on_bytes=count.add)
                         except BackupError as error:
                             if error.transient:
                                 raise
@@ -225,10 +257,16 @@ def load_replacement(
                         deque(chunks, maxlen=0)  # the archive's check wants every byte
 
             checked = check_while(archive, take)
+        if guest is not None:
+            with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
+                loading_role.close_role(opened, guest.role, new.database)
+        if failures and guest is not None and is_refused_right(failures[0]):
+            raise needs_rights(archive.name, failures[0])
         if failures:
             notes = _load_by_program(
                 installation, server, checked, new, limits, failures[0],
-                may_try=(is_staging or archive.manifest is not None) and not without,
+                may_try=(is_staging or archive.manifest is not None) and not without and not new.role,
+                is_staging=is_staging,
             )  # fmt: skip
         elif left_out.missing:
             raise UsageError(
@@ -239,12 +277,58 @@ def load_replacement(
             # Autovacuum does it within a minute, beside the running application; before the swap it would cost as much as the load of the
             # rows, for statistics of the full-text index alone.
             if opened.value("SHOW autovacuum") == "off":
-                opened.execute("ANALYZE")
+                opened.execute("ANALYZE")  # which runs an index's functions as its table's owner
     if new.keys is not None:
         _remove_keys(new.keys)
         make_directory(new.keys.parent)
         extract(checked, KEYS_DIRECTORY, new.keys, keep_owners=True)
-    return Loaded(checked, rows, left_out, notes)
+    return Loaded(checked, rows, left_out, notes, guest)
+
+
+@step(name="hand over replacement", retries=0)
+def hand_over_replacement(
+    installation: Installation, loaded: Loaded, new: Replacement, *, with_code: bool, is_staging: bool = False
+) -> list[str]:
+    """Give a stranger's data to its owners, and drop the role that loaded it; return in words what code came with it.
+
+    Raise Refused, naming it, where it brings code that the current database does not have, unless that is wanted; on staging, which is taken
+    away again, it is only named. Raise Refused too where it changed the new database itself or its owners are not known here.
+    """
+    guest = loaded.guest
+    if guest is None:
+        return []
+    with server_of(installation) as server:
+        with session(server, new.database, purpose="check") as opened:
+            changed = loading_role.state_of_itself(opened) != guest.itself
+            brought = code.code_of(opened)
+        with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
+            exists = databases.database_exists(opened, new.current)
+            facts = _facts_of(loaded.archive, opened, installation)
+            owner = _owner(opened, facts, installation)
+            wanted = {role for _, sql in guest.deferred.statements for role in roles_named(sql)}
+            missing = sorted(role for role in wanted if not databases.role_exists(opened, role))
+            if is_staging:
+                for role in missing:
+                    opened.execute(f"CREATE ROLE {quoted(role)} NOLOGIN")
+                missing = []
+        known: dict[str, str] = {}
+        if exists and brought and not is_staging:
+            with session(server, new.current, purpose="check") as opened:
+                known = code.code_of(opened)
+        names = new_code(brought, known)
+        if changed:
+            raise Refused(f"{loaded.archive.name} changes settings or privileges of the database itself while it loads")
+        if missing:
+            raise Refused(
+                f"the dump belongs to roles that this server lacks: {', '.join(missing)}",
+                hint="; ".join(f"CREATE ROLE {quoted(role)} NOLOGIN" for role in missing),
+            )
+        if not with_code and not is_staging:
+            refuse_code(loaded.archive.name, names)
+        with session(server, new.database, purpose="restore") as opened:
+            loading_role.hand_over(opened, guest.role, owner, guest.public_owner, guest.deferred.statements)
+            loading_role.drop_role(opened, guest.role.name)
+    return [f"the dump brings code: {', '.join(shown(name) for name in names[:LISTED])}"] if names else []
 
 
 def _load_by_program(
@@ -256,6 +340,7 @@ def _load_by_program(
     failure: BackupError,
     *,
     may_try: bool,
+    is_staging: bool,
 ) -> tuple[str, ...]:
     """Load the dump by PostgreSQL's own program after our loader has failed; return what is to be told of it.
 
@@ -265,11 +350,11 @@ def _load_by_program(
     program = load_programs.program_for(custom=custom)
     second: BackupError | None = None
     if not may_try:
-        if archive.manifest is None:
+        if archive.manifest is None and (isinstance(failure, ArchiveDamaged) or not is_staging):
             raise failure
     elif not is_of_another_server(failure):
         logger.warning("Our loader failed (%s); %s loads the dump instead", failure.message, program)
-        _make_database(installation, server, archive, new)
+        _make_database(installation, server, archive, new, make_roles=True)
         try:
             with closing(read_ahead(open_member(archive, dump_member(archive)))) as chunks:
                 load_programs.load_by_program(installation, new.database, chunks, limits, custom=custom)
@@ -280,18 +365,27 @@ def _load_by_program(
     raise unloadable(archive.name, failure, second, program) from failure
 
 
-def _make_database(installation: Installation, server: Server, archive: Archive, new: Replacement) -> frozenset[str]:
-    """Make the empty replacement and the roles it needs; return the server's tablespaces."""
+def _make_database(
+    installation: Installation, server: Server, archive: Archive, new: Replacement, *, make_roles: bool
+) -> tuple[frozenset[str], Guest | None]:
+    """Make the empty replacement and the roles it needs; return the tablespaces to load into, and who loads a stranger's dump."""
     with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
         _drop_unfinished(server, opened, new.database)
         facts = _facts_of(archive, opened, installation)
-        _create_roles(opened, archive, facts)
+        if make_roles:
+            _create_roles(opened, archive, facts)
+        role = loading_role.make_role(opened, new.role) if new.role else None
         owner = _owner(opened, facts, installation)
-        databases.create_database(opened, new.database, facts, owner=owner, comment=COMMENT)
+        databases.create_database(opened, new.database, facts, owner=role.name if role else owner, comment=COMMENT)
         places = tablespaces(opened)
     if missing := sorted(set(facts.tablespaces) - places):
         logger.warning("This server lacks the tablespaces %s; the default one takes their place", ", ".join(missing))
-    return places
+    if role is None:
+        return places, None
+    with session(server, new.database, purpose="restore") as opened:
+        public_owner = loading_role.take_public_schema(opened, role)
+        guest = Guest(role, public_owner, loading_role.state_of_itself(opened))
+    return frozenset({DEFAULT_TABLESPACE}), guest
 
 
 @step(name="prove replacement", retries=1)
@@ -322,14 +416,17 @@ def prove_replacement(
 
 
 @step(name="apply database attributes")
-def apply_attributes(installation: Installation, archive: Archive, new: Replacement) -> list[str]:
+def apply_attributes(
+    installation: Installation, archive: Archive, new: Replacement, *, foreign: bool = False
+) -> list[str]:
     """Give the replacement what belongs to a database itself: grants, settings, limits, labels; return in words what it could not be given.
 
-    The last thing before the swap, so that none of it acts on the load or the proof. Safe to repeat.
+    The last thing before the swap, so that none of it acts on the load or the proof. Safe to repeat. From a foreign archive's manifest nothing is
+    taken: settings and grants act on whoever uses the database. It gets those of the database that it replaces.
     """
     with server_of(installation) as server:
         with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
-            facts = _facts_of(archive, opened, installation)
+            facts = _facts_of(archive, opened, installation, of_current=foreign)
             owner = _owner(opened, facts, installation)
             refused = facts_of.apply_attributes(opened, new.database, facts, owner=owner)
         with session(server, new.database, purpose="check") as opened:
@@ -353,9 +450,11 @@ def provide_roles(installation: Installation, expected: Expected, *, create: boo
             opened.execute(f"CREATE ROLE {quoted(role)} NOLOGIN")
 
 
-def _facts_of(archive: Archive, opened: Session, installation: Installation) -> DatabaseFacts:
+def _facts_of(
+    archive: Archive, opened: Session, installation: Installation, *, of_current: bool = False
+) -> DatabaseFacts:
     """Give the facts of the database that was backed up; for a legacy archive, those of the one it replaces or of the server."""
-    if archive.manifest is not None:
+    if archive.manifest is not None and not of_current:
         return archive.manifest.database
     name = installation.database.name
     place = name if databases.database_exists(opened, name) else MAINTENANCE_DATABASE
@@ -392,7 +491,7 @@ def _size_of(archive: Archive, name: str) -> int | None:
     return next((member.bytes for member in archive.members if member.name == name), None)
 
 
-def _remove(installation: Installation, database: str, keys: Path | None) -> None:
+def _remove(installation: Installation, database: str, keys: Path | None, role: str = "") -> None:
     if keys is not None:
         _remove_keys(keys)
     found = containers.container(installation.postgres.container_id)
@@ -404,6 +503,8 @@ def _remove(installation: Installation, database: str, keys: Path | None) -> Non
         )
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="clean up") as opened:
         _drop_unfinished(server, opened, database)
+        if role:
+            loading_role.drop_role(opened, role)
 
 
 def _drop_unfinished(server: Server, opened: Session, database: str) -> None:

@@ -24,6 +24,7 @@ from tasks.restore.database_beside import (
     Replacement,
     apply_attributes,
     check_target,
+    hand_over_replacement,
     load_replacement,
     prove_replacement,
     provide_roles,
@@ -120,11 +121,14 @@ def restore_dump(
     expected = expected_content(installation, archive)
     provide_roles(installation, expected, create=options.neutralise)
 
-    with replacement(installation, archive, now=now) as new:
+    with replacement(installation, archive, now=now, foreign=bool(options.foreign)) as new:
         loaded = load_replacement(
             installation, archive, new, options.limits, without=options.without, is_staging=options.neutralise
         )
         checked = loaded.archive
+        brought = hand_over_replacement(
+            installation, loaded, new, with_code=options.with_code, is_staging=options.neutralise
+        )
         found = [
             *prove_replacement(installation, loaded, new, expected, options.limits),
             *(difference for proof in proofs for difference in proof(installation, new)),
@@ -133,7 +137,7 @@ def restore_dump(
         if not found:
             quarantined = guard_accounts(installation, new.database, checked, options, now)
             # A restore goes on without what this server refuses; a verification says so.
-            not_kept = apply_attributes(installation, checked, new)
+            not_kept = apply_attributes(installation, checked, new, foreign=bool(options.foreign))
             found += not_kept if options.neutralise else []
         if not found:
             kept, downtime = _replace_current(installation, checked, new, options, now)
@@ -149,7 +153,7 @@ def restore_dump(
         tables=len(expected.census.tables) if expected.census is not None else 0,
         comparisons=("census",) if expected.census is not None else (),
         left_out=options.without,
-        notes=(*loaded.notes, *([expected.note] if expected.note else []), *replication),
+        notes=(*loaded.notes, *brought, *([expected.note] if expected.note else []), *replication),
     )
     return restored, checked
 
@@ -161,7 +165,8 @@ def guard_accounts(
     if options.neutralise:
         neutralise_accounts(installation, database)
         return 0
-    return quarantine_accounts(installation, database) if wants_quarantine(archive, options.quarantine, now) else 0
+    wanted = bool(options.foreign) or wants_quarantine(archive, options.quarantine, now)
+    return quarantine_accounts(installation, database) if wanted else 0
 
 
 @step(name="quarantine mail accounts")

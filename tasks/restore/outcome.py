@@ -18,7 +18,8 @@ class RestoreOptions:
     """How to restore: `quarantine` None decides by the backup's age; `neutralise` is for staging alone.
 
     `start_application` starts an application that did not run before (staging, a fresh host). `without` names objects of the dump that are left
-    out, as `tasks/core/dump/left_out.py` says.
+    out, as `tasks/core/dump/left_out.py` says. `foreign` says why the archive is not known as the installation's own, "" for its own; `with_code`
+    takes the code too that such a dump brings.
     """
 
     quarantine: bool | None = None
@@ -26,6 +27,8 @@ class RestoreOptions:
     start_application: bool = False
     limits: DumpLimits = field(default_factory=DumpLimits)
     without: tuple[str, ...] = ()
+    foreign: str = ""
+    with_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from tasks.restore.check_archive import check_backup, wanted_backup
 from tasks.restore.config_files import compare_configuration
 from tasks.restore.database_beside import MAINTENANCE_DATABASE
 from tasks.restore.database_restore import wants_quarantine
+from tasks.restore.origin import why_not_own
 from tasks.run.config import InstallationConfig
 from tasks.run.installations import read_installation
 from tasks.step import step
@@ -37,11 +38,13 @@ class RestorePlan:
     replaces: str
     quarantine: bool
     configuration: dict[str, str]
+    foreign: str = ""
 
     def __str__(self) -> str:
         """Tell the plan as a short Markdown page, which a terminal shows as well."""
         age = duration_text(self.age_seconds) if self.age_seconds is not None else "unknown"
         rows = [
+            *([("Origin", self._origin)] if self.foreign else []),
             ("Backup", f"{self.name}, {age} old, {'verified' if self.verified else 'never verified'} on staging"),
             (
                 "Kind",
@@ -65,6 +68,15 @@ class RestorePlan:
         ]
         return "\n".join([*(f"- {name}: **{value}**" for name, value in rows), *differences])
 
+    @property
+    def _origin(self) -> str:
+        code = (
+            "it brings its own code, roles and passwords, so it wants `--with-code` too"
+            if self.kind == "physical"
+            else "its SQL runs without rights beyond the new database; code that it brings is named, and refused without `--with-code`"
+        )
+        return f"not known as this installation's own ({self.foreign}): it wants `--foreign`; {code}"
+
     def question(self, installation: str) -> str:
         """Ask for approval in few lines: what is restored, what it replaces, and how it is taken back."""
         age = duration_text(self.age_seconds) if self.age_seconds is not None else "unknown"
@@ -72,6 +84,7 @@ class RestorePlan:
             [
                 f"Restore **{self.name}** into **{installation}**?\n",
                 f"- {age} old, {'verified' if self.verified else '**never verified**'}; {self.method}, {size_text(self.data_bytes)}",
+                *([f"- **Foreign**: {self.foreign}"] if self.foreign else []),
                 f"- Replaces {self.replaces}",
                 "- `rollback` takes it back until `commit`; down for about a second and the application's start",
             ]
@@ -84,6 +97,7 @@ def plan_restore(config: InstallationConfig, backup: str, quarantine: bool | Non
     archive = check_backup(config.repository, backup)
     stack = read_installation(config)
     manifest = archive.manifest
+    foreign = why_not_own(config, stack, archive)
     moment = manifest.created_at if manifest else time_in_name(archive.name)
     return RestorePlan(
         name=archive.name,
@@ -95,8 +109,9 @@ def plan_restore(config: InstallationConfig, backup: str, quarantine: bool | Non
         age_seconds=(datetime.now(UTC) - moment).total_seconds() if moment else None,
         verified=bool(archive.record and archive.record.verified),
         replaces=_replaced(stack, archive.kind),
-        quarantine=wants_quarantine(archive, quarantine, datetime.now(UTC)),
+        quarantine=bool(foreign) or wants_quarantine(archive, quarantine, datetime.now(UTC)),
         configuration=compare_configuration(stack, archive),
+        foreign=foreign,
     )
 
 

@@ -97,7 +97,7 @@ def choose_backup(config: InstallationConfig, backup: str) -> str:
 
 
 def run_restore_test(
-    staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime
+    staging: Installation, archive: CheckedArchive, limits: DumpLimits, *, now: datetime, foreign: str = ""
 ) -> RestoreTest:
     """Restore an archive on staging by the code that production would use, with every proof; the application is started last.
 
@@ -106,7 +106,7 @@ def run_restore_test(
     if archive.kind == "physical":
         return _run_copy_test(staging, archive, limits, now=now)
     proof = _StagingProof(archive)
-    options = RestoreOptions(neutralise=True, start_application=True, limits=limits)
+    options = RestoreOptions(neutralise=True, start_application=True, limits=limits, foreign=foreign)
     restored, _ = restore_dump(staging, archive, options, now=now, proofs=[proof])
     return RestoreTest(replace(restored, comparisons=(*restored.comparisons, *proof.comparisons)), proof.attachments)
 

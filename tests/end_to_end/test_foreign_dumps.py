@@ -74,8 +74,9 @@ def test_a_dump_with_other_options_is_loaded(small_stack: Stack, tmp_path: Path,
 
     if commands in (LOADED["many rows in an insert"], LOADED["a whole server"]):
         small_stack.psql('DELETE FROM mail_archiver."EmailAttachments"')
-        operator.must("restore", str(archive), "--yes", "--no-quarantine")
+        operator.must("restore", str(archive), "--yes", "--foreign")
         small_stack.wait_app()
+        operator.must("lift-quarantine")
         assert content(small_stack) == before
         operator.must("commit", "--yes")
 
@@ -87,7 +88,7 @@ def test_half_a_dump_is_told_for_what_it_is(small_stack: Stack, tmp_path: Path) 
     for words, commands in TOLD.items():
         archive = archive_of(small_stack, tmp_path, dumped(small_stack, commands))
 
-        answer = operator.run("restore", str(archive), "--yes")
+        answer = operator.run("restore", str(archive), "--yes", "--foreign")
 
         assert answer.code == 1, words
         assert words in answer.value["error"]

@@ -112,8 +112,10 @@ def test_the_guides_archives_restore_with_ours(make_stack: Callable[..., Stack],
     assert verdict["verdict"] == "legacy"
     assert verdict["rows"] > 0
 
-    operator.must("restore", "latest", "--yes", "--no-quarantine")
+    words = ("--foreign", "--with-code") if commands == METHOD_1 else ("--foreign",)
+    assert operator.must("restore", "latest", "--yes", *words)["quarantined"]
     stack.wait_app()
+    operator.must("lift-quarantine")
     assert content(stack) == before
 
 
@@ -134,7 +136,7 @@ def test_a_legacy_dump_cut_in_the_middle_is_refused(make_stack: Callable[..., St
         (top / "database.sql").write_bytes(cut)
         subprocess.run(["tar", "-czf", str(archive), "-C", str(scratch), top.name], check=True)
 
-        answer = operator.run("restore", "latest", "--yes")
+        answer = operator.run("restore", "latest", "--yes", "--foreign")
 
         assert answer.code == 1, answer.value
         assert content(stack) == before

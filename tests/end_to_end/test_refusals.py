@@ -117,7 +117,7 @@ def test_data_of_another_postgres_or_libc_and_archives_without_keys_are_refused(
         "keys": (tarred_without(archive, tmp_path / "keys", "data-protection-keys", "manifest.json"), "keys"),
     }
     for name, (path, words) in cases.items():
-        answer = operator.run("restore", str(path), "--yes")
+        answer = operator.run("restore", str(path), "--yes", "--foreign", "--with-code")
         assert answer.code == 1, name
         assert words in answer.stderr, name
         assert "HINT" in answer.stderr, name
@@ -135,7 +135,7 @@ def test_postgres_15_data_does_not_go_into_a_17_image(
     assert theirs.must("verify")["verdict"] == "verified"
     before, mails = stack.states(), content(stack)
     ours = Operator(stack.directory, tmp_path / "older")
-    answer = ours.run("restore", "latest", "--yes")
+    answer = ours.run("restore", "latest", "--yes", "--foreign", "--with-code")
     assert answer.code == 1
     assert "15" in answer.stderr
     assert "17" in answer.stderr
@@ -144,8 +144,9 @@ def test_postgres_15_data_does_not_go_into_a_17_image(
 
     theirs.must("backup", "hot")
     wanted = content(older)
-    ours.must("restore", "latest", "--yes", "--no-quarantine")
+    ours.must("restore", "latest", "--yes", "--foreign")
     stack.wait_app()
+    ours.must("lift-quarantine")
     assert {name: value for name, value in content(stack).items() if "." in name} == {
         name: value for name, value in wanted.items() if "." in name
     }

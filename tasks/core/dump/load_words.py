@@ -8,6 +8,7 @@ from tasks.core.errors import BackupError, ProgramFailed
 # Another server could not be reached (class 08), or a foreign data wrapper failed (HV): no other program of ours would fare better.
 _ANOTHER_SERVER = ("08", "HV")
 QUERY_CANCELED = "57014"
+INSUFFICIENT_PRIVILEGE = "42501"
 
 
 def is_of_another_server(error: BackupError) -> bool:
@@ -30,3 +31,20 @@ def unloadable(archive: str, first: BackupError, second: BackupError | None, pro
     error = ProgramFailed(message, hint="; ".join([*said, *options]))
     error.about = about
     return error
+
+
+def is_refused_right(error: BackupError) -> bool:
+    """Tell whether PostgreSQL refused the role that loads a stranger's dump a right."""
+    return isinstance(error, ProgramFailed) and error.sqlstate == INSUFFICIENT_PRIVILEGE
+
+
+def needs_rights(archive: str, error: BackupError) -> ProgramFailed:
+    """Word what a stranger's dump may not do."""
+    about = shown(error.about) if isinstance(error, ProgramFailed) else ""
+    return ProgramFailed(
+        f"{about or 'something'} in {archive} needs rights beyond the new database, which a dump that is not known as this installation's own"
+        f" does not get: {error.message}",
+        hint=f"all but that object: --without '{about}'; or make the archive one of this installation's own"
+        if about
+        else "",
+    )

@@ -1,26 +1,25 @@
 """Which statements a dump may hold: what pg_dump writes, and nothing that reaches beyond the database.
 
-An archive may have been made by a stranger, and its statements run as the database's superuser. So they are chosen by an allow-list;
-above all there is no `COPY ... TO PROGRAM` and no `DO`.
+An archive may have been made by a stranger. Its statements are chosen by an allow-list over their tokens: above all there is no
+`COPY ... TO PROGRAM` and no `DO`. That is the second wall; the first is the role without rights that runs a stranger's dump
+(`tasks/restore/loading_role.py`), since no words tell what a function does.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from tasks.core.byte_text import text_of
 from tasks.core.dump.insert_rows import inserted_rows
+from tasks.core.dump.tokens import tokens
 
-_ALLOWED = re.compile(
-    rb"""
-      SET\s+\w+(?:\.\w+)?\s*(?:=|TO)\s
-    | SELECT\s+pg_catalog\.(?:set_config|setval|lo_create|lo_unlink)\(
-    | (?:CREATE|ALTER|COMMENT|GRANT|REVOKE|SECURITY\s+LABEL|REFRESH\s+MATERIALIZED\s+VIEW)\s
-    """,
-    re.VERBOSE,
-)
+_WRITTEN = frozenset({"CREATE", "ALTER", "COMMENT", "GRANT", "REVOKE", "SECURITY", "REFRESH"})
+_FUNCTIONS = frozenset({"SET_CONFIG", "SETVAL", "LO_CREATE", "LO_UNLINK"})
 # These need a server beyond the database (files, other servers, roles' passwords) and pg_dump of one database never writes them.
-_REFUSED = re.compile(rb"(?:CREATE|ALTER)\s+(?:ROLE|USER(?!\s+MAPPING)|DATABASE|TABLESPACE|SYSTEM|GROUP)\s")
+_OF_THE_SERVER = frozenset({"ROLE", "USER", "DATABASE", "TABLESPACE", "SYSTEM", "GROUP", "PARAMETER"})
+_BECOMING = frozenset({"ROLE", "SESSION", "LOCAL", "SESSION_AUTHORIZATION"})
+_HEAD_TOKENS = 16
 _SESSION = re.compile(rb"SET\s+\w+|SELECT\s+pg_catalog\.set_config\(")
 _NAME = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)'
 _TIME_LIMIT = re.compile(rb"SET\s+(?:statement|lock|transaction|idle_in_transaction_session|idle_session)_timeout\s")
@@ -36,7 +35,72 @@ def is_allowed(statement: bytes) -> bool:
     """Tell whether a restore may run this statement of a dump."""
     if statement.startswith(b"INSERT"):
         return inserted_rows(statement) is not None
-    return bool(_ALLOWED.match(statement)) and not _REFUSED.match(statement)
+    head = list(islice(tokens(statement), _HEAD_TOKENS))
+    words = [each.text if each.kind in ("word", "mark") else "" for each in head] + [""] * 4
+    match words[0]:
+        case "SET":
+            return _is_setting(statement, words)
+        case "SELECT":
+            return _is_known_call(statement)
+        case "CREATE":
+            kind = words[3] if words[1:3] == ["OR", "REPLACE"] else words[1]
+            mapping = words[1:3] == ["USER", "MAPPING"]
+            return (kind not in _OF_THE_SERVER or mapping) and not (
+                kind in ("TABLE", "UNLOGGED") and _makes_rows(statement)
+            )
+        case "ALTER":
+            return words[1] not in _OF_THE_SERVER or words[1:3] == ["USER", "MAPPING"]
+        case "GRANT" | "REVOKE":
+            return _object_after_on(statement) not in {"", *_OF_THE_SERVER}
+        case "COMMENT":
+            return words[2] not in _OF_THE_SERVER
+        case "SECURITY":
+            return words[1] == "LABEL" and _object_after_on(statement) not in {"", *_OF_THE_SERVER}
+        case "REFRESH":
+            return words[1:3] == ["MATERIALIZED", "VIEW"]
+    return False
+
+
+def _is_setting(statement: bytes, words: list[str]) -> bool:
+    """Tell whether a SET gives a setting plain values; roles are no settings."""
+    if words[1] in _BECOMING or not ({"=", "TO"} & set(words[2:5])):
+        return False
+    return all(each.text not in ("(", "SELECT") for each in tokens(statement) if each.kind in ("word", "mark"))
+
+
+def _is_known_call(statement: bytes) -> bool:
+    """Tell whether a SELECT is one call of a function that pg_dump calls, with plain values."""
+    found = list(tokens(statement))
+    words = [each.text for each in found]
+    called = len(words) > 4 and words[1:3] == ["PG_CATALOG", "."] and words[3] in _FUNCTIONS and words[4] == "("
+    plain = [each for each in found[5:] if each.kind not in ("string", "number")]
+    return called and [each.text for each in plain if each.text not in (",", "-", "TRUE", "FALSE")] in (
+        [")", ";"],
+        [")"],
+    )
+
+
+def _makes_rows(statement: bytes) -> bool:
+    """Tell whether a CREATE TABLE takes its rows from a query: outside all parentheses stands AS or EXECUTE."""
+    depth = 0
+    for each in tokens(statement):
+        if each.kind == "mark":
+            depth += (each.text == "(") - (each.text == ")")
+        elif each.kind == "word" and depth == 0 and each.text in ("AS", "EXECUTE"):
+            return True
+    return False
+
+
+def _object_after_on(statement: bytes) -> str:
+    """Give the word after the first ON outside parentheses; "" where there is none, as in grants of roles; `(name)` for a name."""
+    depth, before = 0, ""
+    for each in tokens(statement):
+        if each.kind == "mark":
+            depth += (each.text == "(") - (each.text == ")")
+        if before == "ON" and depth == 0:
+            return each.text if each.kind == "word" else "(name)"
+        before = each.text if each.kind == "word" else ""
+    return ""
 
 
 def is_session_setting(statement: bytes) -> bool:

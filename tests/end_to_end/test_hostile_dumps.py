@@ -1,0 +1,130 @@
+"""Archives that are not the installation's own: restored without rights beyond the new database, and nothing outside it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli import Operator
+from tests.content import content
+from tests.end_to_end.test_foreign_dumps import archive_of, dumped
+from tests.hostile_dumps import BRINGS, REFUSED
+from tests.stack.stack import Stack, create_stack
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+
+END = b"--\n-- PostgreSQL database dump complete\n--\n"
+WITH_CODE = ("program in a trigger", "password changed by a function", "built-in that runs SQL")
+
+
+@pytest.fixture(scope="module")
+def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Lend a stack with a directory in PostgreSQL's container that nothing may touch."""
+    made = create_stack(tmp_path_factory.mktemp("hostile") / "stack", megabytes=1, extras=False)
+    made.compose(
+        "exec", "-T", "-u", "postgres", "postgres", "sh", "-c", "mkdir /tmp/canary && echo secret >/tmp/canary/secret"
+    )
+    made.psql("CREATE DATABASE other", database="postgres")
+    made.psql("CREATE TABLE precious AS SELECT 1 AS a", database="other")
+    yield made
+    made.destroy()
+
+
+def outside(stack: Stack) -> object:
+    """Tell what lies outside a new database: the current one, the roles, settings, other databases, and the canary directory."""
+    listed = stack.compose(
+        "exec", "-T", "postgres", "sh", "-c", "ls -la --full-time /tmp/canary | grep -v ' \\.\\.$'"
+    ).stdout
+    return (
+        content(stack),
+        stack.psql("SELECT md5(string_agg(a::text, '|' ORDER BY rolname)) FROM pg_authid a", database="postgres"),
+        stack.psql(
+            "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members ORDER BY 1, 2",
+            database="postgres",
+        ),
+        stack.psql("SELECT * FROM pg_db_role_setting", database="postgres"),
+        stack.psql("SELECT datname FROM pg_database ORDER BY 1", database="postgres"),
+        stack.psql("SELECT name, setting FROM pg_file_settings ORDER BY 1", database="postgres"),
+        stack.psql("SELECT a FROM precious", database="other"),
+        listed,
+    )
+
+
+def hostile(stack: Stack, place: Path, sql: str) -> Path:
+    """Make an archive by the guide whose dump holds some more statements at its end, as objects of their own."""
+    head = b"--\n-- Name: added; Type: ADDED; Schema: public; Owner: -\n--\n\n"
+    dump = dumped(stack, "pg_dump")
+    assert END in dump
+    return archive_of(stack, place, dump.replace(END, head + sql.encode() + b"\n\n" + END))
+
+
+def test_without_the_word_nothing_foreign_is_restored(stack: Stack, tmp_path: Path) -> None:
+    """An ordinary archive by the guide is refused with what to do; with one flag it comes up, in quarantine that one command ends."""
+    operator = Operator(stack.directory, tmp_path)
+    before = outside(stack)
+    archive = archive_of(stack, tmp_path, dumped(stack, "pg_dump"))
+
+    refused = operator.run("restore", str(archive), "--yes")
+    assert refused.code == 1
+    assert "no manifest" in refused.value["error"]
+    assert "--foreign" in refused.value["hint"]
+    assert operator.run("restore", str(archive), "--yes", "--foreign", "--no-quarantine").code == 2
+    assert operator.run("restore", str(archive), "--foreign").code == 2  # nobody is there to confirm the plan
+    assert outside(stack) == before
+
+    restored = operator.must("restore", str(archive), "--yes", "--foreign")
+    stack.wait_app()
+    assert restored["quarantined"]
+    operator.must("lift-quarantine")
+    assert content(stack) == before[0]  # type: ignore[index]
+    operator.must("commit", "--yes")
+    assert outside(stack) == before
+
+
+@pytest.mark.parametrize("name", BRINGS)
+def test_code_that_a_stranger_brings_wants_its_own_word(stack: Stack, tmp_path: Path, name: str) -> None:
+    """It is named, nothing is touched, and it did not run with anybody's rights but those of the role that loads."""
+    operator = Operator(stack.directory, tmp_path)
+    before = outside(stack)
+    archive = hostile(stack, tmp_path, BRINGS[name])
+
+    refused = operator.run("restore", str(archive), "--yes", "--foreign")
+
+    assert refused.code == 1, refused.value
+    assert "brings code" in refused.value["error"], refused.value
+    assert "--with-code" in refused.value["hint"]
+    assert outside(stack) == before
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_needs_rights_is_refused(stack: Stack, tmp_path: Path, name: str) -> None:
+    """P22: with every word of the operator's there is, a stranger's dump does nothing outside the new database."""
+    operator = Operator(stack.directory, tmp_path)
+    before = outside(stack)
+    archive = hostile(stack, tmp_path, REFUSED[name])
+
+    refused = operator.run("restore", str(archive), "--yes", "--foreign", "--with-code")
+
+    assert refused.code == 1, refused.value
+    assert "unexpected" not in refused.value["error"]
+    assert outside(stack) == before
+
+
+def test_with_its_word_code_comes_too_and_verification_names_it(stack: Stack, tmp_path: Path) -> None:
+    """What ran while it loaded ran without rights."""
+    operator = Operator(stack.directory, tmp_path)
+    before = outside(stack)
+    archive = hostile(stack, tmp_path, " ".join(BRINGS[name] for name in WITH_CODE[:1]))
+
+    verdict = operator.run("verify", str(archive))
+    assert verdict.code == 0, verdict.value
+    assert "function public.evil()" in " ".join(verdict.value["notes"])
+    operator.must("restore", str(archive), "--yes", "--foreign", "--with-code")
+    stack.wait_app()
+    owners = stack.psql("SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid >= 16384 AND relkind = 'r'")
+    assert owners == [(stack.user,)]
+    operator.must("rollback", "--yes")
+    operator.must("commit", "--yes")
+    assert outside(stack) == before

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +21,12 @@ import pytest
 from tasks.adapters.archive.reader import check_archive, record_path_of
 from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.archive.repository_marker import MARKER_NAME, accept_repository
+from tasks.adapters.engine.compose import files_named_in
 from tasks.adapters.host import outside_files
 from tasks.adapters.host.outside_files import RECORD, SETTINGS, UnfitFile, read_outside
 from tasks.adapters.host.settings_file import load_settings
 from tasks.adapters.outbox.history_file import read_history
-from tasks.core.errors import ArchiveDamaged, BackupError
+from tasks.core.errors import ArchiveDamaged, BackupError, UsageError
 from tests.integration.archives import make_archive
 
 
@@ -221,3 +223,17 @@ def test_memory_is_in_proportion_to_the_file(tmp_path: Path, hungry: str) -> Non
     assert int(done.stdout) < 256 * 1024, done.stdout
     assert "not a record of a backup" in done.stderr
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"a: " + b"{b: " * 20_000, b"[{" * 50_000])
+def test_brackets_without_end_take_no_time(tmp_path: Path, text: bytes) -> None:
+    """YAML's library looks at every open bracket for each word: the fuzzer met half a minute for a hundred kilobytes."""
+    place = tmp_path / "docker-compose.yml"
+    place.write_bytes(text)
+    begun = time.monotonic()
+
+    assert files_named_in(place) == ()
+    with pytest.raises(UsageError, match="nested more than 50 deep"):
+        load_settings(place)
+
+    assert time.monotonic() - begun < 2

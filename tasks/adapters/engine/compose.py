@@ -15,6 +15,7 @@ from typing import Literal
 
 import yaml
 
+from tasks.adapters.host.bounded_yaml import BoundedLoader
 from tasks.adapters.host.outside_files import CONFIGURATION, UnfitFile, read_outside
 from tasks.adapters.host.processes import Output, run
 from tasks.core.errors import BackupError, ProgramFailed, Refused
@@ -280,7 +281,7 @@ def _dot_env(directory: Path) -> dict[str, str]:
 def _references(compose_file: Path) -> list[str]:
     try:
         text, _ = read_outside(compose_file, CONFIGURATION)
-        content = yaml.safe_load(text.decode(errors="replace"))
+        content = yaml.load(text.decode(errors="replace"), BoundedLoader)
     except (FileNotFoundError, UnfitFile, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         return []
     if not isinstance(content, dict):

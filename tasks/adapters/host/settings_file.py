@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tasks.adapters.host.bounded_yaml import BoundedLoader
 from tasks.adapters.host.outside_files import SETTINGS, UnfitFile, read_outside
 from tasks.core.errors import UsageError
 from tasks.core.policy.settings import Settings, parse_settings
@@ -75,7 +76,7 @@ def load_settings(path: Path | None = None) -> Settings:
     return settings
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """YAML's safe loader, which also notes keys that are given twice: YAML itself silently takes the last."""
 
     def __init__(self, text: str) -> None:

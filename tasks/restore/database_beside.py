@@ -117,7 +117,9 @@ def check_target(installation: Installation, archive: Archive) -> None:
         manifest,
         target_major=major,
         target_migration_head=head,
-        same_application=manifest is not None and manifest.images[0].image_id == installation.application.image_id,
+        same_application=manifest is not None
+        and bool(manifest.images)
+        and manifest.images[0].image_id == installation.application.image_id,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -239,17 +240,25 @@ def check(
     call: Call, archive: Annotated[str, typer.Argument(help="An archive's path, a backup's name, or `latest`.")]
 ) -> None:
     """Read an archive from its first byte to its last and compare it with its manifest."""
+    from tasks.adapters.archive.ownership import authenticity_of_checked
+    from tasks.core.archive.authenticity import Trust
     from tasks.restore.check_archive import check_backup
+    from tasks.run.own_backups import choose_backup, trust_of
 
-    found = check_backup(call.config.repository if call.config else Path.cwd(), archive)
+    config = call.config
+    name = choose_backup(config, archive) if config else archive
+    found = check_backup(config.repository if config else Path.cwd(), name)
+    whose = authenticity_of_checked(trust_of(config) if config else Trust(""), found)
     told = {
         "archive": str(found.path), "name": found.name, "kind": found.kind, "format": found.format, "bytes": found.bytes,
-        "sha256": found.sha256, "members": len(found.members), "legacy": found.manifest is None,
+        "sha256": found.sha256, "members": len(found.members), "legacy": found.manifest is None, "authenticity": str(whose) if config else None,
+        "authenticity_reason": whose.reason,
     }  # fmt: skip
     note = "" if found.manifest else " It is a legacy archive: no manifest says what it must hold."
     call.answer(
         told,
-        f"{found.path.name} is whole: {len(found.members)} files, {size_text(found.bytes)}, SHA-256 {found.sha256}.{note}",
+        f"{found.path.name} is whole: {len(found.members)} files, {size_text(found.bytes)}, SHA-256 {found.sha256}.{note}\n"
+        + (f"Whose it is: {whose}{f' ({whose.reason})' if whose.reason else ''}." if config else ""),
     )
 
 
@@ -257,20 +266,25 @@ def check(
 @command
 def list_backups(call: Call) -> None:
     """List the backups in the repository, newest first."""
+    from tasks.adapters.archive.ownership import judge_backups
     from tasks.adapters.archive.repository import list_backups as listed
     from tasks.adapters.archive.repository_marker import require_repository
+    from tasks.run.own_backups import trust_of
 
     require_repository(call.installation_config.repository)
     found = listed(call.installation_config.repository)
+    whose = judge_backups(trust_of(call.installation_config), found)
     told = [
         {
             "name": each.name, "method": each.method, "format": each.format, "bytes": each.bytes,
-            "created": each.created.isoformat() if each.created else None, "verified": each.verified, "archive": str(each.path),
+            "created": each.created.isoformat() if each.created else None, "verified": each.verified and whose[each.name].counts, "archive": str(each.path),
+            "authenticity": str(whose[each.name]), "authenticity_reason": whose[each.name].reason,
         }
         for each in found
     ]  # fmt: skip
     lines = [
-        f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  {'verified' if each.verified else 'not verified'}"
+        f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  "
+        f"{'verified' if each.verified and whose[each.name].counts else 'not verified':12}  {whose[each.name]}"
         for each in found
     ]
     call.answer(told, "\n".join(lines) or f"no backups in {call.installation_config.repository}")
@@ -315,7 +329,7 @@ def status(
         "installation": found.installation, "backups": found.backups, "newest": found.newest.file if found.newest else None,
         "newest_verified": found.newest_verified.file if found.newest_verified else None, "rto_seconds": found.rto_seconds,
         "rpo_seconds": found.rpo_seconds, "free_bytes": found.free_bytes, "report": str(status_report.page) if status_report.page else None,
-        "problems": _problems_told(found),
+        "problems": _problems_told(found), "notes": list(found.notes),
     }  # fmt: skip
     call.answer(told, str(found))
     if found.problems:
@@ -358,6 +372,44 @@ def accept_repository(call: Call) -> None:
     place = call.installation_config.repository
     accept(place)
     call.answer({"repository": str(place)}, f"Backups go to {place} as it is now.")
+
+
+@app.command("adopt")
+@command
+def adopt(
+    call: Call,
+    backup: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BACKUP]...", help="Names; left out: all unsigned ones from before the first signed backup."
+        ),
+    ] = None,
+    dismiss: Annotated[
+        bool,
+        typer.Option(
+            "--dismiss", help="The other way round: leave a backup that a wrong clock has dated out of account."
+        ),
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Sign archives from before archives were signed, after a full check; or confirm the date of one that a clock made doubtful."""
+    from tasks.oversight import adopting
+    from tasks.run.context import locked_config
+
+    config = call.installation_config
+    if dismiss and not backup:
+        raise UsageError("--dismiss needs the names of backups", hint="mailarchiver-backup status")
+    names = backup or adopting.adoptable(config)
+    if names:
+        confirmed(
+            f"{'Dismiss' if dismiss else 'Adopt'} as backups of {config.id}: {', '.join(names)}", config.id, yes=yes
+        )
+    with locked_config(config.id, "adopt") as locked:
+        done = adopting.dismiss(locked, names) if dismiss else adopting.adopt(locked, names, now=datetime.now(UTC))
+    told = [{"backup": each.backup, "done": each.what, "refused": each.refused} for each in done]
+    call.answer(told, "\n".join(f"{each.backup}: {each.what}" for each in done) or "nothing is to be adopted")
+    if any(each.refused for each in done):
+        raise typer.Exit(1)
 
 
 @app.command("doctor")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.adapters.archive.identity import Identity, read_identity
 from tasks.adapters.host.files import free_space
 from tasks.adapters.host.locks import lock_holder
 from tasks.adapters.stack.diagnosis import Problem, problems
@@ -19,14 +20,16 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     wrong = problems(found)
     free_bytes, _ = free_space(config.repository)
     holder = lock_holder(config.directory)
+    identity = read_identity(config.id, config.directory)
     value = {
         "installation": _facts(found),
         "repository": {"path": str(config.repository), "free_bytes": free_bytes},
+        "signing_key": {"public": identity.public or None, "file": str(identity.key_file)},
         "busy": str(holder) if holder else None,
         "problems": [{"severity": each.severity, "what": each.what, "hint": each.hint} for each in wrong],
     }
     healthy = not any(each.severity == "error" for each in wrong)
-    return value, _text(found, config, free_bytes, wrong), healthy
+    return value, _text(found, config, free_bytes, wrong, identity), healthy
 
 
 def _facts(found: Installation) -> dict[str, Any]:
@@ -47,7 +50,9 @@ def _facts(found: Installation) -> dict[str, Any]:
     }
 
 
-def _text(found: Installation, config: InstallationConfig, free_bytes: int, wrong: list[Problem]) -> str:
+def _text(
+    found: Installation, config: InstallationConfig, free_bytes: int, wrong: list[Problem], identity: Identity
+) -> str:
     lines = [
         f"Installation   {found.id} in {found.directory} (compose project {found.project})",
         f"Application    {found.application.name}: {found.application.image}, {found.application.state}",
@@ -57,7 +62,18 @@ def _text(found: Installation, config: InstallationConfig, free_bytes: int, wron
         f"Keys           {found.keys_mount.source if found.keys_mount else 'not mounted'}",
         f"Configuration  {', '.join(file.archive_name for file in found.config_files) or 'none found'}",
         f"Repository     {config.repository}, {size_text(free_bytes)} free",
+        f"Signing key    {identity.public or 'none yet: the first backup makes it'}",
     ]
+    if identity.public:
+        lines += [
+            f"  Keep a copy of {identity.key_file} with the recovery sheet: by it this installation knows its own backups. To put it back, copy it"
+            " to the same path (0600). Without it: new backups are signed with a new key, the former ones count again once the public key above stands"
+            " in trusted_keys.",
+        ]
+    elif identity.former:
+        lines += [
+            f"  {identity.key_file} is gone: put its copy back, or add trusted_keys: [{', '.join(identity.former)}] to the settings."
+        ]
     for each in wrong:
         lines += ["", f"{each.severity.upper()}: {each.what}", f"  HINT: {each.hint}"]
     return "\n".join([*lines, "", "Nothing is in the way of a backup." if not wrong else ""])

@@ -17,6 +17,7 @@ from tasks.restore.origin import require_word_for
 from tasks.restore.outcome import Restored, RestoreOptions, require_equal
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
+from tasks.run.own_backups import choose_backup
 
 
 @flow(name="full-restore", flow_run_name="full restore of {backup} into {installation}")
@@ -45,7 +46,7 @@ def full_restore(
     now = datetime.now(UTC)
     with locked_config(installation, "restore", confirmed=confirm) as config:
         stack = read_installation(config)
-        found = find_archive(config.repository, backup)
+        found = find_archive(config.repository, choose_backup(config, backup))
         why = require_word_for(config, stack, found, Words(foreign, with_code), quarantine)
         options = RestoreOptions(
             quarantine=quarantine, start_application=config.fresh, limits=config.dump_limits, foreign=why

@@ -16,6 +16,7 @@ from tasks.restore.outcome import Restored
 from tasks.restore.plan import RestorePlan, fitting_restore, plan_restore
 from tasks.run.config import InstallationConfig
 from tasks.run.context import config_of, given_configs
+from tasks.run.own_backups import choose_backup
 from tasks.surroundings import run_flow, surroundings
 
 
@@ -43,6 +44,7 @@ def guided_restore(
         with_code: Take the code too that such an archive brings (functions, triggers), which the application then runs.
     """
     config = config_of(installation)
+    backup = choose_backup(config, backup)
     if surroundings().asks_in_prefect and not confirm:
         plan = plan_restore(config, backup, quarantine)
         approval = ask_for_approval(config, plan)
@@ -63,7 +65,8 @@ def guided_restore(
 
 def show_plan(installation: str, backup: str, quarantine: bool | None) -> RestorePlan:
     """Tell what a restore would do, having looked at the archive and at what it would replace; touch nothing."""
-    return plan_restore(config_of(installation), backup, quarantine)
+    config = config_of(installation)
+    return plan_restore(config, choose_backup(config, backup), quarantine)
 
 
 def restore_fresh_host(

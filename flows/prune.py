@@ -32,9 +32,10 @@ def prune(installation: str = "main", dry_run: bool = False, accept_shrink: bool
         accept_shrink: Take the newest backup's content as the new measure: what the archive lost was meant to go.
     """
     with locked_config(installation, "prune") as config:
-        accepted = accept_newest(config) if accept_shrink and not dry_run else None
-        plan = plan_prune(config, now=datetime.now(UTC))
-        freed_bytes = 0 if dry_run else remove_planned(config, plan)
+        now = datetime.now(UTC)
+        accepted = accept_newest(config, now=now) if accept_shrink and not dry_run else None
+        plan = plan_prune(config, now=now)
+        freed_bytes = 0 if dry_run else remove_planned(config, plan, now=now)
 
     report_retention(config, plan)
     return Pruned(plan, freed_bytes, accepted)

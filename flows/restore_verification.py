@@ -14,10 +14,10 @@ from tasks.restore.origin import why_not_own
 from tasks.run.context import config_of
 from tasks.run.history import remembered
 from tasks.run.installations import read_installation
+from tasks.run.own_backups import choose_backup
 from tasks.verification.staging import staging_installation
 from tasks.verification.verify import (
     Verified,
-    choose_backup,
     conclude,
     conclude_failure,
     record_verdict,
@@ -49,7 +49,7 @@ def restore_verification(installation: str = "main", backup: str = "latest") -> 
             verified = conclude(archive, tested, now=now, begun=begun)
         except BackupError as error:
             verified = conclude_failure(config.repository, chosen, error, now=now, begun=begun)
-        record_verdict(verified)
+        record_verdict(config, verified)
         if not verified.holds:
             run.fail(verified.problem)
 

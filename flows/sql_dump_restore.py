@@ -17,6 +17,7 @@ from tasks.restore.origin import require_word_for
 from tasks.restore.outcome import Restored, RestoreOptions, require_equal
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
+from tasks.run.own_backups import choose_backup
 
 
 @flow(name="sql-dump-restore", flow_run_name="restore of {backup} into {installation}")
@@ -46,7 +47,7 @@ def sql_dump_restore(
     """
     now = datetime.now(UTC)
     with locked_config(installation, "restore", confirmed=confirm) as config:
-        found = find_archive(config.repository, backup)
+        found = find_archive(config.repository, choose_backup(config, backup))
         options = RestoreOptions(
             with_code=with_code,
             quarantine=quarantine,

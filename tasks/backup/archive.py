@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from tasks.adapters.archive.identity import read_identity, require_key
+from tasks.adapters.archive.ownership import next_place, note_made
 from tasks.adapters.archive.repository_marker import claim_repository
 from tasks.adapters.archive.segment import Segment
 from tasks.adapters.archive.writer import (
@@ -24,6 +26,7 @@ from tasks.adapters.archive.writer import (
     written_members,
 )
 from tasks.adapters.engine import container_files
+from tasks.core.archive.authenticity import sign_manifest, sign_record
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import (
     MANIFEST_VERSION,
@@ -36,6 +39,7 @@ from tasks.core.archive.manifest import (
     Record,
 )
 from tasks.core.archive.names import backup_name, split_archive_name
+from tasks.core.archive.signatures import public_key
 from tasks.core.errors import BackupError, NameTaken, Refused
 from tasks.core.stack.identify import KEYS_TARGET
 from tasks.core.stack.installation import Installation, Service
@@ -142,7 +146,7 @@ def seal_backup(
     begun: float,
     downtime_seconds: float = 0.0,
 ) -> Record:
-    """Add the manifest, read everything back, and give the archive its final name; return its record.
+    """Add the signed manifest, read everything back, and give the archive its final name; return its record, signed too.
 
     `begun` is when the backup began by `time.monotonic`.
     """
@@ -168,9 +172,23 @@ def seal_backup(
         no_census=no_census,
         warnings=list(warnings),
     )
+    key = require_key(
+        installation.id, installation.directory, project=installation.project, system_identifier=facts.system_identifier
+    )
+    place = read_identity(installation.id, installation.directory).place
+    made, previous = next_place(public_key(key), place, archive.repository)
+    manifest = sign_manifest(manifest, key, sequence=made.sequence + 1, previous=previous)
+    note_made(place, archive.repository, made, manifest, state="sealing")
     with progress("read back") as tell:
         seconds = round(time.monotonic() - begun, 3)
-        sealed = seal_archive(archive, manifest, seconds=seconds, on_bytes=lambda _, done: tell(done))
+        sealed = seal_archive(
+            archive,
+            manifest,
+            seconds=seconds,
+            on_bytes=lambda _, done: tell(done),
+            sign=lambda each: sign_record(each, key),
+        )
+    note_made(place, archive.repository, made, manifest)
     logger.info("Sealed %s: %d bytes, SHA-256 %s", sealed.path, sealed.bytes, sealed.sha256)
     return sealed.record
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 from prefect.context import FlowRunContext
 
-from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.outbox.notifications import send_ping
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import Busy
@@ -51,7 +50,7 @@ def scheduled_time() -> datetime | None:
 @step(name="ask whether backup is wanted")
 def superseding_backup(config: InstallationConfig, method: str, scheduled_at: datetime | None) -> Record | None:
     """Find the later backup that supersedes this scheduled run; None where a backup is wanted."""
-    found = already_done(own_records(config, list_backups(config.repository)), method, scheduled_at)
+    found = already_done(own_records(config, now=datetime.now(UTC)), method, scheduled_at)
     if found is not None:
         logger.info("No backup: %s is newer than %s, for which this run was scheduled", found.file, scheduled_at)
     return found
@@ -60,7 +59,7 @@ def superseding_backup(config: InstallationConfig, method: str, scheduled_at: da
 def verification_is_ours(config: InstallationConfig) -> bool:
     """Tell whether the caller is to verify the new backup itself; in Prefect its event has asked for a run of its own."""
     return not surroundings().verifies_by_event and verification_due(
-        own_records(config, list_backups(config.repository)), config.settings.verification
+        own_records(config, now=datetime.now(UTC)), config.settings.verification
     )
 
 

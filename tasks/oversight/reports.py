@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks.adapters.archive.repository import list_backups
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import BackupError
 from tasks.core.plain_text import markdown as harmless
@@ -57,7 +56,7 @@ def report_backup(config: InstallationConfig, record: Record) -> None:
     payload = {"installation": manifest.installation, "archive": manifest.name, "bytes": record.bytes}
     surroundings().announce("mailarchiver.backup.completed", manifest.installation, payload)
     if surroundings().verifies_by_event and verification_due(
-        own_records(config, list_backups(config.repository)), config.settings.verification
+        own_records(config, now=datetime.now(UTC)), config.settings.verification
     ):
         surroundings().announce("mailarchiver.verification.due", manifest.installation, payload)
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tasks.adapters.archive.repository import Backup, list_backups
+from tasks.adapters.archive.identity import read_identity
+from tasks.adapters.archive.ownership import missed
+from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.host.files import free_space, one_at_a_time
 from tasks.adapters.host.state import read_json, state_subdirectory, write_json
@@ -16,15 +18,17 @@ from tasks.adapters.outbox.history_file import read_history
 from tasks.adapters.outbox.metrics_file import write_metrics
 from tasks.adapters.outbox.report_page import write_report_page
 from tasks.core.errors import BackupError
+from tasks.core.policy.clocks import Dated, ahead_problem, jump_problem
 from tasks.core.policy.history import Entry, last_backup_failed
 from tasks.core.policy.settings import PROBLEMS, AlarmKind
 from tasks.core.policy.status import Problem, Status, judge
 from tasks.core.report.catalogue import CatalogueLine, Listed, catalogue
 from tasks.core.report.charts import duration_chart, size_chart
+from tasks.core.report.others import authenticity_problems, clock_problems, notes_on_others
 from tasks.oversight.pruning import plan_for
 from tasks.run.config import InstallationConfig
 from tasks.run.history import notify
-from tasks.run.own_backups import candidates_of, own_records
+from tasks.run.own_backups import OwnBackups, look_at
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -45,17 +49,19 @@ class StatusReport:
 @step(name="look at backups")
 def read_status(config: InstallationConfig, *, now: datetime) -> Status:
     """Judge how an installation's backups stand; touch nothing."""
-    return _status_of(config, list_backups(config.repository), read_history(config.id), now=now)
+    own = look_at(config, list_backups(config.repository), now=now)
+    return _status_of(config, own, read_history(config.id), now=now)
 
 
-def _status_of(
-    config: InstallationConfig, backups: Sequence[Backup], entries: Sequence[Entry], *, now: datetime
-) -> Status:
+def _status_of(config: InstallationConfig, own: OwnBackups, entries: Sequence[Entry], *, now: datetime) -> Status:
     failed = last_backup_failed(entries)
+    wrong = _problem_of(config.repository)
+    dated = [Dated(each.name, each.created, each.confirmed) for each in own.candidates if not each.foreign]
+    clocks = (ahead_problem(own.ahead, now), jump_problem(dated, [each.at for each in entries], now))
     return judge(
         config.id,
-        own_records(config, backups),
-        candidates_of(config, backups),
+        own.records,
+        own.candidates,
         config.settings.alarms,
         now=now,
         free_bytes=free_space(config.repository)[0],
@@ -64,7 +70,23 @@ def _status_of(
         last_failure=f"the last {failed.run} {failed.outcome} ({failed.at:%Y-%m-%d %H:%M} UTC): {failed.message}"
         if failed
         else "",
-        repository_problem=_problem_of(config.repository),
+        repository_problem=wrong,
+        others=[*clock_problems(clocks), *([] if wrong else _authenticity_of(config, own))],
+        notes=notes_on_others(own.authenticity),
+    )
+
+
+def _authenticity_of(config: InstallationConfig, own: OwnBackups) -> list[Problem]:
+    """Tell what is wrong with whose backups are there; below a mount that is gone nothing is missed."""
+    identity = read_identity(config.id, config.directory)
+    wanted = missed(config.id, config.directory, config.repository)
+    gone = sorted(name for name in wanted if name not in own.authenticity or not own.authenticity[name].counts)
+    former = {key: own.signed_with(key) for key in identity.former if key not in config.settings.trusted_keys}
+    return authenticity_problems(
+        own.authenticity,
+        gone,
+        key_missing=str(identity.key_file) if identity.former and not identity.public else "",
+        lost_keys={key: count for key, count in former.items() if count and identity.public},
     )
 
 
@@ -83,10 +105,17 @@ def write_status_report(config: InstallationConfig, *, now: datetime) -> StatusR
     Neither the page nor the metrics fail a run: what cannot be written is said.
     """
     backups, entries = list_backups(config.repository), read_history(config.id)
-    status = _status_of(config, backups, entries, now=now)
-    listed = [Listed(each.name, str(each.path), each.bytes, each.created, each.record) for each in backups]
-    lines = catalogue(listed, plan_for(config, backups, entries, now=now), now=now)
-    records = own_records(config, backups)
+    own = look_at(config, backups, now=now)
+    status = _status_of(config, own, entries, now=now)
+    listed = [
+        Listed(
+            each.name, str(each.path), each.bytes, each.created, each.record,
+            "" if own.authenticity[each.name].counts or each.record is None else str(own.authenticity[each.name]),
+        )
+        for each in backups
+    ]  # fmt: skip
+    lines = catalogue(listed, plan_for(config, own, entries, now=now), now=now)
+    records = own.records
     charts = (size_chart(config.id, records, entries), duration_chart(config.id, records))
     page = None
     try:

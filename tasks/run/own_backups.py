@@ -1,16 +1,44 @@
-"""Which backups of a repository are an installation's own."""
+"""Which backups of a repository are an installation's own: authentic, and of this installation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tasks.adapters.archive.identity import read_trust
-from tasks.adapters.archive.repository import Backup
-from tasks.core.archive.authenticity import Trust
+from tasks.adapters.archive.identity import private_key, read_trust
+from tasks.adapters.archive.ownership import judge_backups
+from tasks.adapters.archive.repository import Backup, list_backups
+from tasks.adapters.archive.repository_marker import require_repository
+from tasks.core.archive.authenticity import Authenticity, Trust, authenticity_of, sign_record
 from tasks.core.archive.manifest import Record
+from tasks.core.errors import UsageError
+from tasks.core.policy.clocks import is_ahead
+from tasks.core.policy.due import stalest
 from tasks.core.policy.retention import Candidate, Proof
 from tasks.run.config import InstallationConfig
+
+DISMISSED = "it was dismissed: a clock was wrong when it was made"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnBackups:
+    """A repository as an installation sees it.
+
+    `records` are its own, newest first, with the dates that count and none after now; `candidates` are all, as retention sees them; `ahead` are
+    its own that are dated after now.
+    """
+
+    records: tuple[Record, ...]
+    candidates: tuple[Candidate, ...]
+    ahead: tuple[str, ...]
+    authenticity: Mapping[str, Authenticity]
+    trust: Trust
+    keys: tuple[str, ...]
+
+    def signed_with(self, key: str) -> int:
+        """Count the backups that a key has made."""
+        return self.keys.count(key)
 
 
 def trust_of(config: InstallationConfig) -> Trust:
@@ -18,39 +46,94 @@ def trust_of(config: InstallationConfig) -> Trust:
     return read_trust(config.id, config.directory, config.repository, config.settings.trusted_keys)
 
 
-def candidates_of(config: InstallationConfig, backups: Sequence[Backup]) -> list[Candidate]:
-    """See backups as retention does. What this program did not make for this installation is foreign, whatever its name says."""
-    return [candidate_of(config, each) for each in backups]
+def look_at(config: InstallationConfig, backups: Sequence[Backup], *, now: datetime) -> OwnBackups:
+    """Judge backups: which are this installation's own and count, and which are kept out of every decision, and why."""
+    trust = trust_of(config)
+    judged = judge_backups(trust, backups)
+    candidates = tuple(_candidate(each, judged[each.name]) for each in backups)
+    own = {each.name for each in candidates if not each.foreign}
+    records = [_dated(each.record) for each in backups if each.record is not None and each.name in own]
+    records.sort(key=lambda each: (each.manifest.created_at, each.manifest.name), reverse=True)
+    return OwnBackups(
+        tuple(each for each in records if not is_ahead(each.manifest.created_at, now)),
+        candidates,
+        tuple(each.manifest.name for each in records if is_ahead(each.manifest.created_at, now)),
+        judged,
+        trust,
+        tuple(each.record.signature.key for each in backups if each.record is not None and each.record.signature),
+    )
 
 
-def own_records(config: InstallationConfig, backups: Sequence[Backup]) -> list[Record]:
-    """Give the records of the backups that this program made for this installation, newest first."""
-    own = {each.name for each in candidates_of(config, backups) if not each.foreign}
-    return [each.record for each in backups if each.record is not None and each.name in own]
+def own_records(config: InstallationConfig, *, now: datetime) -> tuple[Record, ...]:
+    """Give the records of the backups in the repository that count for this installation, newest first."""
+    return look_at(config, list_backups(config.repository), now=now).records
 
 
-def candidate_of(config: InstallationConfig, backup: Backup) -> Candidate:
-    record = backup.record
-    if record is None:
+def choose_backup(config: InstallationConfig, backup: str) -> str:
+    """Turn "latest" and "stalest" into a name: of the backups that count for this installation the newest, or the one verified longest ago.
+
+    Any other word stands for itself.
+    """
+    if backup not in ("latest", "stalest"):
+        return backup
+    require_repository(config.repository)
+    own = look_at(config, list_backups(config.repository), now=datetime.now(UTC))
+    found = own.records[0] if backup == "latest" and own.records else stalest(own.records)
+    if found is None:
+        others = f"; {len(own.candidates)} others are there" if own.candidates else ""
+        raise UsageError(
+            f"there is no backup of {config.id} in {config.repository}{others}",
+            hint="`mailarchiver-backup list` says whose they are: name one, or `adopt` it"
+            if others
+            else "mailarchiver-backup backup hot",
+        )
+    return found.manifest.name
+
+
+def resign(config: InstallationConfig) -> Callable[[Record, Record], Record | None]:
+    """Give what signs a changed record anew, as `repository` asks: only what was authentic before is signed.
+
+    A record that nobody signed stays so. One that another key signed and this host may not sign is not changed at all (None): its
+    signature would no longer hold.
+    """
+    trust, private = trust_of(config), private_key(config.id, config.directory)
+
+    def sign(before: Record, after: Record) -> Record | None:
+        if before.signature is None:
+            return after
+        if private is None or authenticity_of(trust, before).state != "authentic":
+            return None
+        return sign_record(after, private)
+
+    return sign
+
+
+def _dated(record: Record) -> Record:
+    """Give a record the date that somebody has said it is of."""
+    if record.dated is None:
+        return record
+    return record.model_copy(update={"manifest": record.manifest.model_copy(update={"created_at": record.dated})})
+
+
+def _candidate(backup: Backup, found: Authenticity) -> Candidate:
+    if backup.record is None:
         created = backup.created or datetime.fromtimestamp(backup.path.stat().st_mtime, UTC)
-        return Candidate(backup.name, created, foreign="it has no record of this program: not ours to remove")
-    manifest, found = record.manifest, record.verification
-    foreign = ""
-    if manifest.installation != config.id:
-        foreign = f"it is of the installation {manifest.installation!r}, not of {config.id!r}"
-    elif manifest.name != backup.name or record.bytes != backup.bytes:
-        foreign = "it is not the file that its record describes"
+        reason = found.reason or "it has no record of this program"
+        return Candidate(backup.name, created, foreign=f"{reason}: not ours to remove")
+    record = _dated(backup.record)
+    manifest, verdict = record.manifest, record.verification
     proof: Proof = "unverified"
     if record.verified:
         proof = "verified"
-    elif found is not None and found.verdict in ("different", "failed"):
+    elif verdict is not None and verdict.verdict in ("different", "failed"):
         proof = "refuted"
     rows = None
-    if record.verified and found is not None:
-        rows = found.rows
+    if record.verified and verdict is not None:
+        rows = verdict.rows
     elif manifest.census is not None:
         rows = sum(table.rows for table in manifest.census.tables.values())
+    foreign = "" if found.counts else f"{found}: {found.reason}"
     return Candidate(
-        backup.name, manifest.created_at, proof, foreign=foreign, rows=rows,
-        database_bytes=manifest.database.size_bytes or None, accepted=record.content_accepted,
+        backup.name, manifest.created_at, proof, foreign=DISMISSED if record.dismissed and not foreign else foreign, rows=rows,
+        database_bytes=manifest.database.size_bytes or None, accepted=record.content_accepted, confirmed=record.dated is not None,
     )  # fmt: skip

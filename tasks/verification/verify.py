@@ -11,7 +11,6 @@ from pathlib import Path
 from tasks.adapters.archive.reader import CheckedArchive
 from tasks.adapters.archive.repository import (
     find_backup,
-    list_backups,
     read_record,
     write_restored_census,
     write_verification,
@@ -26,8 +25,7 @@ from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import Census, RestoredCensus, Verdict, Verification
 from tasks.core.archive.names import time_in_name
 from tasks.core.dump.census import differences, row_count
-from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, UsageError
-from tasks.core.policy.due import stalest
+from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.report.comparisons import MOMENTS, Comparison
 from tasks.core.stack.installation import Installation
@@ -37,7 +35,7 @@ from tasks.restore.directory_beside import Copy
 from tasks.restore.directory_restore import restore_copy
 from tasks.restore.outcome import Restored, RestoreOptions
 from tasks.run.config import InstallationConfig
-from tasks.run.own_backups import own_records
+from tasks.run.own_backups import resign
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -82,18 +80,6 @@ class NotProven(BackupError):
     def __init__(self, verified: Verified) -> None:
         super().__init__(verified.problem)
         self.verified = verified
-
-
-def choose_backup(config: InstallationConfig, backup: str) -> str:
-    """Turn "stalest" into the name of the backup whose verification lies longest ago; any other word stands for itself."""
-    if backup != "stalest":
-        return backup
-    found = stalest(own_records(config, list_backups(config.repository)))
-    if found is None:
-        raise UsageError(
-            f"there is no backup of {config.id} in {config.repository}", hint="mailarchiver-backup backup hot"
-        )
-    return found.manifest.name
 
 
 def run_restore_test(
@@ -281,8 +267,11 @@ def conclude_failure(repository: Path, backup: str, error: BackupError, *, now: 
 
 
 @step(name="record verdict")
-def record_verdict(verified: Verified) -> None:
-    """Write the verdict, and a census taken for the first time, into the archive's record; one without a record (legacy) keeps none."""
-    write_verification(verified.path, verified.verification)
+def record_verdict(config: InstallationConfig, verified: Verified) -> None:
+    """Write the verdict, and a census taken for the first time, into the archive's record, signed where that was authentic.
+
+    One without a record (legacy) keeps none, and another's record is not touched.
+    """
+    write_verification(verified.path, verified.verification, resign(config))
     if verified.census is not None:
-        write_restored_census(verified.path, verified.census)
+        write_restored_census(verified.path, verified.census, resign(config))

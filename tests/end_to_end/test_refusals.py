@@ -135,7 +135,7 @@ def test_postgres_15_data_does_not_go_into_a_17_image(
     assert theirs.must("verify")["verdict"] == "verified"
     before, mails = stack.states(), content(stack)
     ours = Operator(stack.directory, tmp_path / "older")
-    answer = ours.run("restore", "latest", "--yes", "--foreign", "--with-code")
+    answer = ours.run("restore", theirs.must("list")[0]["name"], "--yes", "--foreign", "--with-code")
     assert answer.code == 1
     assert "15" in answer.stderr
     assert "17" in answer.stderr
@@ -144,7 +144,7 @@ def test_postgres_15_data_does_not_go_into_a_17_image(
 
     theirs.must("backup", "hot")
     wanted = content(older)
-    ours.must("restore", "latest", "--yes", "--foreign")
+    ours.must("restore", theirs.must("list")[0]["name"], "--yes", "--foreign")
     stack.wait_app()
     ours.must("lift-quarantine")
     assert {name: value for name, value in content(stack).items() if "." in name} == {

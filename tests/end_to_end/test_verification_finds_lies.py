@@ -71,7 +71,7 @@ def test_other_content_is_found_and_named(stack: Stack, archive: Path, tmp_path:
         archive, tmp_path / "backups", lambda name, content: change(content) if name == "database.sql" else content
     )
 
-    answer = Operator(stack.directory, changed.parent).run("verify", "latest")
+    answer = Operator(stack.directory, changed.parent).run("verify", str(changed))
 
     assert answer.code == 1
     assert answer.value["verdict"] in ("different", "failed")
@@ -83,7 +83,7 @@ def test_an_empty_database_does_not_verify(stack: Stack, archive: Path, tmp_path
     empty = b"--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\n--\n-- PostgreSQL database dump complete\n--\n"
     changed = rebuilt(archive, tmp_path / "backups", lambda name, content: empty if name == "database.sql" else content)
 
-    answer = Operator(stack.directory, changed.parent).run("verify", "latest")
+    answer = Operator(stack.directory, changed.parent).run("verify", str(changed))
 
     assert (answer.code, answer.value["verdict"]) == (1, "different")
     assert any("is missing" in line for line in answer.value["differences"])
@@ -112,7 +112,7 @@ def test_a_dump_cut_short_does_not_verify(stack: Stack, archive: Path, tmp_path:
         place.parent.mkdir()
         cut = rebuilt(archive, place, lambda name, content, left=left: left if name == "database.sql" else content)
 
-        answer = Operator(stack.directory, cut.parent).run("verify", "latest")
+        answer = Operator(stack.directory, cut.parent).run("verify", str(cut))
 
         assert answer.code == 1, f"cut at byte {at}"
         assert answer.value["verdict"] == ("different" if "put back" in where else "failed")
@@ -129,8 +129,8 @@ def test_flipped_bytes_are_found(stack: Stack, archive: Path, tmp_path: Path) ->
         at = random.randrange(len(good))
         (place / archive.name).write_bytes(good[:at] + bytes([good[at] ^ (1 << random.randrange(8))]) + good[at + 1 :])
 
-        assert operator.run("check", "latest").code == 1, f"byte {at} was flipped and nobody noticed"
-    answer = operator.run("verify", "latest")
+        assert operator.run("check", archive.name).code == 1, f"byte {at} was flipped and nobody noticed"
+    answer = operator.run("verify", archive.name)
     assert (answer.code, answer.value["verdict"]) == (1, "failed")
     assert operator.must("list")[0]["verified"] is False
 
@@ -143,7 +143,7 @@ def test_a_changed_key_file_is_found(stack: Stack, archive: Path, tmp_path: Path
     # Under the original's record: the file is not what was sealed.
     shutil.copy(archive.with_name(archive.name.replace(".tar.gz", ".manifest.json")), place)
 
-    answer = Operator(stack.directory, changed.parent).run("verify", "latest")
+    answer = Operator(stack.directory, changed.parent).run("verify", str(changed))
 
     assert (answer.code, answer.value["verdict"]) == (1, "failed")
     assert "SHA-256" in answer.value["differences"][0]

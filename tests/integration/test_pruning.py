@@ -11,12 +11,17 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.adapters.archive.identity import require_key
 from tasks.adapters.archive.repository import list_backups
+from tasks.core.archive.authenticity import sign_manifest, sign_record
 from tasks.core.archive.manifest import DatabaseFacts, Manifest, Record, Verification
+from tasks.core.archive.signatures import new_private_key
 from tasks.core.policy.settings import InstallationSettings, Retention
 from tasks.oversight.pruning import plan_for, remove_planned
 from tasks.run.config import InstallationConfig
+from tasks.run.own_backups import look_at
 
+STRANGER = new_private_key()
 NOW = datetime(2026, 6, 30, 4, 0, tzinfo=UTC)
 POLICY = Retention(keep_last=2, minimum_verified=1)
 DATABASE = DatabaseFacts(
@@ -44,7 +49,7 @@ class Lying:
         return self.kind == "ours"
 
 
-def put(repository: Path, lying: Lying) -> Path:
+def put(repository: Path, lying: Lying, key: bytes) -> Path:
     """Write an archive of ten bytes with its record, or what looks like that."""
     path = repository / f"{lying.name}.tar.gz"
     created = NOW - timedelta(days=lying.night)
@@ -59,6 +64,16 @@ def put(repository: Path, lying: Lying) -> Path:
     record = Record(
         file=path.name, bytes=10, sha256="a" * 64, seconds=1, manifest=manifest, verification=verdict if lying.verified else None
     )  # fmt: skip
+    about = sign_manifest(
+        manifest, STRANGER if lying.kind == "signed by another" else key, sequence=100 - lying.night, previous=""
+    )
+    record = sign_record(
+        record.model_copy(update={"manifest": about}), STRANGER if lying.kind == "signed by another" else key
+    )
+    if lying.kind == "unsigned":
+        record = record.model_copy(update={"signature": None})
+    if lying.kind == "forged":
+        record = record.model_copy(update={"seconds": 2, "verification": verdict})
     if lying.kind == "a link":
         target = repository.parent / f"{lying.name}.elsewhere"
         target.write_bytes(b"somebody's")
@@ -82,7 +97,8 @@ def prune(repository: Path) -> set[Path]:
         "main", InstallationSettings.model_construct(directory=repository, repository=repository, retention=POLICY)
     )
     before = set(repository.rglob("*.tar.gz"))
-    remove_planned(config, plan_for(config, list_backups(repository), [], now=NOW))
+    own = look_at(config, list_backups(repository), now=NOW)
+    remove_planned(config, plan_for(config, own, [], now=NOW), now=NOW)
     return before - set(repository.rglob("*.tar.gz"))
 
 
@@ -90,7 +106,7 @@ lying = st.builds(
     Lying,
     night=st.integers(1, 40),
     kind=st.sampled_from(
-        ["ours", "ours", "ours", "ours", "of another installation", "altered", "without a record", "with a record cut short",
+        ["ours", "ours", "ours", "ours", "of another installation", "signed by another", "unsigned", "forged", "altered", "without a record", "with a record cut short",
          "a link", "a directory"]
     ),
     verified=st.booleans(),
@@ -106,8 +122,9 @@ def test_only_what_we_made_for_this_installation_goes_and_age_is_the_manifests(f
         repository = Path(place) / "backups"
         deeper = repository / "deeper"
         deeper.mkdir(parents=True)
-        paths = {each: put(repository, each) for each in found}
-        elsewhere = put(deeper, Lying(39, "ours", verified=True, written_days_ago=0))
+        key = require_key("main", repository, project="p", system_identifier="7")
+        paths = {each: put(repository, each, key) for each in found}
+        elsewhere = put(deeper, Lying(39, "ours", verified=True, written_days_ago=0), key)
 
         gone = prune(repository)
 

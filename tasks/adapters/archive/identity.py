@@ -50,7 +50,7 @@ class Identity:
 def read_identity(installation: str, directory: Path) -> Identity:
     """Read what is known of an installation's key; make nothing. Raise Refused for a key file that is none."""
     place = _place(installation, directory)
-    note = read_json(place / NOTE) or {}
+    note = _note_in(place)
     private = _read_key(place / KEY_FILE)
     public = public_key(private) if private else ""
     noted = str(note.get("public", ""))
@@ -71,6 +71,8 @@ def require_key(installation: str, directory: Path, *, project: str, system_iden
 
     A backup never fails because a key is gone: a new one is made, and said.
     """
+    _follow_move(installation, directory, system_identifier)
+    _put_aside_damaged(_place(installation, directory) / KEY_FILE)
     known = read_identity(installation, directory)
     private = _read_key(known.key_file)
     made_at = known.made_at
@@ -94,6 +96,16 @@ def require_key(installation: str, directory: Path, *, project: str, system_iden
     }  # fmt: skip
     write_json(known.place / NOTE, note)
     return private
+
+
+def _put_aside_damaged(path: Path) -> None:
+    """Keep a key file that cannot be understood under another name: it must not fail a backup."""
+    try:
+        _read_key(path)
+    except Refused as error:
+        aside = path.with_name(f"{KEY_FILE}.damaged-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        os.rename(path, aside)
+        logger.warning("%s; it is kept as %s", error.message, aside)
 
 
 def read_trust(installation: str, directory: Path, repository: Path, trusted: tuple[str, ...] = ()) -> Trust:
@@ -127,19 +139,20 @@ class MadeList:
 
 def read_made(place: Path, repository: Path) -> MadeList | None:
     """Read what was made in a repository; None where this host does not know."""
-    found = read_json(_made_path(place, repository))
-    if found is None:
-        return None
     try:
+        found = read_json(_made_path(place, repository))
+        if found is None:
+            return None
         entries = [
             Made(str(each["name"]), str(each["digest"]), int(each["sequence"]), str(each.get("state", "")))
             for each in found["entries"]
         ]
         return MadeList(str(found["key"]), int(found["sequence"]), tuple(entries))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BackupError(
-            f"{_made_path(place, repository)} cannot be understood: {error}", hint="when it is worthless, remove it"
-        ) from error
+    except (BackupError, KeyError, TypeError, ValueError) as error:
+        logger.warning(
+            "%s cannot be understood, and is made anew by the next backup: %s", _made_path(place, repository), error
+        )
+        return None
 
 
 def write_made(place: Path, repository: Path, made: MadeList) -> None:
@@ -157,21 +170,33 @@ def _made_path(place: Path, repository: Path) -> Path:
 
 
 def _place(installation: str, directory: Path) -> Path:
-    """Find the identity's directory: by the installation's directory; where that was moved, by the id of one whose directory is gone."""
     state_subdirectory("identities")
-    own = f"identities/{installation}-{_hash(os.path.realpath(directory))}"
-    place = state_subdirectory(own)
-    if (place / NOTE).exists() or (place / KEY_FILE).exists():
-        return place
-    moved = [each for each in place.parent.glob(f"{installation}-*/{NOTE}") if _was_moved(each, installation)]
-    if len(moved) != 1 or not os.path.isdir(directory):
-        return place
-    return moved[0].parent
+    return state_subdirectory(f"identities/{installation}-{_hash(os.path.realpath(directory))}")
 
 
-def _was_moved(note: Path, installation: str) -> bool:
-    found = read_json(note) or {}
-    return found.get("installation") == installation and not os.path.lexists(str(found.get("directory", "/")))
+def _follow_move(installation: str, directory: Path, system_identifier: str) -> None:
+    """Take over the identity of an installation whose directory was moved: of the same id and the same cluster, and its directory is gone."""
+    place = _place(installation, directory)
+    if not system_identifier or any(place.iterdir()):
+        return
+    moved = [
+        each.parent
+        for each in place.parent.glob(f"{installation}-*/{NOTE}")
+        if (found := _note_in(each.parent)).get("installation") == installation
+        and found.get("system_identifier") == system_identifier
+        and not os.path.lexists(str(found.get("directory", "/")))
+    ]
+    if len(moved) == 1:
+        logger.info("%s was moved to %s; its signing key goes with it", installation, directory)
+        os.rename(moved[0], place)
+
+
+def _note_in(place: Path) -> dict[str, Any]:
+    try:
+        return read_json(place / NOTE) or {}
+    except BackupError as error:
+        logger.warning("%s; the next backup writes it anew", error.message)
+        return {}
 
 
 def _read_key(path: Path) -> bytes | None:

@@ -63,7 +63,8 @@ def next_place(key: str, place: Path, repository: Path) -> tuple[MadeList, str]:
         for each in made.entries
         if each.state != "sealing" or each.name in there
     )
-    return replace(made, entries=entries), entries[-1].digest if entries else ""
+    newest = max(entries, key=lambda each: each.sequence, default=None)
+    return replace(made, entries=entries), newest.digest if newest else ""
 
 
 def note_made(place: Path, repository: Path, made: MadeList, manifest: Manifest, *, state: str = "") -> None:

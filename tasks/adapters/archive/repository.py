@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from tasks.adapters.archive.reader import read_record_beside, record_path_of
 from tasks.adapters.archive.repository_marker import require_repository
@@ -15,6 +17,9 @@ from tasks.core.archive.names import REMOVING_EXTENSION, split_archive_name, tim
 from tasks.core.errors import BackupError, Refused, UsageError
 
 logger = logging.getLogger(__name__)
+
+Signer: TypeAlias = Callable[[Record, Record], Record | None]
+"""Signs a record (before, after) that is to be written; None where it must not be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def read_record(path: Path) -> Record | None:
     return record if record is not None and record.file == path.name else None
 
 
-def write_verification(path: Path, verification: Verification) -> None:
+def write_verification(path: Path, verification: Verification, sign: Signer) -> None:
     """Put a verdict into an archive's record; one without a record keeps none. Raise Refused where the record is of another file."""
     record = read_record_beside(path)
     if record is None:
@@ -103,25 +108,35 @@ def write_verification(path: Path, verification: Verification) -> None:
         return
     if record.file != path.name:
         raise Refused(f"{record_path_of(path)} is the record of {record.file}, not of {path.name}")
-    _write_record(path, record.model_copy(update={"verification": verification}))
+    change_record(path, record, {"verification": verification}, sign)
 
 
-def write_restored_census(path: Path, found: RestoredCensus) -> None:
+def write_restored_census(path: Path, found: RestoredCensus, sign: Signer) -> None:
     """Keep in an archive's record what its first verification found in it; one without a record keeps none."""
     record = read_record(path)
     if record is not None:
-        _write_record(path, record.model_copy(update={"restored_census": found}))
+        change_record(path, record, {"restored_census": found}, sign)
 
 
-def accept_content(path: Path) -> None:
+def accept_content(path: Path, sign: Signer) -> None:
     """Note in an archive's record that its content, however little, is right. Raise Refused where it has no record of its own."""
     record = read_record(path)
     if record is None:
         raise Refused(f"{path.name} has no record")
-    _write_record(path, record.model_copy(update={"content_accepted": True}))
+    change_record(path, record, {"content_accepted": True}, sign)
 
 
-def _write_record(path: Path, record: Record) -> None:
+def change_record(path: Path, record: Record, changes: Mapping[str, object], sign: Signer) -> None:
+    """Write a record with some of its fields changed, signed anew; where it may not be signed here it is left as it is, and that is said."""
+    changed = sign(record, record.model_copy(update=dict(changes)))
+    if changed is None:
+        logger.warning("%s is signed by a key that is not ours; its record is not changed", path.name)
+        return
+    write_record(path, changed)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write an archive's record."""
     write_atomically(record_path_of(path), written(record))
 
 
@@ -142,10 +157,10 @@ def remove_backup(backup: Backup) -> int:
     return backup.bytes
 
 
-def finish_removals(repository: Path, installation_id: str) -> int:
+def finish_removals(repository: Path, is_own: Callable[[Record], bool]) -> int:
     """Finish an installation's removals that a crash cut short; return the freed bytes. The caller holds the installation's lock.
 
-    Only a file whose own record, still beside it, says that it is this installation's goes.
+    Only a file goes whose own record, still beside it, `is_own`.
     """
     freed = 0
     for going in sorted(repository.glob(f"*{REMOVING_EXTENSION}")) if repository.is_dir() else []:
@@ -155,13 +170,20 @@ def finish_removals(repository: Path, installation_id: str) -> int:
         record = read_record(archive)
         if (
             record is not None
-            and record.manifest.installation == installation_id
+            and record.manifest.name == split_name(archive)
+            and is_own(record)
             and record.bytes == going.stat().st_size
         ):
             freed += record.bytes
             going.unlink()
             record_path_of(archive).unlink(missing_ok=True)
     return freed
+
+
+def split_name(archive: Path) -> str:
+    """Give the backup's name in an archive's file name; "" where it is none."""
+    split = split_archive_name(archive.name)
+    return split[0] if split else ""
 
 
 def _moment_of_legacy(path: Path, name: str) -> datetime | None:

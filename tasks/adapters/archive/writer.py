@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,7 +183,12 @@ def written_members(partial: PartialArchive) -> list[Member]:
 
 
 def seal_archive(
-    partial: PartialArchive, manifest: Manifest, *, seconds: float = 0.0, on_bytes: OnBytes | None = None
+    partial: PartialArchive,
+    manifest: Manifest,
+    *,
+    seconds: float = 0.0,
+    on_bytes: OnBytes | None = None,
+    sign: Callable[[Record], Record] | None = None,
 ) -> Sealed:
     """Add the manifest, bring all to the disk, read it back for its SHA-256, and give the archive its final name.
 
@@ -214,6 +219,8 @@ def seal_archive(
             manifest=manifest,
             verification=None,
         )
+        if sign is not None:
+            record = sign(record)
         write_atomically(partial.record_path, written(record))
         rename_no_replace(partial.path, partial.final_path)
         fsync_directory(partial.repository)

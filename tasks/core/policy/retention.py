@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from tasks.core.policy.clocks import JUMP, Dated, ahead_problem, is_ahead, jump_problem
 from tasks.core.policy.settings import Retention
 
 Proof = Literal["verified", "unverified", "refuted"]
 
-CLOCK_TOLERANCE = timedelta(hours=1)
-JUMP = timedelta(days=45)
 _WORTH: dict[Proof, int] = {"verified": 2, "unverified": 1, "refuted": 0}
 
 
@@ -27,7 +26,8 @@ class Candidate:
     """A backup as retention sees it. `created` is of the manifest; `refuted` is one whose verification failed.
 
     `foreign` says why it must never be removed ("" where it is ours); such a backup fills no rule's place either. `rows` and
-    `database_bytes` are what it holds, where that is known; `accepted` marks one whose loss of content somebody has accepted.
+    `database_bytes` are what it holds, where that is known; `accepted` marks one whose loss of content somebody has accepted, `confirmed` one whose
+    date somebody has said to be right.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Candidate:
     rows: int | None = None
     database_bytes: int | None = None
     accepted: bool = False
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +112,24 @@ def current_shrinks(candidates: Collection[Candidate], limit_percent: float) -> 
 
 
 def plan_retention(
-    candidates: Collection[Candidate], policy: Retention, *, now: datetime, paused: Sequence[str] = ()
+    candidates: Collection[Candidate],
+    policy: Retention,
+    *,
+    now: datetime,
+    paused: Sequence[str] = (),
+    runs: Collection[datetime] = (),
 ) -> RetentionPlan:
     """Decide what is kept, with reasons.
 
     `paused` are the caller's own reasons to remove nothing (the last run failed). Whatever the policy says: foreign files are kept; the newest backup
     and the newest `minimum_verified` verified ones are kept, of which those that shrank count only where there are too few others; nothing goes where
-    no backup is verified, where content shrank, or where dates say that a clock jumped.
+    no backup is verified, where content shrank, or where dates (and `runs`, the moments of the runs that are remembered) say that a clock
+    jumped. One that is dated after now fills no rule's place.
     """
-    ours = sorted((each for each in candidates if not each.foreign), key=_age, reverse=True)
-    shrunk = {shrink.name for shrink in find_shrinks(candidates, policy.shrink_limit_percent)}
+    ahead = {each.name for each in candidates if not each.foreign and is_ahead(each.created, now)}
+    present = [each for each in candidates if each.name not in ahead]
+    ours = sorted((each for each in present if not each.foreign), key=_age, reverse=True)
+    shrunk = {shrink.name for shrink in find_shrinks(present, policy.shrink_limit_percent)}
     verified = [each for each in ours if each.proof == "verified"]
     sound = [each for each in verified if each.name not in shrunk]
     reasons: dict[str, list[str]] = {each.name: [] for each in ours}
@@ -139,12 +148,16 @@ def plan_retention(
     for each, reason in _kept_by_rules(ours, shrunk, policy):
         reasons[each.name].append(reason)
 
-    odd = [*paused, *_oddities(ours, sound, policy, now)]
-    odd += [f"content shrank: {shrink}" for shrink in current_shrinks(candidates, policy.shrink_limit_percent)]
+    odd = [*paused, *_oddities(ours, sound, policy)]
+    dated = [Dated(each.name, each.created, each.confirmed) for each in ours]
+    odd += [each for each in (ahead_problem(sorted(ahead), now), jump_problem(dated, runs, now)) if each]
+    odd += [f"content shrank: {shrink}" for shrink in current_shrinks(present, policy.shrink_limit_percent)]
     decisions = []
     for each in sorted(candidates, key=_age, reverse=True):
         if each.foreign:
             decisions.append(Decision(each.name, True, (each.foreign,)))
+        elif each.name in ahead:
+            decisions.append(Decision(each.name, True, ("it is dated after now, and counts for nothing",)))
         elif reasons[each.name]:
             decisions.append(Decision(each.name, True, tuple(reasons[each.name])))
         elif odd:
@@ -180,15 +193,12 @@ def _kept_by_rules(
     return kept
 
 
-def _oddities(ours: Sequence[Candidate], sound: Sequence[Candidate], policy: Retention, now: datetime) -> list[str]:
+def _oddities(ours: Sequence[Candidate], sound: Sequence[Candidate], policy: Retention) -> list[str]:
     if not ours:
         return []
     odd = []
     if not sound:
         odd.append("no backup is verified: which of them is good is not known")
-    ahead = [each.name for each in ours if each.created > now + CLOCK_TOLERANCE]
-    if ahead:
-        odd.append(f"{', '.join(ahead)} is dated after now, {now:%Y-%m-%d %H:%M} UTC: a clock is or was wrong")
     for place, (newer, older) in enumerate(itertools.pairwise(ours), 1):
         proven = sum(each in sound for each in ours[:place])
         if newer.created - older.created > JUMP and proven < policy.minimum_verified:

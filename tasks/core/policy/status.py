@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.core.archive.manifest import Record
+from tasks.core.policy.clocks import is_ahead
 from tasks.core.policy.retention import Candidate, current_shrinks
 from tasks.core.policy.settings import AlarmKind, Alarms
 from tasks.core.units import duration_text, size_text
@@ -34,6 +35,7 @@ class Status:
     newest_verified: Record | None
     free_bytes: int
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def rto_seconds(self) -> float | None:
@@ -64,6 +66,7 @@ class Status:
             first,
             f"{_count(self.backups)}; newest {_ago(newest)}, newest verified {_ago(verified)}; {size_text(self.free_bytes)} free",
             *(f"{problem.kind.upper()}: {problem.text}" for problem in self.problems),
+            *(f"Note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
 
@@ -80,12 +83,19 @@ def judge(
     shrink_limit_percent: float,
     last_failure: str = "",
     repository_problem: str = "",
+    others: Sequence[Problem] = (),
+    notes: Sequence[str] = (),
 ) -> Status:
-    """Judge an installation's own records (newest first). What is wrong is told worst first."""
+    """Judge an installation's own records (newest first, none dated after now). What is wrong is told worst first.
+
+    `others` are problems that were found already (of clocks and of authenticity); `notes` are to be known, and wrong of nobody.
+    """
+    present = [each for each in candidates if not is_ahead(each.created, now)]
     newest = records[0] if records else None
     newest_verified = next((record for record in records if record.verified), None)
     problems = [
         *([Problem("repository", repository_problem)] if repository_problem else []),
+        *others,
         *_overdue("backup", newest, None, now, alarms.backup_within_hours),
         *_overdue(
             "verified backup", newest_verified, records[-1] if records else None, now, alarms.verified_within_hours
@@ -101,7 +111,7 @@ def judge(
         found = judged.verification
         why = "; ".join(found.differences[:5] or found.notes[:2]) or "its bytes changed"
         problems.append(Problem("verification", f"{judged.file} is {found.verdict}: {why}"))
-    problems += [Problem("shrink", str(shrink)) for shrink in current_shrinks(candidates, shrink_limit_percent)[-1:]]
+    problems += [Problem("shrink", str(shrink)) for shrink in current_shrinks(present, shrink_limit_percent)[-1:]]
     needed = max(alarms.free_below_bytes, minimum_free_bytes + (newest.bytes if newest else 0))
     if free_bytes < needed:
         problems.append(
@@ -109,7 +119,7 @@ def judge(
                 "space", f"{size_text(free_bytes)} are free where {size_text(needed)} are wanted for the next backup"
             )
         )
-    return Status(installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems))
+    return Status(installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes))
 
 
 def _overdue(

@@ -28,13 +28,14 @@ class CatalogueLine:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What is known of an archive in the repository; `record` is None for a legacy one."""
+    """What is known of an archive in the repository; `record` is None for a legacy one. `whose` says why it does not count ("" where it does)."""
 
     name: str
     location: str
     bytes: int
     created: datetime | None
     record: Record | None
+    whose: str = ""
 
 
 def catalogue(listed: Sequence[Listed], plan: RetentionPlan, *, now: datetime) -> list[CatalogueLine]:
@@ -50,7 +51,7 @@ def catalogue(listed: Sequence[Listed], plan: RetentionPlan, *, now: datetime) -
                 method=f"{record.manifest.method}, {record.manifest.format}" if record else "legacy",
                 age=duration_text((now - each.created).total_seconds()) if each.created else "unknown",
                 size=size_text(each.bytes),
-                verdict=_verdict(record),
+                verdict=each.whose or _verdict(record),
                 took=duration_text(record.seconds) if record else "",
                 downtime=duration_text(record.manifest.downtime_seconds)
                 if record and record.manifest.downtime_seconds

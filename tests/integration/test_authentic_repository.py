@@ -22,7 +22,7 @@ from tasks.core.archive.names import backup_name
 from tasks.core.archive.signatures import public_key
 from tasks.core.policy.due import verification_due
 from tasks.core.policy.history import Entry
-from tasks.core.policy.settings import Retention, VerificationPolicy
+from tasks.core.policy.settings import InstallationSettings, Retention, VerificationPolicy
 from tasks.oversight.adopting import adopt, adoptable, dismiss
 from tasks.oversight.pruning import plan_for, remove_planned
 from tasks.oversight.status import read_status
@@ -37,9 +37,10 @@ FIRST = datetime(2026, 1, 5, 3, 30, tzinfo=UTC)
 def config(tmp_path: Path) -> InstallationConfig:
     directory = tmp_path / "stack"
     directory.mkdir()
-    return InstallationConfig(
-        id="main", directory=directory, repository=tmp_path / "backups", retention=Retention(keep_last=3, minimum_verified=1)
-    )  # fmt: skip
+    wanted = InstallationSettings.model_construct(
+        directory=directory, repository=tmp_path / "backups", retention=Retention(keep_last=3, minimum_verified=1)
+    )
+    return InstallationConfig("main", wanted)  # fmt: skip
 
 
 def back_up(config: InstallationConfig, at: datetime, *, verified: bool = True, signed: bool = True) -> Record:
@@ -258,9 +259,8 @@ def test_a_lost_key_fails_no_backup_and_the_former_ones_come_back(
     assert [each.file for each in own_records(config, now=now)] == [second.file]
     assert identity.public in "".join(each.text for each in read_status(config, now=now).problems)
 
-    trusting = InstallationConfig(
-        id="main", directory=config.directory, repository=config.repository, trusted_keys=(identity.public,)
-    )
+    wanted = config.settings.model_copy(update={"trusted_keys": (identity.public,)})
+    trusting = InstallationConfig("main", wanted)
     assert [each.file for each in own_records(trusting, now=now)] == [second.file, first.file]
     assert "authenticity" not in {each.kind for each in read_status(trusting, now=now).problems}
     identity.key_file.write_bytes(copy)

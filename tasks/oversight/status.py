@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,6 +149,9 @@ def _raise_alarms(config: InstallationConfig, status: Status, place: Path, only:
         logger.warning("%s; every alarm is told again", error.message)
         told = {}
     problems = [problem for problem in status.problems if only in (None, problem.kind)]
+    mark = _mark_of(problems)
+    if told.get("authenticity", mark).partition(" ")[2] != mark.partition(" ")[2]:
+        del told["authenticity"]
     news = [problem for problem in problems if _is_due(problem, told, status.at, config.settings.alarms.repeat_hours)]
     for kind in dict.fromkeys(problem.kind for problem in news):
         texts = [problem.text for problem in news if problem.kind == kind]
@@ -159,14 +163,26 @@ def _raise_alarms(config: InstallationConfig, status: Status, place: Path, only:
     left = {str(kind): at for kind, at in told.items() if kind in wrong}
     # The run that failed has told so itself: here it is only noted, to be repeated while it lasts.
     news_or_noted = [problem for problem in problems if problem in news or problem.kind not in left]
-    write_json(place, {**left, **{str(problem.kind): status.at.isoformat() for problem in news_or_noted}})
+    at = status.at.isoformat()
+    now_told = {str(each.kind): at + (mark if each.kind == "authenticity" else "") for each in news_or_noted}
+    write_json(place, {**left, **now_told})
     return [problem.kind for problem in news]
+
+
+def _mark_of(problems: Sequence[Problem]) -> str:
+    """Tell one set of doubtful backups from another."""
+    texts = [each.text for each in problems if each.kind == "authenticity"]
+    return " " + hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def _is_due(problem: Problem, told: dict[str, str], now: datetime, repeat_hours: float) -> bool:
     at = told.get(problem.kind)
     if at is None:
         return problem.kind != "failure"
+    if (
+        problem.kind == "authenticity"
+    ):  # nobody but a person takes them away: told once, and again when there are others
+        return False
     age_seconds = (now - datetime.fromisoformat(at)).total_seconds()
     return age_seconds < 0 or age_seconds >= repeat_hours * 3600
 

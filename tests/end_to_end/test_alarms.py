@@ -24,6 +24,9 @@ from flows.complete_backup import complete_backup
 from flows.hot_backup import hot_backup
 from flows.restore_verification import restore_verification
 from flows.watch import watch
+from tasks.adapters.archive.identity import private_key
+from tasks.core.archive.authenticity import sign_record
+from tasks.core.archive.manifest import parse_record
 from tasks.core.errors import BackupError
 from tasks.verification.verify import NotProven
 from tests.cli import PROGRAM, run_program
@@ -209,11 +212,13 @@ def watchdogs() -> list[int]:
 
 
 def aged(house: House, by: timedelta) -> None:
-    """Make the newest backup look older, as its record tells it."""
+    """Make the newest backup older, by a date that is signed as `adopt` signs one."""
     place = house.record()
-    record = json.loads(place.read_text())
-    record["manifest"]["created_at"] = (datetime.now(UTC) - by).isoformat()
-    place.write_text(json.dumps(record))
+    record = parse_record(place.read_text(), source=place.name)
+    key = private_key("main", house.stack.directory)
+    assert key is not None
+    dated = record.model_copy(update={"dated": datetime.now(UTC) - by})
+    place.write_text(sign_record(dated, key).model_dump_json())
 
 
 def metrics(house: House) -> dict[str, float]:

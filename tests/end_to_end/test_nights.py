@@ -99,7 +99,7 @@ def test_many_nights_with_failures_an_emptied_database_and_a_full_disk(
     assert precious.read_bytes() == b"somebody's own"
 
     expected: dict[int, set[str]] = {number: set() for number in range(NIGHTS)}
-    expected[BROKEN] = {"automated backup failed"}
+    expected[BROKEN] = {"automated backup failed", "authenticity"}
     expected[BROKEN + 1] = {"overdue", "overdue is over", "failure is over"}
     for number in range(EMPTIED, NIGHTS):
         expected[number] |= {"shrink"}

@@ -150,7 +150,7 @@ def _raise_alarms(config: InstallationConfig, status: Status, place: Path, only:
         told = {}
     problems = [problem for problem in status.problems if only in (None, problem.kind)]
     mark = _mark_of(problems)
-    if told.get("authenticity", mark).partition(" ")[2] != mark.partition(" ")[2]:
+    if only in (None, "authenticity") and told.get("authenticity", mark).partition(" ")[2] != mark.partition(" ")[2]:
         del told["authenticity"]
     news = [problem for problem in problems if _is_due(problem, told, status.at, config.settings.alarms.repeat_hours)]
     for kind in dict.fromkeys(problem.kind for problem in news):

@@ -104,6 +104,20 @@ def worker(host: Host) -> Iterator[None]:
         yield
 
 
+# Give the backup an older date, signed as `adopt` signs one.
+FOUR_DAYS_OLDER = """
+from datetime import timedelta
+from tasks.adapters.archive.identity import private_key
+from tasks.adapters.archive.repository import list_backups, write_record
+from tasks.core.archive.authenticity import sign_record
+from tasks.run.context import config_of
+config = config_of("main")
+(old,) = list_backups(config.repository)
+older = old.record.model_copy(update={"dated": old.record.manifest.created_at - timedelta(days=4)})
+write_record(old.path, sign_record(older, private_key(config.id, config.directory)))
+"""
+
+
 def test_after_three_nights_without_a_host_one_backup_is_made_and_people_are_told(
     host: Host, request: pytest.FixtureRequest
 ) -> None:
@@ -113,10 +127,7 @@ def test_after_three_nights_without_a_host_one_backup_is_made_and_people_are_tol
     host.server.python(SOON)
     watch = host.start("watch")
     host.server.python("from flows.hot_backup import hot_backup; hot_backup.fn('main')")
-    (old,) = host.repository.glob("*.manifest.json")
-    record = json.loads(old.read_text())
-    record["manifest"]["created_at"] = (datetime.now(UTC) - timedelta(days=4)).isoformat()
-    old.write_text(json.dumps(record))
+    host.server.python(FOUR_DAYS_OLDER)
     nightly = host.ask("deployments/name/automated-backup/automated-backup")["id"]
     off = {"start_time": f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%dT%H:%M:%SZ}", "end_time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}  # fmt: skip
     host.ask(f"deployments/{nightly}/schedule", off)

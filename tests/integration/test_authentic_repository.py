@@ -107,7 +107,7 @@ def test_fifty_small_files_that_say_verified_push_nothing_out(config: Installati
     assert choose_backup(config, "latest") == genuine.manifest.name
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_thousand_files_around_ten_genuine_ones_over_forty_nights_with_two_jumps(config: InstallationConfig) -> None:
     """Nothing genuine goes wrongly, `latest` is genuine, and the clock's alarm came the same night."""
     chance = random.Random(12)

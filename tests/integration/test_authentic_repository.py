@@ -108,7 +108,10 @@ def test_fifty_small_files_that_say_verified_push_nothing_out(config: Installati
 
 
 @pytest.mark.timeout(600)
-def test_a_thousand_files_around_ten_genuine_ones_over_forty_nights_with_two_jumps(config: InstallationConfig) -> None:
+@pytest.mark.parametrize("each_night", [2, pytest.param(25, marks=pytest.mark.long)])
+def test_a_thousand_files_around_ten_genuine_ones_over_forty_nights_with_two_jumps(
+    config: InstallationConfig, each_night: int
+) -> None:
     """Nothing genuine goes wrongly, `latest` is genuine, and the clock's alarm came the same night."""
     chance = random.Random(12)
     genuine: list[Record] = []
@@ -121,7 +124,7 @@ def test_a_thousand_files_around_ten_genuine_ones_over_forty_nights_with_two_jum
         model = genuine[-1] if genuine else back_up(config, now)
         if not genuine:
             genuine.append(model)
-        for _ in range(25):
+        for _ in range(each_night):
             at = FIRST + timedelta(days=chance.choice([night, night + 1, 4000, -30]), seconds=chance.randrange(10**5))
             put.add(forge(config, model, at, **chance.choice([{}, {"origin": None}, {"installation": "other"}])).name)
         before = {each.name for each in list_backups(config.repository) if f"{each.name}.tar.gz" not in put}
@@ -135,7 +138,7 @@ def test_a_thousand_files_around_ten_genuine_ones_over_forty_nights_with_two_jum
             assert paused
             assert before <= left, night
         assert choose_backup_at(config, now) in {each.manifest.name for each in genuine}
-    assert len(put) == 1000
+    assert len(put) == 40 * each_night
     assert put <= names(config)
 
     # The clock is right again, and somebody says which date was wrong: pruning goes on.

@@ -170,7 +170,7 @@ def test_what_our_loader_refuses_postgresql_may_load_where_the_archive_is_ours(
     operator = Operator(stack.directory, place)
 
     # A dump of nobody knows whom is loaded without rights, and not by psql, which runs whatever it is told.
-    verdict = operator.run("verify", "latest").value
+    verdict = operator.run("verify", str(changed)).value
     assert verdict["verdict"] == ("verified" if manifest_too else "failed")
     told = verdict["notes" if manifest_too else "differences"][0]
     assert "the dump holds a statement that pg_dump does not write" in told

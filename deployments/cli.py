@@ -478,12 +478,19 @@ def serve(
         str, typer.Option(help="The address of server and UI; only this machine by default.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port of server and UI.")] = 4200,
+    show_password: Annotated[
+        bool, typer.Option("--show-password", help="Show USER:PASSWORD of server and UI, and exit.")
+    ] = False,
 ) -> None:
     """Run Prefect's server, all deployments and a worker, for a small host; ends when it is told to."""
+    from deployments.password import auth_string
     from deployments.serve import serve as run
     from tasks.adapters.host.settings_file import load_settings, settings_path
 
     with answering(as_json=False):
+        if show_password:
+            print(auth_string())
+            return
         refuse_bad_input({"settings": settings, "host": host})
         place = settings_path(settings)
         if place is None:
@@ -498,6 +505,7 @@ def deploy(
     settings: Annotated[Path | None, typer.Option(help="The settings file (or MAILARCHIVER_BACKUP_SETTINGS).")] = None,
 ) -> None:
     """Bring the deployments, one schedule for each installation, to the Prefect server at PREFECT_API_URL."""
+    from deployments.password import client_environment
     from deployments.serve import deploy as run
     from tasks.adapters.host.settings_file import load_settings, settings_path
 
@@ -508,7 +516,7 @@ def deploy(
             raise UsageError(
                 "there is no settings file", hint="`mailarchiver-backup init` writes one; or give --settings FILE"
             )
-        run(load_settings(place), {"MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve())})
+        run(load_settings(place), {"MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve()), **client_environment()})
 
 
 def _answer_backup(call: Call, record: Record) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 
+from deployments.password import AUTH_VARIABLE, CLIENT_VARIABLE, auth_string
 from tasks.adapters.host.files import make_directory, write_atomically
 from tasks.adapters.host.processes import Background, run, start_background
 from tasks.adapters.host.state import state_subdirectory
-from tasks.core.errors import BackupError, UsageError
+from tasks.core.errors import BackupError
 from tasks.core.policy.settings import InstallationSettings, Settings
 
 # Where our packages are: a checkout, or site-packages.
@@ -27,8 +28,7 @@ PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 POOL = "mailarchiver"
 START_SECONDS = 120.0
 DEPLOY_SECONDS = 300.0
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
+CORS_VARIABLE = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 
 
 def rendered(prefect_file: Path, settings: Settings) -> dict[str, Any]:
@@ -97,14 +97,13 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
     """Give the environment of server, deployments and worker: what prefect's defaults leave out for a self-hosted server."""
     home = state_subdirectory("prefect") / "home"
     make_directory(home)
-    secret = os.environ.get(AUTH_VARIABLE, "")
-    if host not in LOOPBACK and not secret:
-        raise UsageError(
-            f"{host} can be reached from elsewhere, and everybody who reaches the server may restore and remove backups",
-            hint=f"set {AUTH_VARIABLE}=USER:PASSWORD in the environment, or stay on 127.0.0.1",
-        )
+    secret = auth_string()
     return {
-        **({"PREFECT_API_AUTH_STRING": secret, AUTH_VARIABLE: secret} if secret else {}),
+        AUTH_VARIABLE: secret,
+        CLIENT_VARIABLE: secret,
+        # By default any web page may read what the server answers; here only the UI's own addresses.
+        CORS_VARIABLE: os.environ.get(CORS_VARIABLE)
+        or ",".join(f"http://{name}:{port}" for name in dict.fromkeys((host, "127.0.0.1", "localhost"))),
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://{host}:{port}/api",
         "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
@@ -126,12 +125,27 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
     }
 
 
+def make_private(directory: Path) -> None:
+    """Take from everybody else what former versions made readable: the files and directories below, without following links."""
+    for parent, _, files, handle in os.fwalk(directory, follow_symlinks=False):
+        os.fchmod(handle, 0o700)
+        for name in files:
+            path = Path(parent, name)
+            if path.is_symlink():
+                continue
+            with suppress(FileNotFoundError):
+                path.chmod(path.stat().st_mode & 0o700)
+
+
 def serve(settings: Settings, settings_path: Path, *, host: str, port: int) -> None:
     """Run server, deployments and worker until a signal comes; print the UI's address once all is ready.
 
     Raise BackupError where the server or the worker ends by itself.
     """
+    # Prefect makes its database, and what lies beside it, with the process's own mask.
+    os.umask(0o077)
     environment = server_environment(settings_path, host=host, port=port)
+    make_private(Path(environment["PREFECT_HOME"]))
     logs = state_subdirectory("prefect")
     with start_background(
         [_prefect(), "server", "start", "--host", host, "--port", str(port)],

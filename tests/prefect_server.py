@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from deployments.serve import AUTH_VARIABLE, server_environment
+from deployments.password import AUTH_VARIABLE, CLIENT_VARIABLE
+from deployments.serve import server_environment
 from tasks.adapters.host.state import STATE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
@@ -120,13 +122,21 @@ def deploy_installations(server: PrefectServer) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def basic(auth_string: str) -> str:
+    """Give the header by which a client shows USER:PASSWORD."""
+    return f"Basic {b64encode(auth_string.encode()).decode()}"
+
+
 def ask(server: PrefectServer, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
-    """Ask the API as anybody does who reaches it; raise HTTPError, its reason in it, where that is refused."""
+    """Ask the API as anybody does who has the password; raise HTTPError, its reason in it, where that is refused."""
     data = None if body is None else json.dumps(body).encode()
     deadline = time.monotonic() + 30
     while True:
         request = urllib.request.Request(
-            f"{server.url}/api/{path}", data, {"Content-Type": "application/json"}, method=method
+            f"{server.url}/api/{path}",
+            data,
+            {"Content-Type": "application/json", "Authorization": basic(server.environment[CLIENT_VARIABLE])},
+            method=method,
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:

@@ -23,6 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from deployments.password import AUTH_VARIABLE, CLIENT_VARIABLE
 from tests.cli import PROGRAM
 from tests.prefect_server import PrefectServer, ask, free_port, start_run
 from tests.settings import write_settings
@@ -56,7 +57,9 @@ def _measure(stack: Stack, place: Path, nights: int) -> None:
     settings = write_settings(
         place / "settings.yaml", {"main": {"directory": stack.directory, "repository": place / "backups"}}
     )
-    environment = {**os.environ, "MAILARCHIVER_BACKUP_STATE": str(place / "state")}
+    environment = {
+        **os.environ, "MAILARCHIVER_BACKUP_STATE": str(place / "state"), AUTH_VARIABLE: "operator:of the test", CLIENT_VARIABLE: "operator:of the test"
+    }  # fmt: skip
     work = [_seconds([PROGRAM, "backup", "auto", "--settings", str(settings)], environment) for _ in range(nights)]
     print(f"the work itself (command line): {_told(work)}")
 

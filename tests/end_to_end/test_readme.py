@@ -8,15 +8,16 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.password import AUTH_VARIABLE
 from tests.cli import PROGRAM
-from tests.prefect_server import free_port
+from tests.prefect_server import basic, free_port
 from tests.settings import write_settings
 from tests.stack import engine
 from tests.stack.stack import Stack, content, wait_until
@@ -145,6 +146,9 @@ def test_the_readmes_commands_work_from_the_installed_program(
     assert content(small_stack) == before
 
 
+AUTH = "operator:of the test"
+
+
 @contextmanager
 def serving(installed: Installed, settings: Path, log: Path) -> Iterator[str]:
     """Run the installed program's `serve`, elsewhere; give its address once it is ready, and end it as an operator does."""
@@ -153,7 +157,7 @@ def serving(installed: Installed, settings: Path, log: Path) -> Iterator[str]:
         process = subprocess.Popen(
             [installed.program, "serve", "--settings", str(settings), "--port", str(port)],
             cwd=installed.elsewhere, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=installed.environment(PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5"),
+            env=installed.environment(PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5", **{AUTH_VARIABLE: AUTH}),
         )  # fmt: skip
     try:
         wait_until(lambda: "ready: " in log.read_text() or process.poll() is not None, 150, "serve is not ready")
@@ -167,7 +171,9 @@ def serving(installed: Installed, settings: Path, log: Path) -> Iterator[str]:
 def asked(address: str, path: str, **body: Any) -> Any:
     """Ask Prefect's API; a busy server's 503 is an empty answer."""
     request = urllib.request.Request(
-        f"{address}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{address}/{path}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "Authorization": basic(AUTH)},
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -176,6 +182,25 @@ def asked(address: str, path: str, **body: Any) -> Any:
         if error.code != 503:
             raise
         return []
+
+
+def require_guarded(address: str, installed: Installed) -> None:
+    """See that another local user is answered 401 and reads no file, and that a page of another origin may not read."""
+
+    def headers(*options: str, user: Sequence[str] = ()) -> str:
+        command = [*user, "curl", "--silent", "--output", "/dev/null", "--dump-header", "-", *options]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.lower()
+
+    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    for options in ((f"{address}/admin/version",), ("--json", "{}", f"{address}/flow_runs/filter")):
+        assert " 401 " in headers(*options, user=nobody), options
+    page = headers("--user", AUTH, "--header", "Origin: http://evil.example", f"{address}/admin/version")
+    assert " 200 " in page
+    assert "access-control-allow-origin" not in page
+    home = Path(installed.environment()["MAILARCHIVER_BACKUP_STATE"]) / "prefect" / "home"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in home.glob("prefect.db*")}
+    assert modes
+    assert set(modes.values()) == {0o600}, modes
 
 
 @pytest.mark.docker
@@ -204,6 +229,7 @@ def test_the_installed_program_serves_and_its_scheduler_makes_a_backup(
     small_stack.wait_app()
 
     with serving(installed, settings, tmp_path / "serve.log") as address:
+        require_guarded(address, installed)
 
         def ended() -> list[dict[str, Any]]:
             # Only those: a schedule of each minute has planned a hundred more.

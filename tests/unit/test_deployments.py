@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.serve import AUTH_VARIABLE, PREFECT_FILE, rendered, server_environment
+from deployments.password import AUTH_VARIABLE, CLIENT_VARIABLE, client_environment
+from deployments.serve import PREFECT_FILE, make_private, rendered, server_environment
 from deployments.webhooks import Webhook, webhooks
 from tasks.core.errors import UsageError
 from tasks.core.policy.settings import Settings, parse_settings
@@ -64,15 +65,49 @@ def test_two_installations_at_the_same_hour_wait_for_each_other() -> None:
         assert "concurrency_limit" not in deployment
 
 
-def test_a_server_that_others_can_reach_needs_a_password(
-    monkeypatch: pytest.MonkeyPatch, state_directory: Path, tmp_path: Path
+def test_no_server_runs_without_a_password(
+    monkeypatch: pytest.MonkeyPatch, state_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv(AUTH_VARIABLE, raising=False)
-    assert "PREFECT_API_AUTH_STRING" not in server_environment(tmp_path, host="127.0.0.1", port=4200)
-    with pytest.raises(UsageError, match="can be reached from elsewhere"):
-        server_environment(tmp_path, host="0.0.0.0", port=4200)
+    """A first start makes one that only this user reads, and prints it once; an operator's own is kept; half of one is refused."""
+    for variable in (AUTH_VARIABLE, CLIENT_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    assert client_environment() == {}
+    made = server_environment(tmp_path, host="127.0.0.1", port=4200)[AUTH_VARIABLE]
+    assert len(made) > 30
+    assert capsys.readouterr().err.count(made) == 1
+    again = server_environment(tmp_path, host="0.0.0.0", port=4200)
+    assert (again[AUTH_VARIABLE], again[CLIENT_VARIABLE]) == (made, made)
+    assert capsys.readouterr() == ("", "")
+    assert client_environment() == {CLIENT_VARIABLE: made}
+    (file,) = state_directory.glob("prefect/*.json")
+    assert file.stat().st_mode & 0o777 == 0o600
+
     monkeypatch.setenv(AUTH_VARIABLE, "operator:secret")
-    assert server_environment(tmp_path, host="0.0.0.0", port=4200)["PREFECT_API_AUTH_STRING"] == "operator:secret"
+    assert server_environment(tmp_path, host="0.0.0.0", port=4200)[CLIENT_VARIABLE] == "operator:secret"
+    monkeypatch.setenv(AUTH_VARIABLE, "operator:")
+    with pytest.raises(UsageError, match="USER:PASSWORD"):
+        server_environment(tmp_path, host="127.0.0.1", port=4200)
+
+
+def test_only_the_uis_own_addresses_may_read_across_origins(state_directory: Path, tmp_path: Path) -> None:
+    allowed = server_environment(tmp_path, host="127.0.0.1", port=4200)["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert allowed == "http://127.0.0.1:4200,http://localhost:4200"
+
+
+def test_what_former_versions_left_readable_is_made_private(tmp_path: Path) -> None:
+    """Prefect's database among it; a file that a link leads to stays as it is."""
+    outside = tmp_path / "outside"
+    outside.write_text("")
+    outside.chmod(0o644)
+    home = tmp_path / "home"
+    (home / "below").mkdir(parents=True, mode=0o755)
+    for file in (home / "prefect.db", home / "below" / "log"):
+        file.write_text("")
+        file.chmod(0o644)
+    (home / "link").symlink_to(outside)
+    make_private(home)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (home, *home.rglob("*"), outside)}
+    assert modes == {"home": 0o700, "below": 0o700, "prefect.db": 0o600, "log": 0o600, "link": 0o644, "outside": 0o644}
 
 
 def test_addresses_become_webhooks_where_they_can() -> None:

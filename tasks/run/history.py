@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
 
 from tasks.adapters.host.time_limit import time_limit
 from tasks.adapters.outbox.history_file import append_history
@@ -109,6 +112,20 @@ def notify_recoveries(config: InstallationConfig, recovered: Sequence[Recovered]
     notify(config, "recovery", f"a run of {config.id} had died", text)
 
 
+class PrivateLog(logging.handlers.RotatingFileHandler):
+    """A log that only its owner reads, also after it was rotated, and where it lay there with another mode."""
+
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).touch(mode=0o600)
+        stream = super()._open()
+        try:
+            os.fchmod(stream.fileno(), 0o600)
+        except OSError:
+            stream.close()
+            raise
+        return stream
+
+
 @contextmanager
 def _log_file(config: InstallationConfig, run: str) -> Iterator[None]:
     """Also write the log to the file that the settings name; one that cannot be opened is said and fails nothing."""
@@ -117,9 +134,7 @@ def _log_file(config: InstallationConfig, run: str) -> Iterator[None]:
         return
     try:
         config.settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
-            config.settings.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES
-        )
+        handler = PrivateLog(config.settings.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     except OSError as error:
         logger.warning("the log file %s cannot be written: %s", config.settings.log_file, error.strerror)
         yield

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import urllib.parse
 
 from tasks.adapters.host.state import read_json, state_subdirectory, write_json
 from tasks.core.errors import BackupError, UsageError
 
 AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
 CLIENT_VARIABLE = "PREFECT_API_AUTH_STRING"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 FILE = "password.json"
 USER = "operator"
 
@@ -40,8 +42,12 @@ def kept_auth_string() -> str | None:
 
 
 def client_environment() -> dict[str, str]:
-    """Give what a client of the server needs beyond its environment: the kept password, where the environment has none of its own."""
-    if os.environ.get(CLIENT_VARIABLE):
+    """Give what a client of this machine's server needs beyond its environment: the password, where the environment has none for clients.
+
+    A server elsewhere is told nothing: the password is not its own.
+    """
+    address = urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", "")).hostname
+    if os.environ.get(CLIENT_VARIABLE) or address not in (None, *LOOPBACK):
         return {}
     secret = os.environ.get(AUTH_VARIABLE) or kept_auth_string()
     return {CLIENT_VARIABLE: secret} if secret else {}

@@ -69,7 +69,7 @@ def test_no_server_runs_without_a_password(
     monkeypatch: pytest.MonkeyPatch, state_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A first start makes one that only this user reads, and prints it once; an operator's own is kept; half of one is refused."""
-    for variable in (AUTH_VARIABLE, CLIENT_VARIABLE):
+    for variable in (AUTH_VARIABLE, CLIENT_VARIABLE, "PREFECT_API_URL"):
         monkeypatch.delenv(variable, raising=False)
     assert client_environment() == {}
     made = server_environment(tmp_path, host="127.0.0.1", port=4200)[AUTH_VARIABLE]
@@ -79,6 +79,8 @@ def test_no_server_runs_without_a_password(
     assert (again[AUTH_VARIABLE], again[CLIENT_VARIABLE]) == (made, made)
     assert capsys.readouterr() == ("", "")
     assert client_environment() == {CLIENT_VARIABLE: made}
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
+    assert client_environment() == {}
     (file,) = state_directory.glob("prefect/*.json")
     assert file.stat().st_mode & 0o777 == 0o600
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TOUCH = "touch /tmp/canary/touched"
 _RUNS = f"EXECUTE $x$COPY (SELECT 1) TO PROGRAM '{TOUCH}'$x$"
-_DROPS = "PERFORM pg_terminate_backend(pid) FROM pg_stat_activity; EXECUTE 'ALTER ROLE CURRENT_USER SUPERUSER'"
+_DROPS = "PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> CURRENT_USER; EXECUTE 'ALTER ROLE CURRENT_USER SUPERUSER'"
 
 
 def function(body: str, *, returns: str = "integer", ends: str = "RETURN 1;", volatility: str = "IMMUTABLE") -> str:

@@ -62,7 +62,6 @@ REFUSED = {
     "role behind a comment in a comment": "CREATE /* a /* b */ c */ ROLE evil SUPERUSER;",
     "user behind a line comment": "ALTER -- x\n USER mailuser PASSWORD 'x';",
     "system": "ALTER SYSTEM SET shared_preload_libraries = 'evil';",
-    "database": 'ALTER DATABASE "MailArchiver" RENAME TO gone;',
     "setval of a query": "SELECT pg_catalog.setval((SELECT pg_read_file('/tmp/canary/secret')), 1);",
     "set_config of a query": "SELECT pg_catalog.set_config('a.b', (SELECT pg_read_file('/tmp/canary/secret')), false);",
     "table of a query": "CREATE TABLE public.loot AS SELECT pg_read_file('/tmp/canary/secret');",
@@ -77,3 +76,12 @@ REFUSED = {
     "subscription": "CREATE SUBSCRIPTION s CONNECTION 'host=evil' PUBLICATION p WITH (connect = false);",
     "program": f"COPY (SELECT 1) TO PROGRAM '{TOUCH}';",
 }  # fmt: skip
+
+# A trigger whose table nobody touches, for a database to be dumped from.
+CODE = (
+    _TRIGGER,
+    _TABLE,
+    "CREATE TRIGGER t BEFORE INSERT ON public.bait FOR EACH ROW EXECUTE FUNCTION public.evil()",
+)
+# What makes or changes the database itself is passed over: the new one is made by us.
+PASSED_OVER = 'ALTER DATABASE "MailArchiver" RENAME TO gone;'

@@ -10,13 +10,12 @@ import pytest
 from tests.cli import Operator
 from tests.content import content
 from tests.end_to_end.test_foreign_dumps import archive_of, dumped
-from tests.hostile_dumps import BRINGS, REFUSED
+from tests.hostile_dumps import BRINGS, CODE, PASSED_OVER, REFUSED
 from tests.stack.stack import Stack, create_stack
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 END = b"--\n-- PostgreSQL database dump complete\n--\n"
-WITH_CODE = ("program in a trigger", "password changed by a function", "built-in that runs SQL")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +115,12 @@ def test_with_its_word_code_comes_too_and_verification_names_it(stack: Stack, tm
     """What ran while it loaded ran without rights."""
     operator = Operator(stack.directory, tmp_path)
     before = outside(stack)
-    archive = hostile(stack, tmp_path, " ".join(BRINGS[name] for name in WITH_CODE[:1]))
+    for statement in CODE:
+        stack.psql(statement)
+    dump = dumped(stack, "pg_dump")
+    stack.psql("DROP TABLE public.bait")
+    stack.psql("DROP FUNCTION public.evil()")
+    archive = archive_of(stack, tmp_path, dump.replace(END, PASSED_OVER.encode() + b"\n\n" + END))
 
     verdict = operator.run("verify", str(archive))
     assert verdict.code == 0, verdict.value

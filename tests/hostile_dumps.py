@@ -16,8 +16,12 @@ def function(body: str, *, returns: str = "integer", ends: str = "RETURN 1;", vo
 
 
 def hidden(body: str) -> str:
-    """Write a function whose harm only happens where it has the rights: an error there is swallowed."""
-    return function(f"BEGIN {body}; EXCEPTION WHEN OTHERS THEN NULL; END")
+    """Write a function whose harm only happens where it has the rights: an error there is swallowed.
+
+    What an index or a check calls must claim to be IMMUTABLE, and may then change nothing by itself; what it calls may.
+    """
+    worker = function(f"BEGIN {body}; EXCEPTION WHEN OTHERS THEN NULL; END", volatility="VOLATILE")
+    return f"{worker.replace('evil()', 'worker()')} {function('PERFORM public.worker()')}"
 
 
 _TABLE = "CREATE TABLE public.bait (a integer);"

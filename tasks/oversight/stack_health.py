@@ -15,7 +15,7 @@ from tasks.core.errors import BackupError, Busy
 from tasks.core.quoting import quoted
 from tasks.core.stack.installation import Installation, Service, command_to_run
 from tasks.restore.database_beside import COMMENT, MAINTENANCE_DATABASE
-from tasks.restore.database_swap import KEPT
+from tasks.restore.kept import listed_databases
 from tasks.run.config import InstallationConfig
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def _findings(installation: Installation) -> Iterator[Finding]:
     with server_of(installation) as server:
         wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=READY_SECONDS)
         with session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
-            yield from _database(opened, installation.database.name)
+            yield from _database(opened, installation)
     if installation.application.state not in ("running", "paused"):
         yield _not_running(installation, "the application", installation.application)
 
@@ -65,10 +65,12 @@ def _not_running(installation: Installation, what: str, service: Service) -> Fin
     return Finding(f"{what} (service {service.name}) is {service.state}; to start it: {start}", True)
 
 
-def _database(opened: Session, name: str) -> Iterator[Finding]:
+def _database(opened: Session, installation: Installation) -> Iterator[Finding]:
+    name = installation.database.name
     entry = databases.database_entry(opened, name)
-    kept = sorted(databases.databases_commented(opened, KEPT))
     if entry is None:
+        listed = listed_databases(installation).items()
+        kept = sorted(kept for number, kept in listed if databases.database_numbered(opened, number) is not None)
         way = "mailarchiver-backup rollback" if kept else "mailarchiver-backup restore"
         also = f"; restores have put aside: {', '.join(kept)}" if kept else ""
         yield Finding(f"there is no database {name}{also}; to get it back: {way}", False)

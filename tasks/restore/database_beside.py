@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from tasks.adapters.archive.extraction import extract
@@ -46,6 +46,7 @@ from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refuse
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.core.quoting import quoted
+from tasks.core.stack.beside import Mark, mark_of_database, mark_of_directory, stamp_of
 from tasks.core.stack.compatibility import missing_roles, refuse_unfit_dump
 from tasks.core.stack.database_attributes import DEFAULT_TABLESPACE, attribute_differences
 from tasks.core.stack.installation import Installation
@@ -90,13 +91,13 @@ class Replacement:
     @property
     def aside(self) -> str:
         """Name under which the current database is kept."""
-        return databases.beside_name(self.current, f"before_{self.stamp}")
+        return Mark("before", self.stamp).database(self.current)
 
     @property
     def keys_aside(self) -> Path | None:
         """Name under which the current keys are kept."""
         current = self.current_keys
-        return None if current is None else current.with_name(f"{current.name}.before-{self.stamp}")
+        return None if current is None else Mark("before", self.stamp).directory(current)
 
 
 @step(name="check target")
@@ -143,17 +144,17 @@ def replacement(
 
     What was swapped in by then has lost these names and stays. A journal sees to the same after a crash.
     """
-    stamp = f"{now.astimezone(UTC):%Y%m%d_%H%M%S}"
+    mark = Mark("restored", stamp_of(now))
     name = installation.database.name
-    keys_place = installation.keys_mount.host_path if installation.keys_mount else None
+    keys_place = installation.keys_directory
     has_keys = any(member.name.startswith(f"{KEYS_DIRECTORY}/") for member in archive.members)
     new = Replacement(
-        database=databases.beside_name(name, f"restored_{stamp}"),
+        database=mark.database(name),
         current=name,
-        stamp=stamp,
-        keys=keys_place.with_name(f"{keys_place.name}.restored-{stamp}") if keys_place and has_keys else None,
+        stamp=mark.stamp,
+        keys=mark.directory(keys_place) if keys_place and has_keys else None,
         current_keys=keys_place,
-        role=f"mailarchiver_backup_load_{stamp}" if foreign else "",
+        role=loading_role.name_of(mark.stamp) if foreign else "",
     )
     journal = open_journal(
         KIND,
@@ -173,11 +174,19 @@ def replacement(
 def settle(journal: Journal) -> str:
     """Remove what a dead restore had built beside the current data; production was not touched by it."""
     installation = installation_of(journal)
-    keys = journal.body.get("keys")
-    _remove(
-        installation, str(journal.body["database"]), Path(keys) if keys else None, str(journal.body.get("role") or "")
-    )
-    return f"removed the unfinished restore {journal.body['database']}"
+    name, keys = str(journal.body["database"]), str(journal.body.get("keys") or "")
+    place = installation.keys_directory
+    marks = [mark_of_database(name, installation.database.name)]
+    if keys:
+        marks.append(mark_of_directory(keys, place) if place is not None else None)
+    if marks[0] is None or any(mark is None or mark.word != "restored" for mark in marks):
+        raise Refused(
+            f"{name} and {keys or 'no keys'}: these are not the names that a restore of {installation.id} gives, so nothing is removed",
+            hint="has the compose file changed since? then give it back what it said, and try again",
+        )
+    role = loading_role.name_of(marks[0].stamp) if journal.body.get("role") else ""
+    _remove(installation, name, Path(keys) if keys else None, role)
+    return f"removed the unfinished restore {name}"
 
 
 @dataclass(frozen=True, slots=True)

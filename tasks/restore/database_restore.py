@@ -85,7 +85,7 @@ def drop_empty_former(installation: Installation, restored: Restored) -> Restore
 
 def put_back(installation: Installation, kept: Kept, *, now: datetime) -> Kept:
     """Swap back what a restore had put aside, and see the application answer if it ran; return what is now kept instead."""
-    check_swap(installation, kept.database)
+    check_swap(installation, kept.database, kept)
     with stopped(installation, [installation.application], reason="rollback") as loan:
         undone = swap_back(installation, kept, now=now)
         loan.start_all()

@@ -11,22 +11,31 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tasks.adapters.engine import containers
-from tasks.adapters.host.files import remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
+from tasks.adapters.host.own_directories import (
+    Identity,
+    exists,
+    identity_of,
+    remove_same,
+    require_absent,
+    require_same,
+)
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.facts import database_comment
 from tasks.adapters.postgres.session import Server, Session, server_of, session, wait_until_ready
 from tasks.core.errors import BackupError, Refused
+from tasks.core.stack.beside import Mark, mark_of_database, mark_of_directory, stamp_of
 from tasks.core.stack.installation import Installation
 from tasks.restore.database_beside import MAINTENANCE_DATABASE, Replacement
-from tasks.restore.directory_swap import exchange
-from tasks.run.installations import installation_of
+from tasks.restore.exchange import exchange
+from tasks.restore.kept_list import Entry, remove_entry, write_entry
+from tasks.run.installations import installation_of, reread
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -35,13 +44,15 @@ KIND = "swap"
 DROP_KIND = "drop"
 KEPT = "mailarchiver-backup kept "
 POSTGRES_START_SECONDS = 120.0
+_TOLD = ("of", "at", "backup", "keys", "current_keys", "comment", "undone")
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A database that a restore (or a rollback) put aside, as its comment tells; `commit` drops it, `rollback` brings it back.
+    """A database that a restore (or a rollback) put aside; `commit` drops it, `rollback` brings it back.
 
-    `undone` marks what a rollback put aside. `keys` is where its keys were put, "" where they were not swapped.
+    `undone` marks what a rollback put aside. `keys` is where its keys were put, "" where they were not swapped. `number` is the database's own,
+    0 where there was none; `keys_identity` tells its keys from any other directory of that name.
     """
 
     database: str
@@ -52,6 +63,16 @@ class Kept:
     current_keys: str
     comment: str | None
     undone: bool = False
+    number: int = 0
+    keys_identity: Identity | None = None
+
+    @property
+    def mark(self) -> Mark:
+        """Give the mark that the names of what is kept bear."""
+        mark = mark_of_database(self.database, self.of)
+        if mark is None:
+            raise Refused(f"{self.database} is no name that a restore gives to what it puts aside")
+        return mark
 
 
 @step(name="swap databases and keys", retries=0)
@@ -75,48 +96,57 @@ def swap_in(installation: Installation, new: Replacement, *, backup: str, commen
 @step(name="swap back", retries=0)
 def swap_back(installation: Installation, kept: Kept, *, now: datetime) -> Kept:
     """Put what was kept back in its place; what a restore had brought is kept in turn, marked as undone."""
-    stamp = f"{now.astimezone(UTC):%Y%m%d_%H%M%S}"
-    current_keys = Path(kept.current_keys) if kept.current_keys else None
+    mark = Mark("undone", stamp_of(now))
     undone = Kept(
-        database=databases.beside_name(kept.of, f"undone_{stamp}"),
+        database=mark.database(kept.of),
         of=kept.of,
         at=now.astimezone(UTC).isoformat(timespec="microseconds"),
         backup=kept.backup,
-        keys=str(current_keys.with_name(f"{current_keys.name}.undone-{stamp}")) if current_keys else "",
+        keys=str(mark.directory(Path(kept.current_keys))) if kept.current_keys else "",
         current_keys=kept.current_keys,
         comment=None,
         undone=True,
     )
-    return _swap(installation, kept.database, kept.keys, undone, kept.comment)
+    return _swap(installation, kept.database, kept.keys, undone, kept.comment, replaced=kept)
 
 
-def kept_databases(installation: Installation) -> list[Kept]:
-    """List what restores of this installation have put aside, oldest first."""
-    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="look") as opened:
-        comments = databases.databases_commented(opened, KEPT)
-    read = (_kept_in(name, text) for name, text in comments.items())
-    found = [kept for kept in read if kept is not None and kept.of == installation.database.name]
-    return sorted(found, key=lambda kept: kept.at)
-
-
-def _kept_in(database: str, comment: str) -> Kept | None:
-    try:
-        kept = Kept(**{**json.loads(comment.removeprefix(KEPT)), "database": database})
-        datetime.fromisoformat(kept.at)
-    except (TypeError, ValueError) as error:
-        logger.warning("The comment of database %s is not one of ours, and is passed over: %s", database, error)
-        return None
-    return kept
+def require_computed(installation: Installation, kept: Kept, incoming: str = "", incoming_keys: str = "") -> None:
+    """Raise Refused where a name or a path is not what is computed from the installation: then it is nothing of ours."""
+    place = installation.keys_directory
+    mark = mark_of_database(kept.database, kept.of)
+    fits = (
+        kept.of == installation.database.name
+        and mark is not None
+        and (not incoming or mark_of_database(incoming, kept.of) is not None)
+        and kept.current_keys in ("", str(place))
+        and kept.keys in ("", str(mark.directory(place)) if place else "")
+        and (not incoming_keys or (place is not None and mark_of_directory(incoming_keys, place) is not None))
+    )
+    if not fits:
+        names = ", ".join(each for each in (kept.database, kept.keys, incoming, incoming_keys) if each)
+        raise Refused(
+            f"{names}: these are not the names that a restore of {installation.id} gives (database {installation.database.name},"
+            f" keys {place}), so nothing is done with them",
+            hint="has the compose file changed since? then give it back what it said, and try again",
+        )
 
 
 @step(name="check swap")
-def check_swap(installation: Installation, incoming: str | None = None) -> tuple[str, ...]:
+def check_swap(installation: Installation, incoming: str | None = None, kept: Kept | None = None) -> tuple[str, ...]:
     """Raise Refused, before anything is stopped, where PostgreSQL would not let the current database (and `incoming`) be renamed.
+
+    With `kept`, which is to come back, also where something else bears its name or its keys'.
 
     Return in words what takes part in logical replication, which goes on with the database that is put aside.
     """
     current = installation.database.name
+    if kept is not None and kept.keys:
+        require_same(Path(kept.keys), kept.keys_identity)
+    if (place := installation.keys_directory) is not None and exists(place):
+        identity_of(place)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="look") as opened:
+        if kept is not None:
+            require_number(opened, kept)
         if incoming is None:
             databases.refuse_prepared_transactions(opened, current)
         else:
@@ -127,8 +157,13 @@ def check_swap(installation: Installation, incoming: str | None = None) -> tuple
 
 @step(name="check commit")
 def check_drop(installation: Installation, kept: Kept) -> None:
-    """Raise Refused, with nothing changed, where PostgreSQL would not drop what was kept."""
+    """Raise Refused, with nothing changed, where PostgreSQL would not drop what was kept, or something else bears its name."""
+    if kept.keys and exists(Path(kept.keys)):
+        require_same(Path(kept.keys), kept.keys_identity)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="look") as opened:
+        if is_back(opened, kept):
+            return
+        require_number(opened, kept)
         databases.refuse_to_drop(opened, kept.database)
 
 
@@ -138,12 +173,23 @@ def drop_kept(installation: Installation, kept: Kept) -> None:
 
     A journal lets `recover` remove the keys of a database that is gone already.
     """
-    if kept.database == installation.database.name or not kept.database:
-        raise Refused(f"{kept.database!r} is the database in use and is not dropped")
-    keys = kept.keys if kept.keys != kept.current_keys else ""
+    require_computed(installation, kept)
+    keys = Path(kept.keys) if kept.keys else None
+    if keys is not None and exists(keys):
+        require_same(keys, kept.keys_identity)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="commit") as opened:
-        entry = databases.database_entry(opened, kept.database)
-        body = {"database": kept.database, "number": entry.number if entry else 0, "keys": keys}
+        if is_back(opened, kept):
+            logger.warning("%s was brought back by hand as %s; it is no longer listed as kept", kept.database, kept.of)
+            remove_entry(installation.directory, "database", kept.mark)
+            return
+        require_number(opened, kept)
+        body = {
+            "project": installation.project,
+            "database": kept.database,
+            "number": kept.number,
+            "keys": kept.keys,
+            "keys_identity": asdict(kept.keys_identity) if kept.keys_identity else None,
+        }
         journal = open_journal(
             DROP_KIND, body, installation_id=installation.id, installation_directory=installation.directory
         )
@@ -153,63 +199,149 @@ def drop_kept(installation: Installation, kept: Kept) -> None:
             except Refused:
                 journal.remove()
                 raise
-            if keys:
-                remove_tree(Path(keys))
+            if keys is not None:
+                remove_same(keys, kept.keys_identity)
+            remove_entry(installation.directory, "database", kept.mark)
             journal.remove()
         finally:
             journal.abandon()
 
 
+def is_back(opened: Session, kept: Kept) -> bool:
+    """Tell whether what was kept bears the current database's name again, as somebody renamed it by hand."""
+    entry = databases.database_numbered(opened, kept.number) if kept.number else None
+    return entry is not None and entry.name == kept.of
+
+
+def require_number(opened: Session, kept: Kept) -> None:
+    """Raise Refused where another database bears the name of what was kept; that it is gone is no matter."""
+    entry = databases.database_entry(opened, kept.database)
+    if entry is not None and entry.number != kept.number:
+        raise Refused(
+            f"database {kept.database} is not the one that a restore put aside: its number is {entry.number}, not {kept.number}",
+            hint="it is left alone: see who made it, and rename or drop it",
+        )
+    numbered = databases.database_numbered(opened, kept.number) if kept.number and entry is None else None
+    if numbered is not None:
+        raise Refused(
+            f"the database that a restore put aside as {kept.database} is called {numbered.name} now, and is left alone",
+            hint="give it back its name: ALTER DATABASE ... RENAME TO ...",
+        )
+
+
 def settle_drop(journal: Journal) -> str:
     """Complete the dropping of kept data whose database is gone, or half gone; where it is whole, nothing had begun."""
+    installation = installation_of(journal)
     name, number, keys = str(journal.body["database"]), int(journal.body["number"]), str(journal.body["keys"])
-    with _server_for(journal) as server, session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
+    kept = Kept(name, installation.database.name, "", "", keys, "", None, number=number)
+    require_computed(installation, kept)
+    with _server_for(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
         entry = databases.database_numbered(opened, number)
         if entry is not None and not entry.is_broken:
             return f"the commit had not begun: {entry.name} is still kept"
         if entry is not None:
+            require_number(opened, kept)
             databases.drop_database(opened, entry.name)
     if keys:
-        remove_tree(Path(keys))
+        remove_same(Path(keys), Identity.read(journal.body.get("keys_identity")))
+    remove_entry(installation.directory, "database", kept.mark)
     return f"completed the commit: {name} is dropped"
 
 
-def _swap(installation: Installation, incoming: str, incoming_keys: str, kept: Kept, comment: str | None) -> Kept:
-    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="swap") as opened:
-        databases.refuse_to_swap(opened, current=kept.of, replacement=incoming)
-        if incoming_keys and not Path(incoming_keys).exists():
-            raise Refused(
-                f"{incoming_keys} is gone: the keys that belong to database {incoming} cannot be put in place"
-            )
-        entry = databases.database_entry(opened, incoming)
-        body = {
-            "incoming": incoming,
-            "incoming_keys": incoming_keys,
-            "kept": asdict(kept),
-            "comment": comment,
-            "number": entry.number if entry else 0,
-        }
-        kept = Kept(**{**asdict(kept), "comment": database_comment(opened, kept.of)})
+def _swap(
+    installation: Installation,
+    incoming: str,
+    incoming_keys: str,
+    kept: Kept,
+    comment: str | None,
+    *,
+    replaced: Kept | None = None,
+) -> Kept:
+    require_computed(installation, kept, incoming, incoming_keys)
+    kept, body = _look_before_swap(installation, incoming, incoming_keys, kept, comment, replaced)
     journal = open_journal(KIND, body, installation_id=installation.id, installation_directory=installation.directory)
     try:
         try:
+            write_kept(installation, kept)
             with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="swap") as opened:
                 _swap_databases(opened, incoming, kept, comment)
         except BackupError:
             # Whether PostgreSQL had done it when it, or the way to it, failed, only the databases tell.
             if not _is_swapped(installation, body):
+                remove_entry(installation.directory, "database", kept.mark)
                 journal.remove()
                 raise
         try:
-            swap_keys(incoming_keys, kept)
+            swap_keys(incoming_keys, kept, Identity.read(body["incoming_keys_identity"]))
         except BackupError:
             _take_databases_back(installation, incoming, kept)
+            remove_entry(installation.directory, "database", kept.mark)
             journal.remove()
             raise
+        _strike_out(installation, incoming)
         journal.remove()
     finally:
         journal.abandon()
     return kept
+
+
+def _look_before_swap(
+    installation: Installation,
+    incoming: str,
+    incoming_keys: str,
+    kept: Kept,
+    comment: str | None,
+    replaced: Kept | None,
+) -> tuple[Kept, dict[str, Any]]:
+    """Raise Refused, with nothing changed, where something is not what it was; return what is to be kept, known by numbers, and the journal's body."""
+    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="swap") as opened:
+        databases.refuse_to_swap(opened, current=kept.of, replacement=incoming)
+        if replaced is not None:
+            require_number(opened, replaced)
+        entry = databases.database_entry(opened, incoming)
+        current = databases.database_entry(opened, kept.of)
+        former_comment = database_comment(opened, kept.of)
+    if incoming_keys and not exists(Path(incoming_keys)):
+        raise Refused(f"{incoming_keys} is gone: the keys that belong to database {incoming} cannot be put in place")
+    incoming_identity = (
+        require_same(Path(incoming_keys), replaced.keys_identity if replaced else None) if incoming_keys else None
+    )
+    if kept.keys:
+        require_absent([Path(kept.keys)])
+    has_keys = bool(kept.current_keys) and exists(Path(kept.current_keys))
+    kept = replace(
+        kept,
+        number=current.number if current else 0,
+        comment=former_comment,
+        keys_identity=identity_of(Path(kept.current_keys)) if has_keys else None,
+    )
+    body = {
+        "project": installation.project,
+        "incoming": incoming,
+        "incoming_keys": incoming_keys,
+        "incoming_keys_identity": asdict(incoming_identity) if incoming_identity else None,
+        "kept": asdict(kept),
+        "comment": comment,
+        "number": entry.number if entry else 0,
+    }
+    return kept, body
+
+
+def write_kept(installation: Installation, kept: Kept) -> None:
+    """Add a database to the list of what is kept; where there was none, there is nothing to list."""
+    if not kept.number:
+        return
+    entry = Entry(
+        "database", kept.mark, kept.at, kept.backup, number=kept.number, comment=kept.comment, keys=kept.keys_identity
+    )
+    write_entry(installation.directory, entry)
+
+
+def _strike_out(installation: Installation, incoming: str) -> None:
+    """Strike out of the list what was brought back: it is no longer kept."""
+    mark = mark_of_database(incoming, installation.database.name)
+    if mark is not None:
+        remove_entry(installation.directory, "database", mark)
 
 
 def _is_swapped(installation: Installation, body: Mapping[str, Any]) -> bool:
@@ -231,17 +363,32 @@ def _take_databases_back(installation: Installation, incoming: str, kept: Kept) 
 
 
 def settle(journal: Journal) -> str:
-    """Complete a swap whose databases had been swapped; else say that nothing had begun."""
-    kept = Kept(**journal.body["kept"])
+    """Complete a swap whose databases had been swapped; else say that nothing had begun. The list of what is kept is right afterwards."""
+    installation = installation_of(journal)
+    kept = _read_kept(journal.body["kept"])
     incoming, keys = str(journal.body["incoming"]), str(journal.body["incoming_keys"])
-    with _server_for(journal) as server, session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
+    require_computed(installation, kept, incoming, keys)
+    with _server_for(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
         if not _had_swapped(opened, journal.body, incoming, kept):
+            remove_entry(installation.directory, "database", kept.mark)
             return "the swap had not begun; the data is as it was"
-        kept_name = kept.database if databases.database_exists(opened, kept.database) else None
-    swap_keys(keys, kept)
+        aside = databases.database_entry(opened, kept.database)
+        if aside is not None and kept.number:
+            require_number(opened, kept)
+    swap_keys(keys, kept, Identity.read(journal.body.get("incoming_keys_identity")))
+    if aside is None:
+        remove_entry(installation.directory, "database", kept.mark)
+    else:
+        found = identity_of(Path(kept.keys)) if kept.keys and exists(Path(kept.keys)) else None
+        write_kept(installation, replace(kept, number=aside.number, keys_identity=kept.keys_identity or found))
+    _strike_out(installation, incoming)
     return "completed the swap; " + (
-        f"the former data is kept as {kept_name}" if kept_name else "no former database is kept"
+        f"the former data is kept as {kept.database}" if aside is not None else "no former database is kept"
     )
+
+
+def _read_kept(value: Mapping[str, Any]) -> Kept:
+    return Kept(**{**value, "keys_identity": Identity.read(value.get("keys_identity"))})
 
 
 def _had_swapped(opened: Session, body: Mapping[str, Any], incoming: str, kept: Kept) -> bool:
@@ -253,16 +400,17 @@ def _had_swapped(opened: Session, body: Mapping[str, Any], incoming: str, kept: 
 
 
 @contextmanager
-def _server_for(journal: Journal) -> Iterator[Server]:
-    """Give the server of a journal's installation, started where it was stopped, once it answers."""
-    containers.start_container(installation_of(journal).postgres.container_id)
-    with server_of(installation_of(journal)) as server:
+def _server_for(installation: Installation) -> Iterator[Server]:
+    """Give an installation's server, started where it was stopped, once it answers."""
+    containers.start_container(installation.postgres.container_id)
+    with server_of(reread(installation)) as server:
         wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=POSTGRES_START_SECONDS)
         yield server
 
 
 def _swap_databases(opened: Session, incoming: str, kept: Kept, comment: str | None) -> None:
-    told = {name: value for name, value in asdict(kept).items() if name != "database"}
+    # For people, and for a program that has lost its list: nothing is done because a comment says so.
+    told = {name: value for name, value in asdict(kept).items() if name in _TOLD}
     databases.swap_databases(
         opened,
         current=kept.of,
@@ -272,7 +420,13 @@ def _swap_databases(opened: Session, incoming: str, kept: Kept, comment: str | N
     )
 
 
-def swap_keys(incoming: str, kept: Kept) -> None:
+def swap_keys(incoming: str, kept: Kept, identity: Identity | None) -> None:
     """Rename the current keys aside and the incoming ones into their place; whatever of that is done already is left."""
     if incoming and kept.current_keys:
-        exchange(Path(kept.current_keys), Path(incoming), Path(kept.keys))
+        exchange(
+            Path(kept.current_keys),
+            Path(incoming),
+            Path(kept.keys),
+            incoming_is=identity,
+            current_is=kept.keys_identity,
+        )

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from tasks.adapters.archive.extraction import below, extract, extraction
@@ -30,12 +30,14 @@ from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import BackupError, Refused
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.core.report.comparisons import Comparison
+from tasks.core.stack.beside import Mark, mark_of_directory, stamp_of
 from tasks.core.stack.compatibility import Platform, refuse_unfit_copy
 from tasks.core.stack.installation import Installation, Mount
 from tasks.progress import progress
 from tasks.recovery.helper_containers import helper_container
 from tasks.recovery.journalled import journalled
 from tasks.run.data_users import refuse_other_users
+from tasks.run.installations import installation_of
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -137,18 +139,18 @@ def copy_beside(installation: Installation, place: Path, keys_place: Path | None
             f"whole data directories are restored, and verified, by root only; this is user {os.geteuid()}",
             hint="run it with sudo; a hot backup can be restored and verified without",
         )
-    stamp = f"{now.astimezone(UTC):%Y%m%d_%H%M%S}"
+    mark = Mark("restored", stamp_of(now))
     copy = Copy(
-        data=place.with_name(f"{place.name}.restored-{stamp}"),
+        data=mark.directory(place),
         current_data=place,
-        keys=keys_place.with_name(f"{keys_place.name}.restored-{stamp}") if keys_place else None,
+        keys=mark.directory(keys_place) if keys_place else None,
         current_keys=keys_place,
-        stamp=stamp,
+        stamp=mark.stamp,
         label=secrets.token_hex(8),
     )
     journal = open_journal(
         KIND,
-        {"data": str(copy.data), "keys": str(copy.keys or ""), "label": copy.label},
+        {"project": installation.project, "data": str(copy.data), "keys": str(copy.keys or ""), "label": copy.label},
         installation_id=installation.id,
         installation_directory=installation.directory,
     )
@@ -158,9 +160,24 @@ def copy_beside(installation: Installation, place: Path, keys_place: Path | None
 
 def settle(journal: Journal) -> str:
     """Remove what a dead restore had extracted, and the private server on it."""
-    keys = str(journal.body["keys"])
-    data = Path(str(journal.body["data"]))
-    _remove(data, Path(keys) if keys else None, str(journal.body["label"]))
+    data, keys, label = (str(journal.body[name]) for name in ("data", "keys", "label"))
+    if not re.fullmatch("[0-9a-f]{16}", label):
+        raise Refused(
+            f"{label!r} is no label of a private server", hint=f"read {journal.path}; remove what it tells of by hand"
+        )
+    if not journal.installation_directory.is_dir():
+        _remove(None, None, label)
+        return f"{journal.installation_directory} is gone, and the unfinished copy in it"
+    installation = installation_of(journal)
+    places = [(data, host_place(installation)), *([(keys, installation.keys_directory)] if keys else [])]
+    for path, place in places:
+        mark = mark_of_directory(path, place) if place is not None else None
+        if mark is None or mark.word != "restored":
+            raise Refused(
+                f"{path} is not the name that a restore of {installation.id} gives beside {place}, so nothing is removed",
+                hint="has the compose file changed since? then give it back what it said, and try again",
+            )
+    _remove(Path(data), Path(keys) if keys else None, label)
     return f"removed the unfinished copy {data}"
 
 
@@ -262,7 +279,7 @@ def prove_copy(view: Installation, archive: Archive, *, thorough: bool) -> CopyP
             )
 
 
-def _remove(data: Path, keys: Path | None, label: str) -> None:
+def _remove(data: Path | None, keys: Path | None, label: str) -> None:
     for container in containers.containers(label={COPY_LABEL: label}):
         containers.remove_container(container.id, force=True)
     remove_tree(sockets_of(label).parent)

@@ -57,7 +57,7 @@ def restore_copy(
     """
     begun = time.monotonic()
     check_physical_target(installation, archive)
-    keys_place = installation.keys_mount.host_path if installation.keys_mount else None
+    keys_place = installation.keys_directory
 
     with copy_beside(installation, host_place(installation), keys_place, now=now) as copy:
         checked = extract_copy(archive, copy)

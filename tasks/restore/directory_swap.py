@@ -1,40 +1,55 @@
 """Swap directories by rename, keep the former ones, and bring them back.
 
 A journal written before the first rename makes the whole row of renames one act: after a crash the next run completes it. What was
-put aside is described by a small JSON file beside it, so that `rollback` and `commit` need nothing else.
+put aside is in the list of what is kept before the first rename, known by device and inode, which no rename changes.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from tasks.adapters.host.files import fsync_directory, remove_tree, rename, write_atomically
 from tasks.adapters.host.journals import Journal, open_journal
-from tasks.adapters.host.outside_files import KEPT_DATA, read_outside
+from tasks.adapters.host.own_directories import (
+    Identity,
+    exists,
+    identity_of,
+    remove_same,
+    rename_same,
+    require_absent,
+    require_same,
+)
 from tasks.core.errors import BackupError, Refused
+from tasks.core.stack.beside import Mark, mark_of_directory, stamp_of
 from tasks.core.stack.installation import Installation
 from tasks.restore.directory_beside import Copy, host_place
+from tasks.restore.exchange import exchange
+from tasks.restore.kept_list import Entry, entry_exists, remove_entry, write_entry
+from tasks.run.installations import installation_of
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
 KIND = "directory-swap"
 DROP_KIND = "directory-drop"
-RECORD_EXTENSION = ".kept.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One directory that takes another's place: `incoming` becomes `current`, and the former `current` becomes `aside`."""
+    """One directory that takes another's place: `incoming` becomes `current`, and the former `current` becomes `aside`.
+
+    Each is known by its identity; `current_is` is None where there was none before.
+    """
 
     current: str
     incoming: str
     aside: str
+    incoming_is: Identity | None = None
+    current_is: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,81 +71,93 @@ class KeptDirectories:
         """Name of what it was, for people."""
         return self.exchanges[0].current
 
+    @property
+    def mark(self) -> Mark:
+        """Give the mark that the names of what is kept bear."""
+        mark = mark_of_directory(self.database, Path(self.of))
+        if mark is None:
+            raise Refused(f"{self.database} is no name that a restore gives to what it puts aside")
+        return mark
+
 
 @step(name="swap data files", retries=0)
 def swap_directories_in(installation: Installation, copy: Copy, *, backup: str) -> KeptDirectories:
     """Put the copy in place of the current data and keys, all services being stopped; return what was kept."""
-    exchanges = [Exchange(str(copy.current_data), str(copy.data), _aside(copy.current_data, "before", copy.stamp))]
-    if copy.keys is not None and copy.current_keys is not None and copy.keys.exists():
-        exchanges.append(
-            Exchange(str(copy.current_keys), str(copy.keys), _aside(copy.current_keys, "before", copy.stamp))
-        )
+    mark = Mark("before", copy.stamp)
+    exchanges = [_exchange(copy.current_data, copy.data, mark)]
+    if copy.keys is not None and copy.current_keys is not None and exists(copy.keys):
+        exchanges.append(_exchange(copy.current_keys, copy.keys, mark))
     return _swap(installation, KeptDirectories(_now_text(datetime.now(UTC)), backup, tuple(exchanges)))
 
 
 @step(name="swap data files back", retries=0)
 def swap_directories_back(installation: Installation, kept: KeptDirectories, *, now: datetime) -> KeptDirectories:
     """Put back what was kept; what had come instead is kept in turn, marked as undone."""
-    stamp = f"{now.astimezone(UTC):%Y%m%d_%H%M%S}"
-    back = tuple(
-        Exchange(each.current, each.aside, _aside(Path(each.current), "undone", stamp)) for each in kept.exchanges
-    )
-    return _swap(
-        installation, KeptDirectories(_now_text(now), kept.backup, back, undone=True), stale=_record_path(kept)
+    mark = Mark("undone", stamp_of(now))
+    check_directories(kept)
+    back = tuple(_exchange(Path(each.current), Path(each.aside), mark) for each in kept.exchanges)
+    return _swap(installation, KeptDirectories(_now_text(now), kept.backup, back, undone=True))
+
+
+def _exchange(current: Path, incoming: Path, mark: Mark) -> Exchange:
+    """Look at both directories; raise Refused where one of them is a link."""
+    return Exchange(
+        str(current),
+        str(incoming),
+        str(mark.directory(current)),
+        incoming_is=identity_of(incoming),
+        current_is=identity_of(current) if exists(current) else None,
     )
 
 
 @step(name="check swap")
 def check_directories(kept: KeptDirectories) -> None:
-    """Raise Refused, before anything is stopped, where what was kept is no longer all there."""
+    """Raise Refused, before anything is stopped, where what was kept is no longer all there, or something else bears its name."""
     for each in kept.exchanges:
-        if not Path(each.aside).is_dir():
-            raise Refused(
-                f"{each.aside}, which a restore put aside, is no longer a directory; there is nothing to go back to",
-                hint="was it moved or removed by hand? bring it back to that name",
-            )
+        require_same(Path(each.aside), each.current_is)
 
 
-def kept_directories(installation: Installation) -> list[KeptDirectories]:
-    """List what restores of this installation's data directory have put aside, oldest first."""
-    place = installation.data_directory
-    found: list[KeptDirectories] = []
-    if place is None or not os.access(place.parent, os.R_OK | os.X_OK):
-        return found
-    for path in sorted(place.parent.glob(f"{place.name}.*{RECORD_EXTENSION}")):
-        content = json.loads(read_outside(path, KEPT_DATA)[0])
-        kept = KeptDirectories(
-            content["at"],
-            content["backup"],
-            tuple(Exchange(**each) for each in content["exchanges"]),
-            content["undone"],
+def require_computed(installation: Installation, exchanges: tuple[Exchange, ...]) -> None:
+    """Raise Refused where a path is not what is computed from the installation: then it is nothing of ours."""
+    places = [str(host_place(installation)), *([str(place)] if (place := installation.keys_directory) else [])]
+    fits = bool(exchanges) and exchanges[0].current == places[0]
+    marks = set()
+    for each in exchanges:
+        mark = mark_of_directory(each.aside, Path(each.current))
+        marks.add(mark)
+        fits = fits and each.current in places and mark is not None
+        fits = fits and (not each.incoming or mark_of_directory(each.incoming, Path(each.current)) is not None)
+    if not fits or len(marks) != 1:
+        raise Refused(
+            f"{', '.join(each.aside for each in exchanges) or 'nothing'}: these are not the names that a restore of"
+            f" {installation.id} gives (beside {', '.join(places)}), so nothing is done with them",
+            hint="has the compose file changed since? then give it back what it said, and try again",
         )
-        # Where a rollback was killed between its renames and the removal of this record, there is nothing behind it any more.
-        if kept.of == str(place) and os.path.lexists(kept.database):
-            found.append(kept)
-    return sorted(found, key=lambda kept: kept.at)
 
 
 @step(name="drop kept data", retries=0)
 def drop_kept_directories(installation: Installation, kept: KeptDirectories) -> None:
-    """Remove what was put aside; safe to repeat. The record goes first, so that nothing half removed is ever gone back to.
+    """Remove what was put aside; safe to repeat. It leaves the list first, so that nothing half removed is ever gone back to.
 
     A journal lets `recover` remove the rest after a crash.
     """
-    place = str(host_place(installation))
+    require_computed(installation, kept.exchanges)
     for each in kept.exchanges:
-        aside = Path(each.aside)
-        if each.aside in (each.current, place) or not (".before-" in aside.name or ".undone-" in aside.name):
-            raise Refused(f"{each.aside} is not something that a restore put aside, and is not removed")
-    body = {"record": str(_record_path(kept)), "asides": [each.aside for each in kept.exchanges]}
+        if exists(Path(each.aside)):
+            require_same(Path(each.aside), each.current_is)
+    body = {
+        "project": installation.project,
+        "asides": [each.aside for each in kept.exchanges],
+        "identities": [asdict(each.current_is) if each.current_is else None for each in kept.exchanges],
+    }
     journal = open_journal(
         DROP_KIND, body, installation_id=installation.id, installation_directory=installation.directory
     )
     try:
-        _remove_record(_record_path(kept))
+        remove_entry(installation.directory, "directories", kept.mark)
         try:
             for each in reversed(kept.exchanges):
-                remove_tree(Path(each.aside))
+                remove_same(Path(each.aside), each.current_is)
         except BackupError:
             # What the file system refuses to remove now it will refuse tomorrow: the error says what is left.
             journal.remove()
@@ -141,14 +168,27 @@ def drop_kept_directories(installation: Installation, kept: KeptDirectories) -> 
 
 
 def settle_drop(journal: Journal) -> str:
-    """Remove the rest of what a dead run was removing; where its record is still there, nothing had begun."""
-    asides = [Path(each) for each in journal.body["asides"]]
-    if os.path.lexists(str(journal.body["record"])):
+    """Remove the rest of what a dead run was removing; where it is still in the list, nothing had begun."""
+    installation = installation_of(journal)
+    asides = [str(each) for each in journal.body["asides"]]
+    identities = [Identity.read(each) for each in journal.body.get("identities") or [None] * len(asides)]
+    places = [host_place(installation), installation.keys_directory]
+    exchanges = tuple(
+        Exchange(str(place), "", aside, current_is=identity)
+        for place, aside, identity in zip(places, asides, identities, strict=False)
+    )
+    require_computed(installation, exchanges)
+    kept = KeptDirectories("", "", exchanges)
+    # A journal of before the list was kept names the file beside the data that took its place.
+    beside = f"{asides[0]}.kept.json"
+    if entry_exists(installation.directory, "directories", kept.mark) or (
+        journal.body.get("record") == beside and exists(Path(beside))
+    ):
         return f"the commit had not begun: {asides[0]} is still kept"
     left = []
-    for aside in reversed(asides):
+    for each in reversed(exchanges):
         try:
-            remove_tree(aside)
+            remove_same(Path(each.aside), each.current_is)
         except BackupError as error:
             left.append(str(error))
     if left:
@@ -158,33 +198,46 @@ def settle_drop(journal: Journal) -> str:
 
 def settle(journal: Journal) -> str:
     """Complete a row of renames that a dead run had begun, or was about to begin: all of it had been proven before."""
-    exchanges = tuple(Exchange(**each) for each in journal.body["exchanges"])
+    if not journal.installation_directory.is_dir():
+        return f"{journal.installation_directory} is gone, and what was to be swapped in it"
+    installation = installation_of(journal)
+    exchanges = tuple(_read_exchange(each) for each in journal.body["exchanges"])
+    require_computed(installation, exchanges)
     kept = KeptDirectories(
         str(journal.body["at"]), str(journal.body["backup"]), exchanges, bool(journal.body["undone"])
     )
-    if not any(os.path.lexists(each.incoming) or os.path.lexists(each.aside) for each in exchanges):
-        _remove_record(_record_path(kept))
+    if not any(exists(Path(each.incoming)) or exists(Path(each.aside)) for each in exchanges):
+        remove_entry(installation.directory, "directories", kept.mark)
         return f"nothing was swapped, and {exchanges[0].incoming} is gone; {exchanges[0].current} is as it was"
-    stale = str(journal.body.get("stale") or "")
-    _complete(kept, Path(stale) if stale else None)
+    _complete(installation, kept)
     return f"completed the swap; the former data is kept as {kept.database}"
 
 
-def _swap(installation: Installation, kept: KeptDirectories, stale: Path | None = None) -> KeptDirectories:
-    for each in kept.exchanges:
-        if not Path(each.incoming).is_dir():
-            raise Refused(f"{each.incoming} is no directory, so it cannot take the place of {each.current}")
+def _read_exchange(value: Mapping[str, Any]) -> Exchange:
+    """Read one exchange of a journal; one of before identities were written down is looked at now."""
+    current, incoming, aside = (str(value[name]) for name in ("current", "incoming", "aside"))
+    if "incoming_is" in value:
+        return Exchange(
+            current, incoming, aside, Identity.read(value["incoming_is"]), Identity.read(value["current_is"])
+        )
+    former = next((path for path in (Path(aside), Path(current)) if exists(path)), None)
+    return Exchange(current, incoming, aside, None, identity_of(former) if former else None)
+
+
+def _swap(installation: Installation, kept: KeptDirectories) -> KeptDirectories:
+    require_computed(installation, kept.exchanges)
+    require_absent([Path(each.aside) for each in kept.exchanges])
     journal = open_journal(
         KIND,
-        {**asdict(kept), "stale": str(stale or "")},
+        {"project": installation.project, **asdict(kept)},
         installation_id=installation.id,
         installation_directory=installation.directory,
     )
     try:
         try:
-            _complete(kept, stale)
+            _complete(installation, kept)
         except BackupError:
-            _undo(kept)
+            _undo(installation, kept)
             journal.remove()
             raise
         journal.remove()
@@ -193,56 +246,40 @@ def _swap(installation: Installation, kept: KeptDirectories, stale: Path | None 
     return kept
 
 
-def _complete(kept: KeptDirectories, stale: Path | None) -> None:
-    """Rename all that is not renamed yet; the record of what is kept comes first, one that this makes stale goes last."""
-    write_atomically(_record_path(kept), json.dumps(asdict(kept), indent=1).encode())
+def write_kept(installation: Installation, kept: KeptDirectories) -> None:
+    """Add directories to the list of what is kept; where there was no data before, there is nothing to list."""
+    data = kept.exchanges[0].current_is
+    if data is None:
+        return
+    keys = kept.exchanges[1].current_is if len(kept.exchanges) > 1 else None
+    write_entry(installation.directory, Entry("directories", kept.mark, kept.at, kept.backup, data=data, keys=keys))
+
+
+def _complete(installation: Installation, kept: KeptDirectories) -> None:
+    """Rename all that is not renamed yet; the list comes first, and what was brought back leaves it last."""
+    write_kept(installation, kept)
     for each in kept.exchanges:
-        exchange(Path(each.current), Path(each.incoming), Path(each.aside))
-    if stale is not None:
-        _remove_record(stale)
+        exchange(
+            Path(each.current),
+            Path(each.incoming),
+            Path(each.aside),
+            incoming_is=each.incoming_is,
+            current_is=each.current_is,
+        )
+    brought = mark_of_directory(kept.exchanges[0].incoming, Path(kept.of))
+    if brought is not None:
+        remove_entry(installation.directory, "directories", brought)
 
 
-def _undo(kept: KeptDirectories) -> None:
+def _undo(installation: Installation, kept: KeptDirectories) -> None:
     """Take back what was renamed of a row that the file system refused to complete."""
     for each in reversed(kept.exchanges):
         current, incoming, aside = Path(each.current), Path(each.incoming), Path(each.aside)
-        if os.path.lexists(aside) and not os.path.lexists(incoming) and os.path.lexists(current):
-            rename(current, incoming)
-        if os.path.lexists(aside) and not os.path.lexists(current):
-            rename(aside, current)
-        fsync_directory(current.parent)
-    _remove_record(_record_path(kept))
-
-
-def _remove_record(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    if path.parent.is_dir():  # that of a dead verification went with its staging stack
-        fsync_directory(path.parent)
-
-
-def exchange(current: Path, incoming: Path, aside: Path) -> None:
-    """Rename `current` to `aside` and `incoming` to `current`; whatever of that is done already is left."""
-    if not incoming.exists():
-        return
-    if current.exists():
-        # Where the former one stands aside already, Docker made this directory anew for a container it started too early.
-        rename(current, aside if not aside.exists() else aside.with_name(f"{aside.name}.stray"))
-    try:
-        rename(incoming, current)
-    except BackupError:
-        if not os.path.lexists(current) and os.path.lexists(aside):
-            rename(aside, current)
-        raise
-    fsync_directory(current.parent)
-
-
-def _record_path(kept: KeptDirectories) -> Path:
-    aside = Path(kept.exchanges[0].aside)
-    return aside.with_name(aside.name + RECORD_EXTENSION)
-
-
-def _aside(current: Path, word: str, stamp: str) -> str:
-    return str(current.with_name(f"{current.name}.{word}-{stamp}"))
+        if exists(aside) and not exists(incoming) and exists(current):
+            rename_same(current, incoming, each.incoming_is)
+        if exists(aside) and not exists(current):
+            rename_same(aside, current, each.current_is)
+    remove_entry(installation.directory, "directories", kept.mark)
 
 
 def _now_text(now: datetime) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
+from tasks.adapters.host.own_directories import exists, require_same
 from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
 from tasks.restore.database_restore import put_back
-from tasks.restore.database_swap import Kept, check_drop, drop_kept, kept_databases
+from tasks.restore.database_swap import Kept, check_drop, drop_kept
 from tasks.restore.directory_restore import put_directories_back
-from tasks.restore.directory_swap import KeptDirectories, drop_kept_directories, kept_directories
+from tasks.restore.directory_swap import KeptDirectories, drop_kept_directories
+from tasks.restore.kept import holdings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +31,12 @@ class RolledBack:
 
 def put_back_newest(installation: Installation, *, now: datetime) -> RolledBack:
     """Take the last restore back, database or data directory; raise Refused where there is nothing to go back to."""
-    kept: list[Kept | KeptDirectories] = [*kept_databases(installation), *kept_directories(installation)]
+    held = holdings(installation)
+    _tell(held.doubts)
+    kept: list[Kept | KeptDirectories] = [*held.databases, *held.directories]
     found = sorted((each for each in kept if not each.undone), key=lambda each: datetime.fromisoformat(each.at))
     if not found:
+        _refuse_doubts(held.doubts)
         raise Refused(
             f"no restore of {installation.id} has left anything to go back to",
             hint="was it committed, or rolled back already?",
@@ -40,13 +50,41 @@ def put_back_newest(installation: Installation, *, now: datetime) -> RolledBack:
 def drop_all_kept(installation: Installation) -> list[str]:
     """Drop everything that restores and rollbacks have put aside; return the names.
 
-    Raise Refused, before anything is dropped, where PostgreSQL would not drop one of the databases.
+    Raise Refused, before anything is dropped, where PostgreSQL would not drop one of the databases, or something else bears the name of what
+    was kept. What others say is kept is left alone and told.
     """
-    kept, directories = kept_databases(installation), kept_directories(installation)
-    for each in kept:
-        check_drop(installation, each)
-    for each in kept:
-        drop_kept(installation, each)
-    for one in directories:
-        drop_kept_directories(installation, one)
-    return [*(each.database for each in kept), *(each.database for each in directories)]
+    held = holdings(installation)
+    _tell(held.doubts)
+    everything: list[Kept | KeptDirectories] = [*held.gone, *held.databases, *held.directories]
+    if not everything:
+        _refuse_doubts(held.doubts)
+    for each in everything:
+        if isinstance(each, KeptDirectories):
+            _check_directories_to_drop(each)
+        else:
+            check_drop(installation, each)
+    for each in everything:
+        if isinstance(each, KeptDirectories):
+            drop_kept_directories(installation, each)
+        else:
+            drop_kept(installation, each)
+    return [*(each.database for each in held.databases), *(each.database for each in held.directories)]
+
+
+def _check_directories_to_drop(kept: KeptDirectories) -> None:
+    for each in kept.exchanges:
+        if exists(Path(each.aside)):
+            require_same(Path(each.aside), each.current_is)
+
+
+def _tell(doubts: Sequence[str]) -> None:
+    for doubt in doubts:
+        logger.warning("Left alone: %s", doubt)
+
+
+def _refuse_doubts(doubts: Sequence[str]) -> None:
+    if doubts:
+        raise Refused(
+            "; ".join(doubts),
+            hint="nothing was touched; whoever may comment on a database can say so: look at it, and remove it by hand where it is not wanted",
+        )

@@ -27,6 +27,7 @@ from tasks.core.policy.limits import StagingLimits
 from tasks.core.quoting import quoted
 from tasks.core.stack.installation import Installation
 from tasks.recovery.journalled import journalled
+from tasks.restore.kept_list import forget_entries
 from tasks.run.installations import discover, wait_for_login
 from tasks.verification.staging_model import MAINTENANCE_DATABASE, staging_model
 
@@ -119,7 +120,13 @@ def make_tablespaces(staging: Installation, archive: CheckedArchive) -> None:
 def settle(journal: Journal) -> str:
     """Remove the staging stack of a dead verification."""
     project = str(journal.body["project"])
-    remove_staging(project, Path(str(journal.body["directory"])))
+    directory = state_subdirectory("staging") / project
+    if str(directory) != str(journal.body["directory"]):
+        raise Refused(
+            f"{journal.body['directory']} is not where staging stacks are made ({directory}), and is not removed",
+            hint="has the state directory been moved? remove that directory by hand, then this journal",
+        )
+    remove_staging(project, directory)
     return f"removed the staging stack {project}"
 
 
@@ -135,6 +142,7 @@ def remove_staging(project: str, directory: Path) -> None:
     for volume in resources.volumes(label=ours):
         resources.remove_volume(volume)
     remove_tree(directory)
+    forget_entries(directory)
 
 
 def _refuse_a_way_out(project: str) -> None:

@@ -17,6 +17,7 @@ ALLOWED = {
     "tasks.adapters.host.state": "writes new files, opens directories",
     "tasks.adapters.host.locks": "opens directories, reads /proc/locks",
     "tasks.adapters.host.journals": "locks journals; reads them through the opener",
+    "tasks.adapters.host.own_directories": "opens directories, and follows no link",
     "tasks.adapters.host.tree_walk": "opens relative to directory handles, judged by fstat",
     "tasks.adapters.host.directory_copy": "makes files below a directory of its own",
     "tasks.adapters.host.processes": "writes a log",

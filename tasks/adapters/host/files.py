@@ -264,13 +264,18 @@ def remove_tree(place: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else place
-        hint = "remove it by hand; what has to be removed cannot be used before that"
-        if error.errno == errno.EBUSY:
-            hint = "something is mounted there: umount it, then run `mailarchiver-backup recover`"
-        elif error.errno in (errno.EPERM, errno.EACCES):
-            hint = "is it immutable (lsattr), or another user's? then run `mailarchiver-backup recover`"
-        raise BackupError(f"{where} cannot be removed: {error.strerror or error}", hint=hint) from error
+        raise removal_error(place, error) from error
+
+
+def removal_error(place: Path, error: OSError) -> BackupError:
+    """Say in our words that something could not be removed, and why."""
+    where = error.filename if isinstance(error.filename, str) and "/" in error.filename else place
+    hint = "remove it by hand; what has to be removed cannot be used before that"
+    if error.errno == errno.EBUSY:
+        hint = "something is mounted there: umount it, then run `mailarchiver-backup recover`"
+    elif error.errno in (errno.EPERM, errno.EACCES):
+        hint = "is it immutable (lsattr), or another user's? then run `mailarchiver-backup recover`"
+    return BackupError(f"{where} cannot be removed: {error.strerror or error}", hint=hint)
 
 
 def _remove_directory(place: Path) -> None:
@@ -282,10 +287,16 @@ def _remove_directory(place: Path) -> None:
     shutil.rmtree(place)
 
 
-def rename(source: Path, target: Path) -> None:
-    """Rename within one file system, replacing what the system lets us replace; raise BackupError, in words, where it refuses."""
+def rename(source: Path, target: Path, *, directory: int | None = None) -> None:
+    """Rename within one file system, replacing what the system lets us replace; raise BackupError, in words, where it refuses.
+
+    With `directory`, the open directory that both stand in, only the last part of each path counts.
+    """
     try:
-        os.rename(source, target)
+        if directory is None:
+            os.rename(source, target)
+        else:
+            os.rename(source.name, target.name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError as error:
         hint = "look at both places; then run `mailarchiver-backup recover`"
         if error.errno == errno.EXDEV:

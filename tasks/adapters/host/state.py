@@ -1,6 +1,6 @@
 """The state directory: where runs leave word for those that come after them.
 
-It is local to the machine and private to the user (0700). What is written here is on the disk before the call returns.
+It is local to the machine and private to the user (0700, files 0600): what others own or may write to, a link too, is refused. What is written here is on the disk before the call returns.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -74,7 +75,8 @@ def write_json_open(path: Path, value: Mapping[str, Any], *, lock: bool = False)
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None where there is no such file. Raise BackupError where it is not one or cannot be read."""
     try:
-        content, _ = read_outside(path, STATE)
+        content, found = read_outside(path, STATE)
+        _refuse_others(path, found)
         value = json.loads(content)
     except FileNotFoundError:
         return None
@@ -122,6 +124,7 @@ def _private_directory(directory: Path) -> Path:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
+        _refuse_others(directory, found)
         if found.st_mode & 0o077 and found.st_uid == os.geteuid():
             directory.chmod(0o700)
     except OSError as error:
@@ -129,12 +132,21 @@ def _private_directory(directory: Path) -> Path:
             f"the state directory {directory} cannot be used: {error.strerror}",
             hint=f"set ${STATE_VARIABLE} to a directory of your own",
         ) from error
-    if found.st_uid not in {os.geteuid(), 0} and found.st_mode & 0o022:
-        raise Refused(
-            f"the state directory {directory} belongs to user {found.st_uid} and others may write to it",
-            hint=f"set ${STATE_VARIABLE} to a directory of your own",
-        )
     return directory
+
+
+def _refuse_others(path: Path, found: os.stat_result) -> None:
+    """Raise Refused where somebody else could have written what runs as us act upon."""
+    if found.st_uid not in (os.geteuid(), 0):
+        raise Refused(
+            f"{path} belongs to user {found.st_uid}, not to user {os.geteuid()} that runs this: what is in it is not trusted",
+            hint=f"run as user {found.st_uid}, or let ${STATE_VARIABLE} name a directory of your own",
+        )
+    if found.st_mode & 0o022:
+        raise Refused(
+            f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):04o}): what is in it is not trusted",
+            hint=f"look at what is in it; then chmod go-w {path}",
+        )
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -15,7 +15,6 @@ from tasks.core.stack.database_attributes import DEFAULT_TABLESPACE
 
 logger = logging.getLogger(__name__)
 
-NAME_LIMIT_BYTES = 63
 RENAME_TRIES = 4
 OBJECT_IN_USE = "55006"  # by other sessions; PostgreSQL has waited five seconds for them to leave by then
 COPY_ROW_LIMIT_BYTES = 0x3FFFFFFF  # MaxAllocSize: one row of COPY's text must fit into it
@@ -65,12 +64,6 @@ def databases_commented(session: Session, prefix: str) -> dict[str, str]:
         (prefix,),
     )
     return dict(rows)
-
-
-def beside_name(name: str, suffix: str) -> str:
-    """Name a database that stands beside another, within PostgreSQL's 63 bytes."""
-    room = NAME_LIMIT_BYTES - len(suffix.encode()) - 1
-    return f"{name.encode()[:room].decode(errors='ignore')}_{suffix}"
 
 
 def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: str, comment: str) -> None:

@@ -46,6 +46,11 @@ class LoadingRole:
         return replace(server, user=self.name, password=self.password, superuser=False)
 
 
+def name_of(stamp: str) -> str:
+    """Name the role that loads for the restore of a stamp."""
+    return f"mailarchiver_backup_load_{stamp}"
+
+
 def make_role(session: Session, name: str) -> LoadingRole:
     """Make the role, or give one that an attempt before has made another password."""
     if not role_exists(session, name):

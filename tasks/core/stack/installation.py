@@ -107,6 +107,11 @@ class Installation:
         host_path = self.data_mount.host_path
         return host_path and host_path / Path(self.pgdata).relative_to(self.data_mount.target)
 
+    @property
+    def keys_directory(self) -> Path | None:
+        """Give the place of the data-protection keys on this host; None where there is none, or only Docker can reach it."""
+        return self.keys_mount.host_path if self.keys_mount is not None else None
+
 
 def command_to_run(installation: Installation, service: Service) -> str:
     """Give the command by which an operator gets a service to run again; Compose starts only what has a container."""

@@ -14,13 +14,25 @@ from tests.stack.images import ensure_images
 from tests.stack.stack import Stack, create_stack
 
 
+@pytest.fixture(scope="module")
+def signing_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Name where the signing keys are kept from test to test: a backup that one test of a module made is the next one's own."""
+    return tmp_path_factory.mktemp("keys", numbered=True) / "identities"
+
+
 @pytest.fixture(autouse=True)
-def state_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def state_directory(
+    signing_keys: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """Give every test a state directory of its own: no lock or journal of the machine is seen or touched."""
     place = tmp_path_factory.mktemp("state", numbered=True)
     place.chmod(0o700)
+    if signing_keys.exists():
+        shutil.copytree(signing_keys, place / "identities")
     monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(place))
-    return place
+    yield place
+    if (place / "identities").exists():
+        shutil.copytree(place / "identities", signing_keys, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """What is said to be kept but is not in the list: by the comment on a database, or by a file beside the data.
 
 Before there was a list, these said it. Anybody who may comment on a database can say so too; what is kept is taken into the list only
-where everything said is what is computed from the installation, and else it is left alone and told.
+where everything said is what is computed from the installation and the list is empty, and else it is left alone and told.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ def adopt_databases(installation: Installation, opened: Session, known: Collecti
     for name, comment in databases.databases_commented(opened, KEPT).items():
         entry = databases.database_entry(opened, name)
         if entry is None or entry.number in known:
+            continue
+        if known:
+            # Restores since keep their own list: what only a comment says is older than any of them, or a lie.
+            doubts.append(f"the comment of database {name} says that a restore put it aside, but the list names others")
             continue
         try:
             kept = _kept_database(installation, name, entry.number, json.loads(comment.removeprefix(KEPT)))

@@ -14,19 +14,27 @@ from tests.stack.images import ensure_images
 from tests.stack.stack import Stack, create_stack
 
 
-@pytest.fixture(scope="module")
-def signing_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Name where the signing keys are kept from test to test: a backup that one test of a module made is the next one's own."""
-    return tmp_path_factory.mktemp("keys", numbered=True) / "identities"
+@pytest.fixture(scope="module", autouse=True)
+def module_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give what a module's fixtures do a state directory too; its signing keys go from test to test.
+
+    So a backup that one test of a module made, or a fixture, is the next one's own.
+    """
+    place = tmp_path_factory.mktemp("state", numbered=True)
+    place.chmod(0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAILARCHIVER_BACKUP_STATE", str(place))
+        yield place
 
 
 @pytest.fixture(autouse=True)
 def state_directory(
-    signing_keys: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    module_state: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     """Give every test a state directory of its own: no lock or journal of the machine is seen or touched."""
     place = tmp_path_factory.mktemp("state", numbered=True)
     place.chmod(0o700)
+    signing_keys = module_state / "identities"
     if signing_keys.exists():
         shutil.copytree(signing_keys, place / "identities")
     monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(place))

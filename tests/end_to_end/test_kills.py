@@ -24,13 +24,10 @@ KILLS = [
 
 
 @pytest.fixture(scope="module")
-def lent(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def lent(images: None, module_state: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     place = tmp_path_factory.mktemp("kills")
-    with pytest.MonkeyPatch.context() as patch:
-        (place / "state").mkdir(mode=0o700)
-        patch.setenv("MAILARCHIVER_BACKUP_STATE", str(place / "state"))
-        with scene(30, place) as made:
-            yield made
+    with scene(30, place) as made:
+        yield made
 
 
 @pytest.mark.parametrize(("operation", "victim", "how"), KILLS, ids=lambda value: getattr(value, "name", value))

@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from tasks.adapters.host.outside_files import CONFIGURATION, read_outside
 from tasks.core.errors import BackupError, Refused
@@ -281,10 +282,18 @@ def removal_error(place: Path, error: OSError) -> BackupError:
 def _remove_directory(place: Path) -> None:
     for _ in range(REMOVAL_TRIES - 1):
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(place)
+            shutil.rmtree(place, onerror=_raise_with_path)
             return
         # Somebody else removes files of the same directory: what is gone is what was wanted.
-    shutil.rmtree(place)
+    shutil.rmtree(place, onerror=_raise_with_path)
+
+
+def _raise_with_path(_: object, path: str, raised: tuple[object, BaseException, object]) -> NoReturn:
+    """Raise what stood in the way, by its whole path: it was removed relative to an open directory, and names its last part alone."""
+    error = raised[1]
+    if isinstance(error, OSError):
+        error.filename = path
+    raise error
 
 
 def rename(source: Path, target: Path, *, directory: int | None = None) -> None:

@@ -23,5 +23,5 @@ if [ "$(id -u)" != 0 ]; then
   as_root=(sudo env "PATH=$PATH" "DOCKER_CONFIG=${DOCKER_CONFIG:-$HOME/.docker}" "CI=${CI:-}" ${DOCKER_HOST:+"DOCKER_HOST=$DOCKER_HOST"})
   trap 'sudo chown --recursive "$(id -u):$(id -g)" .' EXIT
 fi
-# Three at a time on two cores: most of what the tests do is waiting for containers. The tests of a file share its stack, and stay together.
-step "${as_root[@]}" "$PWD/.venv/bin/python" -m pytest --numprocesses="${WORKERS:-3}" --dist=loadfile --durations=20 --durations-min=1 "$@"
+# Two at a time on two cores: most of what the tests do is waiting for containers. The tests of a file share its stack, and stay together.
+step "${as_root[@]}" "$PWD/.venv/bin/python" -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile --durations=20 --durations-min=1 "$@"

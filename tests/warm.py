@@ -38,6 +38,9 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environment.items() if key.startswith(READ_AT_START)}
 
 
+# What the program itself sets when it is imported, in this process too, sooner or later, makes no difference.
+import deployments  # noqa: E402, F401
+
 _at_start = read_at_start(os.environ)
 
 

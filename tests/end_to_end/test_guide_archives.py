@@ -108,12 +108,12 @@ def test_the_guides_archives_restore_with_ours(make_stack: Callable[..., Stack],
     assert listed["method"] == "legacy"
     stack.psql('DELETE FROM mail_archiver."EmailAttachments"')
 
-    verdict = operator.must("verify")
+    verdict = operator.must("verify", listed["name"])
     assert verdict["verdict"] == "legacy"
     assert verdict["rows"] > 0
 
     words = ("--foreign", "--with-code") if commands == METHOD_1 else ("--foreign",)
-    assert operator.must("restore", "latest", "--yes", *words)["quarantined"]
+    assert operator.must("restore", listed["name"], "--yes", *words)["quarantined"]
     stack.wait_app()
     operator.must("lift-quarantine")
     assert content(stack) == before
@@ -136,9 +136,9 @@ def test_a_legacy_dump_cut_in_the_middle_is_refused(make_stack: Callable[..., St
         (top / "database.sql").write_bytes(cut)
         subprocess.run(["tar", "-czf", str(archive), "-C", str(scratch), top.name], check=True)
 
-        answer = operator.run("restore", "latest", "--yes", "--foreign")
+        answer = operator.run("restore", str(archive), "--yes", "--foreign")
 
         assert answer.code == 1, answer.value
         assert content(stack) == before
         assert stack.states() == states
-    assert operator.run("verify").code == 1
+    assert operator.run("verify", str(archive)).code == 1

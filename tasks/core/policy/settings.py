@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -191,18 +191,8 @@ AlarmKind = Literal[
     "authenticity",
     "clock",
 ]
-PROBLEMS: tuple[AlarmKind, ...] = (
-    "failure",
-    "verification",
-    "shrink",
-    "overdue",
-    "space",
-    "recovery",
-    "repository",
-    "keys",
-    "authenticity",
-    "clock",
-)
+# Everything but good news.
+PROBLEMS: tuple[AlarmKind, ...] = tuple(kind for kind in get_args(AlarmKind) if kind != "success")
 
 
 class Notification(_Section):

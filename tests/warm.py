@@ -42,11 +42,12 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 import deployments  # noqa: E402, F401
 
 _at_start = read_at_start(os.environ)
+_network = os.readlink("/proc/thread-self/ns/net")
 
 
 def can_be_warm(environment: Mapping[str, str]) -> bool:
-    """Tell whether a command with this environment may come from the warm process."""
-    return read_at_start(environment) == _at_start
+    """Tell whether a command with this environment, started by this thread in its network, may come from the warm process."""
+    return read_at_start(environment) == _at_start and os.readlink("/proc/thread-self/ns/net") == _network
 
 
 def start(words: Sequence[str], environment: Mapping[str, str], directory: str, descriptors: Sequence[int]) -> Child:

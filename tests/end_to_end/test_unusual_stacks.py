@@ -234,15 +234,15 @@ def test_data_that_only_docker_can_read(small_stack: Stack, tmp_path: Path, monk
     """For a user in the group docker who is not root, a complete backup is read through the engine, and is as good."""
     monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(data_directory, "data_place", lambda _: None)
-    config = config_at("main", small_stack.directory, tmp_path / "backups")
+    config = config_at("stack", small_stack.directory, tmp_path / "backups")
 
     def running() -> dict[str, tuple[str, str]]:
         return {service: (container, state) for service, (container, state, _) in small_stack.states().items()}
 
     before = running()
 
-    with given_configs({"main": config}):
-        record = complete_backup.fn("main")
+    with given_configs({"stack": config}):
+        record = complete_backup.fn("stack")
 
     assert running() == before
     names = {member.name for member in record.manifest.members}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters.archive.extraction import extract
 from tasks.adapters.archive.reader import CheckedArchive
 from tasks.adapters.engine import resources
 from tasks.adapters.engine.labels import STAGING_LABEL
@@ -17,8 +15,10 @@ from tasks.adapters.postgres.session import SQL_ASCII
 from tasks.core.archive.manifest import ImageFacts
 from tasks.core.errors import Refused
 from tasks.core.policy.limits import StagingLimits
+from tasks.core.stack.harmless_settings import staging_environment
 from tasks.core.stack.installation import Installation, Service
 from tasks.core.stack.server_settings import staging_settings
+from tasks.verification.staging_configuration import configuration_mounts
 
 PGDATA = "pgdata"
 MAINTENANCE_DATABASE = "postgres"
@@ -38,9 +38,9 @@ def staging_model(
     *,
     settings: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Build the compose model of a staging stack and put the archive's configuration files that it mounts into `directory`.
+    """Build the compose model of a staging stack and put what it mounts into `directory`.
 
-    `settings` are those of production's server that objects may depend on.
+    Of production's secrets it has none: its database's password is its own. `settings` are those of production's server that objects may depend on.
     """
     password = secrets.token_urlsafe(24)
     superuser = archive.manifest.superuser if archive.manifest else production.database.superuser
@@ -80,14 +80,14 @@ def staging_model(
     application = {
         **common,
         "image": _image(archive, production.application),
-        "environment": {**production.application.environment, "ConnectionStrings__DefaultConnection": connection},
+        "environment": staging_environment(production.application.environment, connection),
         "volumes": [
             {
                 "type": "bind",
                 "source": str(keys),
                 "target": production.keys_mount.target if production.keys_mount else "/app/DataProtection-Keys",
             },
-            *_configuration_mounts(production, archive, directory),
+            *configuration_mounts(production, archive, directory, connection=connection),
         ],
         "depends_on": [production.postgres.name],
     }
@@ -100,33 +100,6 @@ def staging_model(
         model["volumes"] = {"data": {"labels": {STAGING_LABEL: production.id}}}
     escaped: dict[str, Any] = _without_interpolation(model)
     return escaped
-
-
-def _configuration_mounts(production: Installation, archive: CheckedArchive, directory: Path) -> list[dict[str, Any]]:
-    """Mount the archive's own copies of what production mounts into its application: appsettings.json, directories of certificates."""
-    members = {member.name for member in archive.members}
-    mounts: list[dict[str, Any]] = []
-    for mount in production.application.mounts:
-        if mount.kind != "bind" or mount.host_path is None:
-            continue
-        # Configuration files are known by their real directory, too.
-        source = Path(os.path.realpath(mount.host_path.parent)) / mount.host_path.name
-        held = {
-            file.archive_name: file.path.relative_to(source)
-            for file in production.config_files
-            if file.path.is_relative_to(source) and file.archive_name in members
-        }
-        if not held:
-            continue
-        place = directory / "configuration" / str(len(mounts))
-        extract(archive, list(held), place, keep_owners=os.geteuid() == 0)
-        for inner in place.rglob("*"):
-            if inner.is_dir():  # made by us for the way; the application may be another user
-                inner.chmod(0o755)
-        name, inside = next(iter(held.items()))
-        root = Path(*(place / name).parts[: len((place / name).parts) - len(inside.parts)])
-        mounts.append({"type": "bind", "source": str(root), "target": mount.target, "read_only": True})
-    return mounts
 
 
 def _initdb_arguments(archive: CheckedArchive) -> dict[str, str]:

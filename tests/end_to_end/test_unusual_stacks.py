@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks.restore.check_archive import check_backup
 from tasks.run.config import config_at
 from tasks.run.context import given_configs
 from tasks.verification.staging import staging_installation
+from tests.certificates import certificate
 from tests.cli import Operator
 from tests.content import content
 from tests.stack.stack import Stack, create_stack
@@ -47,7 +49,12 @@ READER = "Die 'Leser' = \"alle\" $HOME ü"
 READER_PASSWORD = "l;e's\"e$$n = ü"
 
 
-MOUNTED = {"settings, own.json": "{}", "certs/mail.pem": "a certificate", "certs/private/mail.key": "a private key"}
+CERTIFICATE, _, PRIVATE_KEY = certificate()
+MOUNTED = {
+    "settings, own.json": '{"Sync": {"Minutes": 7, "ClientSecret": "of production"}}',
+    "certs/mail.pem": CERTIFICATE.decode(),
+    "certs/private/mail.key": PRIVATE_KEY.decode(),
+}
 
 
 def keys(stack: Stack) -> dict[str, str]:
@@ -147,20 +154,26 @@ def test_odd_names_make_no_difference(odd_names: Stack, tmp_path: Path, method: 
     see_it_come_back(odd_names, operator, method)
 
 
-def test_staging_has_the_configuration_of_the_backup(odd_names: Stack, tmp_path: Path) -> None:
-    """Files and directories that the application mounts are there when it is started for proof, as they were when the backup was taken."""
+def test_staging_has_the_configuration_of_the_backup_without_its_secrets(odd_names: Stack, tmp_path: Path) -> None:
+    """What the application mounts is there when it is started for proof: certificates, and what of settings is no secret."""
     operator = Operator(odd_names.directory, tmp_path / "backups")
     operator.must("backup", "hot")
     archive = check_backup(operator.repository, "latest")
     (odd_names.directory / "certs" / "mail.pem").write_text("a newer certificate")
 
     with staging_installation(discover(odd_names.directory), archive, StagingLimits()) as staging:
-        found = {
-            name: read_container_file(staging.application, f"/app/{name}")
+        settings, certificates, key = (
+            read_container_file(staging.application, f"/app/{name}")
             for name in ("own.json", "certs/mail.pem", "certs/private/mail.key")
-        }
+        )
 
-    assert found == {"own.json": b"{}", "certs/mail.pem": b"a certificate", "certs/private/mail.key": b"a private key"}
+    assert settings is not None
+    assert json.loads(settings)["Sync"]["Minutes"] == 7
+    assert b"of production" not in settings
+    assert (certificates, key) == (CERTIFICATE, b"")
+    environment = str(staging.application.environment)
+    assert READER_PASSWORD not in environment
+    assert "secure123!" not in environment
 
 
 @pytest.fixture(scope="module")

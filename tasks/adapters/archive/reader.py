@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,6 +230,27 @@ def read_small_member(archive: CheckedArchive, name: str, *, max_bytes: int) -> 
     if size > max_bytes:
         raise Refused(f"{name} in {archive.path.name} has {size:,} bytes, more than {max_bytes:,}")
     return b"".join(open_member(archive, name))
+
+
+def read_small_members(archive: CheckedArchive, names: Collection[str], *, max_bytes: int) -> dict[str, bytes]:
+    """Read small members in one pass; one that is larger is left out. Raise ArchiveDamaged where one is no longer what was checked."""
+    wanted = {each.name: each for each in archive.members if each.name in names and each.bytes <= max_bytes}
+    found: dict[str, bytes] = {}
+    if not wanted:
+        return found
+    with entries_of(archive, *wanted) as stream:
+        for entry in stream.entries():
+            member = wanted.get(entry.name.partition("/")[2])
+            if member is None or entry.is_directory or entry.size != member.bytes:
+                continue
+            content = b"".join(stream.content())
+            if hashlib.sha256(content).hexdigest() == member.sha256:
+                found[member.name] = content
+            if len(found) == len(wanted):
+                break
+    if missing := sorted(wanted.keys() - found.keys()):
+        raise ArchiveDamaged(f"{missing[0]} in {archive.path.name} changed since it was checked")
+    return found
 
 
 def read_record_beside(path: Path) -> Record | None:

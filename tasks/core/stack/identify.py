@@ -53,7 +53,7 @@ def connection_in_settings(text: str, *, source: str) -> str | None:
     Raise Refused where it is not JSON.
     """
     try:
-        settings = json.loads(_plain_json(text.lstrip("\ufeff")))
+        settings = json.loads(plain_json(text.lstrip("\ufeff")))
     except ValueError as error:
         raise Refused(
             f"{source} is not readable JSON: {error}", hint="the application reads it too: mend it"
@@ -308,7 +308,7 @@ def _member(settings: Any, name: str) -> Any:
 _JSON_PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
 
 
-def _plain_json(text: str) -> str:
+def plain_json(text: str) -> str:
     """Take out what .NET allows and JSON does not: comments, then trailing commas; strings stay as they are."""
     for _ in range(2):  # A comma may be trailing only once a comment behind it is gone.
         text = _JSON_PIECES.sub(lambda piece: piece[0] if piece[0].startswith('"') else " ", text)

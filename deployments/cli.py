@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -561,6 +562,7 @@ def _answer_restore(call: Call, restored: Any) -> None:
 def main() -> None:
     """Run the program."""
     catch_signals()
+    os.umask(0o077)  # of what libraries make too: Prefect's home, notification caches
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file's name need not be text in this terminal's encoding.

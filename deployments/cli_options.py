@@ -22,7 +22,7 @@ import typer
 
 from tasks.adapters.host.settings_file import settings_path
 from tasks.core.errors import BackupError, UsageError
-from tasks.core.plain_text import plain
+from tasks.core.plain_text import PlainFormatter, plain
 from tasks.core.policy.plain_input import shown, text_problem
 from tasks.core.policy.settings import INSTALLATION_ID, PROJECT
 from tasks.run.config import InstallationConfig, config_at
@@ -244,20 +244,13 @@ def answering(as_json: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-class _PlainFormatter(logging.Formatter):
-    """Names and messages from outside reach the terminal through logs too."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return plain(super().format(record))
-
-
 def _set_up_logging(verbose: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if verbose else logging.WARNING,
     )
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     for noisy in ("urllib3", "docker", "asyncio", "httpcore", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

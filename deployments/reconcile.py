@@ -28,6 +28,7 @@ from deployments.webhooks import Webhook, webhooks
 from tasks.adapters.host.outside_files import SETTINGS, read_outside
 from tasks.adapters.host.settings_file import load_settings
 from tasks.core.archive.names import BACKUP_PARAMETER
+from tasks.core.plain_text import plain
 
 TAG = "mailarchiver"
 OURS = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
@@ -163,7 +164,7 @@ def main() -> None:
     }
     with get_client(sync_client=True) as client:
         for line in remove_unwanted(client, wanted):
-            sys.stdout.write(f"removed {line}\n")
+            sys.stdout.write(plain(f"removed {line}") + "\n")
         settings = load_settings()
         tighten_parameters(client, list(settings.installations))
         limit_queues(client, content["definitions"]["work_pool"]["name"])

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from tasks.core.errors import BackupError
+from tasks.core.plain_text import plain_line
 from tasks.surroundings import surroundings
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,15 @@ def is_transient(error: BaseException) -> bool:
 async def _retry_if_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     found = await state.aresult(raise_on_failure=False)
     return isinstance(found, BaseException) and is_transient(found)
+
+
+def _run_name(pattern: str) -> Any:
+    """Name a step's run after its parameters, which may have been named by somebody else."""
+
+    def named(parameters: dict[str, Any]) -> str:
+        return plain_line(pattern.format(**parameters))
+
+    return named
 
 
 class Step(Task[P, R]):
@@ -107,7 +117,7 @@ def step(
         fn=function,
         name=name,
         # Without one Prefect adds a few random letters to the name.
-        task_run_name=run_name or name,
+        task_run_name=_run_name(run_name) if run_name else name,
         retries=retries,
         retry_delay_seconds=delays or None,
         retry_jitter_factor=RETRY_JITTER if delays else None,

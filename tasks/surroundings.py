@@ -15,6 +15,8 @@ from prefect import Flow, Task
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
+from tasks.core.plain_text import plain_values
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -71,7 +73,7 @@ class PrefectRun(Surroundings):
     def store(self, create: Callable[..., object], **artifact: object) -> None:
         """Store an artifact; where the server does not take it, that is logged and nothing else happens."""
         try:
-            create(**artifact)
+            create(**plain_values(artifact))
         except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises: the work is done and must not count as failed
             logger.warning("the report could not be stored in Prefect: %s", error)
 
@@ -83,7 +85,7 @@ class PrefectRun(Surroundings):
                 "prefect.resource.id": f"mailarchiver.installation.{installation}",
                 "prefect.resource.name": installation,
             },
-            payload=dict(payload),
+            payload=plain_values(payload),
         )
 
 

@@ -23,6 +23,7 @@ from tasks.adapters.host.journals import Journal, owner_in_name, read_journal
 from tasks.adapters.host.locks import installation_lock
 from tasks.adapters.host.watchdog_link import FAREWELL, READY
 from tasks.core.errors import BackupError, Busy
+from tasks.core.plain_text import plain
 
 # Imported now rather than when needed: an upgrade of the packages during the loan must not break us.
 from tasks.recovery import stopped_services
@@ -123,7 +124,7 @@ def _left_by(journal: Journal) -> list[Path]:
 
 def _note(message: str) -> None:
     """Append to the log in the state directory; a full disk must not keep us from acting."""
-    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} watchdog {os.getpid()}: {message}\n"
+    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} watchdog {os.getpid()}: {plain(message)}\n"
     with suppress(OSError, BackupError):
         descriptor = os.open(
             state.state_directory() / LOG_NAME,

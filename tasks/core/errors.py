@@ -3,6 +3,10 @@
 Every error says what is, with the value seen, and carries a hint: one thing worth trying.
 """
 
+from __future__ import annotations
+
+from tasks.core.plain_text import plain
+
 
 class BackupError(Exception):
     """Tell what went wrong, and what to try.
@@ -20,8 +24,15 @@ class BackupError(Exception):
         self.transient = transient
 
     def __str__(self) -> str:
-        """Give the message and, where there is one, the hint on a line of its own."""
-        return f"{self.message}\nHINT: {self.hint}" if self.hint else self.message
+        """Give the message and, where there is one, the hint on a line of its own, with nothing in it that a terminal obeys.
+
+        Whoever reports an exception takes this: logs, tracebacks, the states of Prefect's runs.
+        """
+        return plain(f"{self.message}\nHINT: {self.hint}" if self.hint else self.message)
+
+    def add_note(self, note: str) -> None:
+        """Add a line to what a traceback shows."""
+        super().add_note(plain(note))
 
 
 class UsageError(BackupError):

@@ -6,7 +6,10 @@ or a tag turns a cell of a table into something else. What is harmless stays as 
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Mapping
+from typing import Any
 
 # C0 without tab and newline, DEL, C1; line and paragraph separators; what turns the direction of writing, or is not seen at all; halves of characters.
 _UNSEEN = re.compile(
@@ -58,6 +61,38 @@ def cell(text: str) -> str:
     'a\\|b'
     """
     return line(text).replace("|", r"\|")
+
+
+def plain_values(value: Any) -> Any:
+    r"""Do as `plain` does to every text in a value of JSON's kinds.
+
+    >>> plain_values({"a": ["b\x1b", 1]})
+    {'a': ['b\\x1b', 1]}
+    """
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {plain_values(name): plain_values(inner) for name, inner in value.items()}
+    return [plain_values(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes the lines of a log of ours: names and messages from outside reach terminals through logs too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record, its traceback too."""
+        return plain(super().format(record))
+
+
+class PlainRecords(logging.Filter):
+    """Does the same for handlers whose formatter is another's: Prefect's, to its server and to the worker's output."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Give the record a plain message; every record passes."""
+        message = record.getMessage()
+        if (harmless := plain(message)) != message:
+            record.msg, record.args = harmless, None
+        return True
 
 
 def _escaped(letter: str) -> str:

@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 
+from tasks.adapters.host.files import make_directory
 from tasks.adapters.host.time_limit import time_limit
 from tasks.adapters.outbox.history_file import append_history
 from tasks.adapters.outbox.notifications import send_alarm
 from tasks.core.errors import BackupError, Busy
+from tasks.core.plain_text import PlainFormatter, PlainRecords
 from tasks.core.policy.history import Entry, Outcome
 from tasks.core.policy.settings import AlarmKind
 from tasks.recovery.recover import Recovered
@@ -26,6 +28,8 @@ from tasks.run.config import InstallationConfig
 logger = logging.getLogger(__name__)
 
 LOG_BYTES, LOG_FILES = 10_000_000, 5
+OUR_LOGGERS = ("tasks", "flows", "deployments")
+_plain_records = PlainRecords()
 
 
 class Run:
@@ -60,6 +64,9 @@ def remembered(config: InstallationConfig, run: str) -> Iterator[Run]:
         if outcome in ("failed", "interrupted") and outermost and not told:
             notify(config, "failure", f"{run} of {config.id} {outcome}", message)
 
+    for each in OUR_LOGGERS:
+        for handler in logging.getLogger(each).handlers:
+            handler.addFilter(_plain_records)
     try:
         limit = time_limit(config.limit_seconds, f"{run} of {config.id}") if outermost else nullcontext()
         with _log_file(config, run), limit:
@@ -133,14 +140,14 @@ def _log_file(config: InstallationConfig, run: str) -> Iterator[None]:
         yield
         return
     try:
-        config.settings.log_file.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(config.settings.log_file.parent)
         handler = PrivateLog(config.settings.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     except OSError as error:
         logger.warning("the log file %s cannot be written: %s", config.settings.log_file, error.strerror)
         yield
         return
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {config.id} {run}: %(message)s"))
-    ours = [logging.getLogger(name) for name in ("tasks", "flows", "deployments")]
+    handler.setFormatter(PlainFormatter(f"%(asctime)s %(levelname)s {config.id} {run}: %(message)s"))
+    ours = [logging.getLogger(name) for name in OUR_LOGGERS]
     levels = [each.level for each in ours]
     for each in ours:
         each.addHandler(handler)

@@ -45,7 +45,6 @@ def configuration_mounts(
             place = root / inside if inside.parts else root
             make_mounted_directory(place.parent)  # the application may be another user
             write_atomically(place, _stand_in(name, contents.get(name, b""), connection), 0o644)
-            place.chmod(0o644)  # whatever the umask
         mounts.append({"type": "bind", "source": str(root), "target": mount.target, "read_only": True})
     return mounts
 

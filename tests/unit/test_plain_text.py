@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,15 +13,19 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.cli_options import Call, _PlainFormatter, answering
+from deployments.cli_options import Call, answering
 from tasks.adapters.outbox.report_page import write_report_page
 from tasks.core.archive.manifest import Verification
 from tasks.core.errors import ArchiveDamaged
-from tasks.core.plain_text import cell, line, markdown, plain
+from tasks.core.plain_text import PlainFormatter, cell, line, markdown, plain
 from tasks.core.policy.history import Entry
 from tasks.core.policy.status import Problem, Status
 from tasks.core.report.charts import size_chart
 from tasks.core.report.texts import table, verification_report
+from tasks.run.config import config_at
+from tasks.run.history import remembered
+from tasks.step import step
+from tasks.surroundings import PrefectRun
 
 EVIL = (
     "\x1b]0;owned\a\x1b[2J\x9b31m\u202egnp.exe\u2066\u200b\r\x08\x7f<img src=x onerror=alert(1)>|`x`[a](javascript:b)"
@@ -88,7 +93,7 @@ def test_terminals_get_neither_answers_nor_errors_raw(capsys: pytest.CaptureFixt
     answer, _, value = told.out.partition("\n")
     assert harmless(answer)
     assert EVIL in json.loads(value)["error"], "JSON is exact, and escapes by itself"
-    assert harmless(_PlainFormatter("%(message)s").format(record))
+    assert harmless(PlainFormatter("%(message)s").format(record))
 
 
 def test_reports_hold_no_markup_of_others() -> None:
@@ -114,3 +119,49 @@ def test_the_page_beside_the_backups_and_its_charts_survive_any_message(tmp_path
 
     assert harmless(page)
     assert "<img" not in page
+
+
+def test_an_exception_shows_nothing_raw_whoever_reports_it() -> None:
+    """Prefect takes an error's text for the run's state, and a traceback with its notes for the log."""
+    error = ArchiveDamaged(f"{EVIL} is missing", hint=EVIL)
+    error.add_note(EVIL)
+
+    assert harmless(str(error))
+    assert harmless("".join(traceback.format_exception(error)))
+    assert EVIL in error.message, "JSON is exact"
+
+
+def test_a_handler_of_prefect_gets_plain_records_during_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its formatter is not ours, and its server keeps what it is sent."""
+    sent: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: sent.append(record.getMessage()))
+    log = logging.getLogger("tasks")
+    log.addHandler(handler)
+    try:
+        with remembered(config_at("main", tmp_path, tmp_path), "a run"):
+            logging.getLogger("tasks.adapters.host").warning("%s has no end", EVIL)
+    finally:
+        log.removeHandler(handler)
+
+    (told,) = [each for each in sent if "has no end" in each]
+    assert harmless(told)
+    assert "owned" in told
+
+
+def test_artifacts_and_events_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: dict[str, object] = {}
+    announced: dict[str, object] = {}
+    monkeypatch.setattr("tasks.surroundings.emit_event", lambda **event: announced.update(event))
+    PrefectRun().store(lambda **artifact: stored.update(artifact), table=[{"backup": EVIL}], description=EVIL)
+    PrefectRun().announce("event", "main", {"archive": EVIL})
+
+    assert harmless("".join([stored["table"][0]["backup"], stored["description"], announced["payload"]["archive"]]))  # type: ignore[index,list-item]
+
+
+def test_the_name_of_a_steps_run_is_a_line(tmp_path: Path) -> None:
+    @step(name="dump", run_name="dump {database}")
+    def dump(database: str) -> None: ...
+
+    assert callable(dump.task_run_name)
+    assert harmless(dump.task_run_name(parameters={"database": f"a\nb{EVIL}"}))  # type: ignore[call-arg]

@@ -76,6 +76,7 @@ def make_directory(directory: Path, mode: int = 0o700) -> None:
         make_directory(directory.parent, mode)
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=mode)
+        directory.chmod(mode)  # whatever the umask: a directory of metrics is for others to read
         fsync_directory(directory.parent)
 
 
@@ -86,8 +87,7 @@ def make_mounted_directory(directory: Path) -> None:
     """
     if not directory.is_dir():
         make_mounted_directory(directory.parent)
-        make_directory(directory)
-        directory.chmod(0o755)  # whatever the umask
+        make_directory(directory, 0o755)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600, *, like: os.stat_result | None = None) -> None:
@@ -106,7 +106,8 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600, *, like: os.sta
         write_all(descriptor, data)
         if like is not None:
             os.fchown(descriptor, like.st_uid, like.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+            mode = stat.S_IMODE(like.st_mode)
+        os.fchmod(descriptor, mode)  # whatever the umask
         os.fsync(descriptor)
         os.replace(temporary, path)
         fsync_directory(path.parent)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from tasks.adapters.host.locks import installation_lock
 from tasks.adapters.postgres import databases
-from tasks.adapters.postgres.session import Session, server_of, session, wait_until_ready
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, server_of, session, wait_until_ready
 from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError, Busy
 from tasks.core.quoting import quoted
 from tasks.core.stack.installation import Installation, Service, command_to_run
-from tasks.restore.database_beside import COMMENT, MAINTENANCE_DATABASE
+from tasks.restore.database_beside import COMMENT
 from tasks.restore.kept import listed_databases
 from tasks.run.config import InstallationConfig
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from tasks.adapters.archive.reader import Archive, CheckedArchive
 from tasks.adapters.engine import containers
-from tasks.adapters.postgres.session import server_of, session, wait_until_ready
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session, wait_until_ready
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.manifest import is_older_than
 from tasks.core.archive.names import time_in_name
@@ -19,19 +19,13 @@ from tasks.core.dump.census import row_count
 from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
 from tasks.recovery.stopped_services import stopped
-from tasks.restore.database_beside import (
-    MAINTENANCE_DATABASE,
-    Replacement,
-    apply_attributes,
-    check_target,
-    hand_over_replacement,
-    load_replacement,
-    prove_replacement,
-    provide_roles,
-    replacement,
-)
+from tasks.restore.check_target import check_target
+from tasks.restore.database_beside import Replacement, replacement
+from tasks.restore.database_load import load_replacement
+from tasks.restore.database_proof import apply_attributes, prove_replacement
 from tasks.restore.database_swap import POSTGRES_START_SECONDS, Kept, check_swap, drop_kept, swap_back, swap_in
 from tasks.restore.expected import expected_content
+from tasks.restore.hand_over import hand_over_replacement
 from tasks.restore.outcome import QUARANTINE_AFTER_HOURS, Restored, RestoreOptions
 from tasks.restore.probe import (
     put_back_also_where_it_does_not_answer,
@@ -39,6 +33,7 @@ from tasks.restore.probe import (
     start_and_probe,
     taken_back_unless_it_answers,
 )
+from tasks.restore.roles import provide_roles
 from tasks.run.installations import reread
 from tasks.step import step
 

@@ -28,11 +28,11 @@ from tasks.adapters.host.own_directories import (
 )
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.facts import database_comment
-from tasks.adapters.postgres.session import Server, Session, server_of, session, wait_until_ready
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Server, Session, server_of, session, wait_until_ready
 from tasks.core.errors import BackupError, Refused
 from tasks.core.stack.beside import Mark, mark_of_database, mark_of_directory, stamp_of
 from tasks.core.stack.installation import Installation
-from tasks.restore.database_beside import MAINTENANCE_DATABASE, Replacement
+from tasks.restore.database_beside import Replacement
 from tasks.restore.exchange import exchange
 from tasks.restore.kept_list import Entry, remove_entry, write_entry
 from tasks.run.installations import installation_of, reread

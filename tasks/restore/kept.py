@@ -7,9 +7,8 @@ from pathlib import Path
 
 from tasks.adapters.host.own_directories import exists
 from tasks.adapters.postgres import databases
-from tasks.adapters.postgres.session import Session, server_of, session
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, server_of, session
 from tasks.core.stack.installation import Installation
-from tasks.restore.database_beside import MAINTENANCE_DATABASE
 from tasks.restore.database_swap import Kept
 from tasks.restore.directory_beside import host_place
 from tasks.restore.directory_swap import Exchange, KeptDirectories

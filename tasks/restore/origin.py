@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tasks.adapters.archive.ownership import authenticity_of_archive, authenticity_of_checked
 from tasks.adapters.archive.reader import Archive, CheckedArchive
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
 from tasks.core.archive.origin import Words, require_words, why_foreign
 from tasks.core.errors import UsageError
 from tasks.core.stack.installation import Installation
-from tasks.restore.database_beside import MAINTENANCE_DATABASE
 from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import trust_of
 from tasks.step import step

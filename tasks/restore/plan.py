@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from tasks.adapters.archive.repository import read_record
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
 from tasks.core.archive.names import time_in_name
 from tasks.core.stack.installation import Installation
 from tasks.core.units import duration_text, size_text
 from tasks.restore.check_archive import check_backup, wanted_backup
 from tasks.restore.config_files import compare_configuration
-from tasks.restore.database_beside import MAINTENANCE_DATABASE
 from tasks.restore.database_restore import wants_quarantine
 from tasks.restore.origin import why_not_own
 from tasks.run.config import InstallationConfig

@@ -21,7 +21,7 @@ from tasks.adapters.host.files import make_directory, remove_tree, write_atomica
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.state import state_subdirectory
 from tasks.adapters.postgres import facts
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
 from tasks.core.errors import BackupError, Refused
 from tasks.core.policy.limits import StagingLimits
 from tasks.core.quoting import quoted
@@ -29,7 +29,7 @@ from tasks.core.stack.installation import Installation
 from tasks.recovery.journalled import journalled
 from tasks.restore.kept_list import forget_entries
 from tasks.run.installations import discover, wait_for_login
-from tasks.verification.staging_model import MAINTENANCE_DATABASE, staging_model
+from tasks.verification.staging_model import staging_model
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from tasks.core.stack.server_settings import staging_settings
 from tasks.verification.staging_configuration import configuration_mounts
 
 PGDATA = "pgdata"
-MAINTENANCE_DATABASE = "postgres"
 # Nobody's data depend on this server surviving a power cut, and it lives for minutes.
 FAST_AND_LOOSE = (
     "fsync=off", "full_page_writes=off", "synchronous_commit=off", "wal_level=minimal", "max_wal_senders=0", "archive_mode=off",

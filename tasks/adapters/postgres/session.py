@@ -31,6 +31,8 @@ from tasks.core.stack.installation import Installation, command_to_run
 logger = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
+# Every cluster has it; what concerns all databases, or one that nobody may be in, is done from there.
+MAINTENANCE_DATABASE = "postgres"
 CONNECT_TIMEOUT_SECONDS = 10
 CANCEL_TIMEOUT_SECONDS = 5.0
 DETAIL_LIMIT = 400  # characters of each of PostgreSQL's additions

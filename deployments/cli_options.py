@@ -25,6 +25,7 @@ from tasks.core.errors import BackupError, UsageError
 from tasks.core.plain_text import PlainFormatter, plain
 from tasks.core.policy.plain_input import shown, text_problem
 from tasks.core.policy.settings import INSTALLATION_ID, PROJECT
+from tasks.core.policy.status import Status
 from tasks.run.config import InstallationConfig, config_at
 from tasks.run.context import config_of, given_configs
 
@@ -51,6 +52,9 @@ COMMON = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")],
     "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done.")],
 }
+
+BackupName = Annotated[str, typer.Argument(metavar="[BACKUP]", help="An archive's path, a backup's name, or `latest`.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,3 +271,8 @@ def confirmed(question: str, expected: str, *, yes: bool) -> str:
     if typed != expected:
         raise UsageError(f"not confirmed ({typed!r}); nothing was changed")
     return typed
+
+
+def problems_told(status: Status) -> list[dict[str, str]]:
+    """Give the problems of a status as they stand in a command's JSON."""
+    return [{"kind": each.kind, "text": each.text} for each in status.problems]

@@ -1,0 +1,97 @@
+"""Commands that take backups."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from deployments.cli_options import (
+    Call,
+    command,
+    problems_told,
+    run_flow,
+)
+from tasks.core.archive.manifest import Format, Method, Record
+from tasks.core.policy.copy_plan import CopyWay
+from tasks.core.report.texts import backup_report, retention_report, verification_report
+
+commands = typer.Typer()
+backup = typer.Typer(no_args_is_help=True)
+commands.add_typer(backup, name="backup", help="Take a backup.", rich_help_panel="Backups")
+
+
+@backup.command("hot")
+@command
+def backup_hot(
+    call: Call, format: Annotated[Format | None, typer.Option(help="guide: .tar.gz, SQL; fast: .tar.zst")] = None
+) -> None:
+    """Back up the running stack, with no downtime (the guide's Method 2)."""
+    from flows.hot_backup import hot_backup
+
+    _answer_backup(call, run_flow(hot_backup, call.installation_config.id, format))
+
+
+@backup.command("complete")
+@command
+def backup_complete(
+    call: Call,
+    way: Annotated[
+        CopyWay | None, typer.Option(help="stream: straight into the archive; copy first: then only what changed.")
+    ] = None,
+) -> None:
+    """Stop the stack, copy everything, start it again as soon as the bytes are copied (the guide's Method 1)."""
+    from flows.complete_backup import complete_backup
+
+    _answer_backup(call, run_flow(complete_backup, call.installation_config.id, way))
+
+
+@backup.command("online")
+@command
+def backup_online(call: Call) -> None:
+    """Take a complete backup of the running stack, with no downtime."""
+    from flows.online_backup import online_backup
+
+    _answer_backup(call, run_flow(online_backup, call.installation_config.id))
+
+
+@backup.command("auto")
+@command
+def backup_auto(
+    call: Call,
+    method: Annotated[Method | None, typer.Option(help="hot, online or complete; the setting if left out.")] = None,
+) -> None:
+    """Back up, verify when that is due, apply retention, report and raise alarms (the guide's Method 3)."""
+    from flows.automated_backup import automated_backup
+    from flows.watch import watch
+
+    night = run_flow(automated_backup, call.installation_config.id, method)
+    verified, pruned = night.verified, night.pruned
+    status_report = run_flow(watch, call.installation_config.id, alarm=False)
+    told = {
+        **_backup_told(call, night.record),
+        "verdict": verified.verification.verdict if verified else None,
+        "removed": list(pruned.plan.removed) if pruned else [],
+        "paused": list(pruned.plan.paused) if pruned else [],
+        "report": str(status_report.page) if status_report.page else None,
+        "problems": problems_told(status_report.status),
+    }
+    parts = [backup_report(night.record)]
+    if verified:
+        parts.append(verification_report(verified.archive, verified.verification))
+    if pruned:
+        parts.append(retention_report(call.installation_config.id, pruned.plan))
+    call.answer(told, "\n".join([*parts, str(status_report.status)]))
+
+
+def _answer_backup(call: Call, record: Record) -> None:
+    call.answer(_backup_told(call, record), backup_report(record))
+
+
+def _backup_told(call: Call, record: Record) -> dict[str, Any]:
+    manifest = record.manifest
+    return {
+        "archive": str(call.installation_config.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,
+        "bytes": record.bytes, "sha256": record.sha256, "seconds": record.seconds, "downtime_seconds": manifest.downtime_seconds,
+        "warnings": manifest.warnings,
+    }  # fmt: skip

@@ -1,0 +1,180 @@
+"""Commands for the backups that are there: list, check, verify, prune, adopt."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployments.cli_options import (
+    BackupName,
+    Call,
+    Yes,
+    command,
+    confirmed,
+    run_flow,
+)
+from tasks.core.errors import UsageError
+from tasks.core.report.texts import retention_report, verification_report
+from tasks.core.units import size_text
+
+commands = typer.Typer()
+
+
+@commands.command("list", rich_help_panel="Backups")
+@command
+def list_backups(call: Call) -> None:
+    """List the backups in the repository, newest first."""
+    from tasks.adapters.archive.ownership import judge_backups
+    from tasks.adapters.archive.repository import list_backups as listed
+    from tasks.adapters.archive.repository_marker import require_repository
+    from tasks.run.own_backups import trust_of
+
+    require_repository(call.installation_config.repository)
+    found = listed(call.installation_config.repository)
+    whose = judge_backups(trust_of(call.installation_config), found)
+    told = [
+        {
+            "name": each.name, "method": each.method, "format": each.format, "bytes": each.bytes,
+            "created": each.created.isoformat() if each.created else None, "verified": each.verified and whose[each.name].counts, "archive": str(each.path),
+            "authenticity": str(whose[each.name]), "authenticity_reason": whose[each.name].reason,
+        }
+        for each in found
+    ]  # fmt: skip
+    lines = [
+        f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  "
+        f"{'verified' if each.verified and whose[each.name].counts else 'not verified':12}  {whose[each.name]}"
+        for each in found
+    ]
+    call.answer(told, "\n".join(lines) or f"no backups in {call.installation_config.repository}")
+
+
+@commands.command("check", rich_help_panel="Backups")
+@command
+def check(
+    call: Call, archive: Annotated[str, typer.Argument(help="An archive's path, a backup's name, or `latest`.")]
+) -> None:
+    """Read an archive from its first byte to its last and compare it with its manifest."""
+    from tasks.adapters.archive.ownership import authenticity_of_checked
+    from tasks.core.archive.authenticity import Trust
+    from tasks.restore.check_archive import check_backup
+    from tasks.run.own_backups import choose_backup, trust_of
+
+    config = call.config
+    name = choose_backup(config, archive) if config else archive
+    found = check_backup(config.repository if config else Path.cwd(), name)
+    whose = authenticity_of_checked(trust_of(config) if config else Trust(""), found)
+    told = {
+        "archive": str(found.path), "name": found.name, "kind": found.kind, "format": found.format, "bytes": found.bytes,
+        "sha256": found.sha256, "members": len(found.members), "legacy": found.manifest is None, "authenticity": str(whose) if config else None,
+        "authenticity_reason": whose.reason,
+    }  # fmt: skip
+    note = "" if found.manifest else " It is a legacy archive: no manifest says what it must hold."
+    call.answer(
+        told,
+        f"{found.path.name} is whole: {len(found.members)} files, {size_text(found.bytes)}, SHA-256 {found.sha256}.{note}\n"
+        + (f"Whose it is: {whose}{f' ({whose.reason})' if whose.reason else ''}." if config else ""),
+    )
+
+
+@commands.command("verify", rich_help_panel="Backups")
+@command
+def verify(call: Call, backup: BackupName = "latest") -> None:
+    """Prove a backup by restoring it on an isolated staging stack."""
+    from flows.restore_verification import restore_verification
+    from tasks.verification.verify import NotProven
+
+    try:
+        done = run_flow(restore_verification, call.installation_config.id, backup)
+    except NotProven as refuted:
+        done = refuted.verified
+    found = done.verification
+    wanted = (
+        "verdict",
+        "rows",
+        "tables",
+        "attachments",
+        "differences",
+        "notes",
+        "compared",
+        "restore_seconds",
+        "seconds",
+        "archive_sha256",
+    )
+    told = {"archive": str(done.path), **found.model_dump(mode="json", include=set(wanted))}
+    call.answer(told, verification_report(done.archive, found))
+    if not done.holds:
+        raise typer.Exit(1)
+
+
+@commands.command("prune", rich_help_panel="Backups")
+@command
+def prune(
+    call: Call,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would stay and go, and why.")] = False,
+    accept_shrink: Annotated[
+        bool,
+        typer.Option("--accept-shrink", help="What the newest backup lost was meant to go: measure by it from now on."),
+    ] = False,
+) -> None:
+    """Remove the backups that no rule of the retention keeps; never the last good ones, and nothing while something is odd."""
+    from flows.prune import prune as flow
+
+    done = run_flow(flow, call.installation_config.id, dry_run, accept_shrink)
+    decisions = [{"name": each.name, "keep": each.keep, "reasons": list(each.reasons)} for each in done.plan.decisions]
+    told = {
+        "removed": [] if dry_run else list(done.plan.removed), "would_remove": list(done.plan.removed) if dry_run else [],
+        "freed_bytes": done.freed_bytes, "paused": list(done.plan.paused), "accepted": done.accepted, "backups": decisions,
+    }  # fmt: skip
+    call.answer(told, retention_report(call.installation_config.id, done.plan))
+
+
+@commands.command("adopt", rich_help_panel="Backups")
+@command
+def adopt(
+    call: Call,
+    backup: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BACKUP]...", help="Names; left out: all unsigned ones from before the first signed backup."
+        ),
+    ] = None,
+    dismiss: Annotated[
+        bool,
+        typer.Option(
+            "--dismiss", help="The other way round: leave a backup that a wrong clock has dated out of account."
+        ),
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Sign archives from before archives were signed, after a full check; or confirm the date of one that a clock made doubtful."""
+    from tasks.oversight import adopting
+    from tasks.run.context import locked_config
+
+    config = call.installation_config
+    if dismiss and not backup:
+        raise UsageError("--dismiss needs the names of backups", hint="mailarchiver-backup status")
+    names = backup or adopting.adoptable(config)
+    if names:
+        confirmed(
+            f"{'Dismiss' if dismiss else 'Adopt'} as backups of {config.id}: {', '.join(names)}", config.id, yes=yes
+        )
+    with locked_config(config.id, "adopt") as locked:
+        done = adopting.dismiss(locked, names) if dismiss else adopting.adopt(locked, names, now=datetime.now(UTC))
+    told = [{"backup": each.backup, "done": each.what, "refused": each.refused} for each in done]
+    call.answer(told, "\n".join(f"{each.backup}: {each.what}" for each in done) or "nothing is to be adopted")
+    if any(each.refused for each in done):
+        raise typer.Exit(1)
+
+
+@commands.command("accept-repository", rich_help_panel="Backups")
+@command
+def accept_repository(call: Call) -> None:
+    """Go on with the repository as it is now, after it was moved, emptied or replaced on purpose."""
+    from tasks.adapters.archive.repository_marker import accept_repository as accept
+
+    place = call.installation_config.repository
+    accept(place)
+    call.answer({"repository": str(place)}, f"Backups go to {place} as it is now.")

@@ -1,0 +1,164 @@
+"""Commands of the bad day: restore, go back, recover."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deployments.cli_options import (
+    BackupName,
+    Call,
+    Yes,
+    command,
+    confirmed,
+    run_flow,
+)
+from tasks.core.units import duration_text
+
+commands = typer.Typer()
+
+
+@commands.command("restore", rich_help_panel="On the bad day")
+@command
+def restore(
+    call: Call,
+    backup: BackupName = "latest",
+    yes: Yes = False,
+    quarantine: Annotated[
+        bool | None,
+        typer.Option(
+            help="Keep the restored mail accounts disabled; the default does so for backups older than a day."
+        ),
+    ] = None,
+    restore_config: Annotated[bool, typer.Option(help="Also put the archive's configuration files in place.")] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave an object of the dump out, by the name that a failed verification told; may be repeated."
+        ),
+    ] = None,
+    foreign: Annotated[
+        bool,
+        typer.Option(
+            "--foreign",
+            help="Restore an archive that is not known as this installation's own (the guide's, another host's): in quarantine.",
+        ),
+    ] = False,
+    with_code: Annotated[
+        bool,
+        typer.Option(
+            "--with-code", help="Take the functions, triggers and other code too that a foreign archive brings."
+        ),
+    ] = False,
+    into: Annotated[
+        Path | None, typer.Option(help="An empty directory of a fresh host: set the whole stack up from the archive.")
+    ] = None,
+) -> None:
+    """Restore a backup, reversibly: the current data is kept until `commit`, and `rollback` brings it back."""
+    from flows.guided_restore import guided_restore, restore_fresh_host, show_plan
+
+    if into is not None:
+        _answer_restore(
+            call,
+            restore_fresh_host(
+                call.config, backup, into.resolve(), quarantine=quarantine, without=without, with_code=with_code
+            ),
+        )
+        return
+    config = call.installation_config
+    plan = show_plan(config.id, backup, quarantine) if not yes else ""
+    confirm = confirmed(f"{plan}\nThe data of {config.directory} will be replaced.", config.id, yes=yes)
+    restored = run_flow(
+        guided_restore, config.id, backup, confirm, quarantine, restore_config, without, foreign, with_code
+    )
+    _answer_restore(call, restored)
+
+
+@commands.command("rollback", rich_help_panel="On the bad day")
+@command
+def rollback(call: Call, yes: Yes = False) -> None:
+    """Bring back what the last restore replaced."""
+    from flows.rollback import rollback as flow
+
+    config = call.installation_config
+    confirm = confirmed(
+        f"The data of {config.directory} will be replaced by what the last restore put aside.", config.id, yes=yes
+    )
+    done = run_flow(flow, config.id, confirm)
+    call.answer(
+        {"rolled_back": done.backup, "database": done.of, "kept": done.kept},
+        f"The data from before the restore of {done.backup} is back. What the restore had brought is kept as {done.kept} until `commit`.",
+    )
+
+
+@commands.command("commit", rich_help_panel="On the bad day")
+@command
+def commit(call: Call, yes: Yes = False) -> None:
+    """Drop what restores have put aside; afterwards there is no way back."""
+    from flows.rollback import commit as flow
+
+    config = call.installation_config
+    confirm = confirmed(f"What restores of {config.directory} have put aside will be dropped.", config.id, yes=yes)
+    dropped = run_flow(flow, config.id, confirm)
+    call.answer({"dropped": dropped}, "\n".join(f"dropped {name}" for name in dropped) or "nothing was kept")
+
+
+@commands.command("lift-quarantine", rich_help_panel="On the bad day")
+@command
+def lift_quarantine(call: Call) -> None:
+    """Let the mail accounts of restored data synchronise and delete again, as they did when the backup was taken."""
+    from flows.rollback import lift_quarantine as flow
+
+    lifted = run_flow(flow, call.installation_config.id)
+    call.answer({"lifted": lifted}, f"{lifted} mail accounts have their settings back")
+
+
+@commands.command("recover", rich_help_panel="On the bad day")
+@command
+def recover(call: Call) -> None:
+    """Finish what killed runs left: start what they had stopped, complete or undo what they had begun. Safe to run at any time."""
+    from tasks.oversight.stack_health import look_at_stack
+    from tasks.recovery.recover import recover as settle
+    from tasks.run.context import known_configs, notify_recovered
+
+    done = settle(call.config.directory if call.config else None)
+    notify_recovered(done)
+    told = [
+        {"installation": each.installation_id, "kind": each.kind, "settled": each.settled, "message": each.message}
+        for each in done
+    ]
+    for config in [call.config] if call.config else known_configs():
+        told += [
+            {"installation": config.id, "kind": "stack", "settled": each.mended, "message": each.text}
+            for each in look_at_stack(config)
+        ]
+    call.answer(
+        {"recovered": told},
+        "\n".join(f"{each['installation']}: {each['message']}" for each in told) or "nothing was left to do",
+    )
+    if not all(each["settled"] for each in told):
+        raise typer.Exit(1)
+
+
+def _answer_restore(call: Call, restored: Any) -> None:
+    kept = restored.kept.database if restored.kept else None
+    told = {
+        "restored": restored.backup, "rollback": kept, "downtime_seconds": restored.downtime_seconds, "seconds": restored.seconds,
+        "quarantined": restored.quarantined > 0, "quarantined_accounts": restored.quarantined, "configuration": list(restored.configuration),
+        "left_out": list(restored.left_out), "notes": list(restored.notes),
+    }  # fmt: skip
+    lines = [
+        f"Restored {restored.backup} in {duration_text(restored.seconds)}, {duration_text(restored.downtime_seconds)} of it down.",
+        f"The former data is kept as {kept}: `rollback` brings it back, `commit` drops it." if kept else "",
+        f"Left out, as asked: {', '.join(restored.left_out)}. This is less than what was backed up."
+        if restored.left_out
+        else "",
+        *(f"Note: {note}" for note in restored.notes),
+        f"{restored.quarantined} mail accounts are in quarantine: `lift-quarantine` ends it."
+        if restored.quarantined
+        else "",
+        *(f"{name} differs from the archive's:\n{difference}" for name, difference in restored.configuration.items()),
+    ]
+    call.answer(told, "\n".join(line for line in lines if line))

@@ -1,4 +1,4 @@
-"""`mailarchiver-backup init`: a first settings file and systemd units, made for this machine; nothing that stands is overwritten unasked."""
+"""`mailarchiver-backup init`: first settings and systemd units for this machine; nothing is overwritten unasked."""
 
 from __future__ import annotations
 

@@ -18,7 +18,10 @@ USER = "operator"
 
 
 def auth_string() -> str:
-    """Give USER:PASSWORD of the server: what the environment says, else what a first start made; made, kept where only this user reads, and printed to stderr once."""
+    """Give USER:PASSWORD of the server: the environment's, else the one that a first start made.
+
+    A password that is made is kept where only this user reads it, and printed to stderr once.
+    """
     given = os.environ.get(AUTH_VARIABLE, "")
     if given:
         user, _, password = given.partition(":")

@@ -135,7 +135,7 @@ def _notifications(blocks: list[Any]) -> list[ActionTypes]:
 
 
 def save_blocks(client: SyncPrefectClient, targets: Sequence[Webhook]) -> list[Any]:
-    """Keep the addresses as Prefect's blocks, where they are encrypted and shown to nobody, and drop those of former addresses; return the blocks' ids."""
+    """Keep the addresses as Prefect's blocks, encrypted and shown to nobody; drop former ones, return the blocks' ids."""
     ids = []
     for number, target in enumerate(targets, 1):
         block = CustomWebhookNotificationBlock(

@@ -67,7 +67,7 @@ def _schedule(
 
 
 def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Create the work pool where it is missing, bring every deployment and automation to the server, and take away what is no longer wanted."""
+    """Bring work pool, deployments and automations to the server, and take away what is no longer wanted."""
     place = state_subdirectory("prefect")
     file = place / "prefect.yaml"
     write_atomically(file, yaml.safe_dump(rendered(PREFECT_FILE, settings), sort_keys=False).encode())

@@ -32,7 +32,8 @@ def full_restore(
 ) -> Restored:
     """Extract the data directory beside the current one, prove it by a private PostgreSQL, and swap the two; the current one is kept.
 
-    The stack is down only for the swap. Another PostgreSQL major, libc, collation version or architecture is refused before anything is touched.
+    The stack is down only for the swap. Another PostgreSQL major, libc, collation version or architecture is refused
+    before anything is touched.
 
     Args:
         installation: Which installation, by its id in the settings file.

@@ -20,7 +20,8 @@ from tasks.run.installations import read_installation
 def online_backup(installation: str = "main") -> Record:
     """Copy the data directory by pg_basebackup with the WAL it needs, then keys and configuration; nothing stops.
 
-    The archive is restored like that of a complete backup, by the guide's own commands too: PostgreSQL recovers from the WAL at its first start.
+    The archive is restored like that of a complete backup, by the guide's own commands too: PostgreSQL recovers from
+    the WAL at its first start.
 
     Args:
         installation: Which installation, by its id in the settings file.

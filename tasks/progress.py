@@ -26,7 +26,8 @@ LOG_SECONDS = 30.0
 def progress(what: str, *, expected_bytes: int | None = None) -> Iterator[Callable[[int], None]]:
     """Give a function that takes the bytes done so far; it shows them at a bearable rate and never fails the work.
 
-    Work that fails ends where it stood, not at 100 %. `expected_bytes` is an estimate: with it a percentage is shown, at most 99 before the end.
+    Work that fails ends where it stood, not at 100 %. `expected_bytes` is an estimate: with it a percentage is shown,
+    at most 99 before the end.
     """
     shows: list[_Show] = [_Log(what)]
     if sys.stderr.isatty():
@@ -101,7 +102,8 @@ class _Terminal(_Show):
 class _Artifact(_Show):
     """Prefect's progress artifact, sent by a thread of its own.
 
-    The server may be away, and its client patient: then the run's page is poorer, and the backup goes on, with the stack perhaps down for it.
+    The server may be away, and its client patient: then the run's page is poorer, and the backup goes on, with the
+    stack perhaps down for it.
     """
 
     every_seconds = PREFECT_SECONDS

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Together about a minute, longer than a Docker daemon or a PostgreSQL takes to restart: 2, 4, 8, 16 and 32 s, each up to a third longer, so that
-# two runs that failed together do not try again together.
+# Together about a minute, longer than a Docker daemon or a PostgreSQL takes to restart: 2, 4, 8, 16 and 32 s, each up
+# to a third longer, so that two runs that failed together do not try again together.
 RETRIES = 5
 RETRY_DELAY_SECONDS = 2.0
 RETRY_JITTER = 0.3

@@ -1,8 +1,8 @@
 """Who watches a run: Prefect, or the caller alone. The one place that asks; everybody else is handed the answer.
 
-Within a flow run a step is a task of Prefect's, another flow a subflow, and reports become artifacts and events. When a flow's function is
-called directly, as the command line does, Prefect's engine would start a server for it (10 s, 250 MB): then all of these are plain functions,
-and a restore depends on no server.
+Within a flow run a step is a task of Prefect's, another flow a subflow, and reports become artifacts and events. When a
+flow's function is called directly, as the command line does, Prefect's engine would start a server for it (10 s, 250
+MB): then all of these are plain functions, and a restore depends on no server.
 """
 
 from __future__ import annotations

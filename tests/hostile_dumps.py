@@ -1,6 +1,7 @@
 """Dumps that a stranger might hand over: each holds what would do harm if it ran with more rights than it needs.
 
-`BRINGS` only adds code to the new database, which needs `--with-code`; `REFUSED` cannot be loaded without rights, or is no dump's statement.
+`BRINGS` only adds code to the new database, which needs `--with-code`; `REFUSED` cannot be loaded without rights, or is
+no dump's statement.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A warm start for the command line: a process that has imported the program and forks a child for each command.
 
-Importing Prefect takes two seconds of a core, and the suite calls the program some hundreds of times. A child is the program as it would be after
-its imports: with a process, arguments, environment, directory and descriptors of its own. What a user has from the first byte on, the cold
-start included, the wheel's tests try.
+Importing Prefect takes two seconds of a core, and the suite calls the program some hundreds of times. A child is the
+program as it would be after its imports: with a process, arguments, environment, directory and descriptors of its own.
+What a user has from the first byte on, the cold start included, the wheel's tests try.
 """
 
 from __future__ import annotations

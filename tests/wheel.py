@@ -43,8 +43,8 @@ class Installed:
 def install_wheel(place: Path) -> Installed:
     """Build the wheel from a copy of the sources and install it, as `pip install .` does, into `place`/venv.
 
-    What the program depends on is not fetched again: a .pth file shows the test environment's packages, but, as those .pth files are not followed,
-    not the checkout that is installed there for editing.
+    What the program depends on is not fetched again: a .pth file shows the test environment's packages, but, as those
+    .pth files are not followed, not the checkout that is installed there for editing.
     """
     sources, venv, elsewhere = place / "sources", place / "venv", place / "elsewhere"
     sources.mkdir()

@@ -21,7 +21,8 @@ LOOK_EVERY_SECONDS = 5.0
 def wait_for_quiet_database(installation: Installation, defer_seconds: float) -> float:
     """Wait until nobody rewrites or locks whole tables; return how long that took.
 
-    Raise BackupError, having touched nothing, where it takes longer than `defer_seconds`. Where PostgreSQL does not run there is nothing to wait for.
+    Raise BackupError, having touched nothing, where it takes longer than `defer_seconds`. Where PostgreSQL does not run
+    there is nothing to wait for.
     """
     begun = time.monotonic()
     if installation.postgres.state != "running":

@@ -1,7 +1,8 @@
-r"""Make text from outside harmless before it reaches a terminal, a log, Markdown or HTML: names, labels, messages and settings may hold anything.
+r"""Make text from outside harmless before it reaches a terminal, a log, Markdown or HTML.
 
-A control character moves a cursor, changes a title or answers for the operator; an override of direction shows a name backwards; a pipe, a backtick
-or a tag turns a cell of a table into something else. What is harmless stays as it is: letters of every script, spaces, emoji.
+Names, labels, messages and settings may hold anything. A control character moves a cursor, changes a title or answers
+for the operator; an override of direction shows a name backwards; a pipe, a backtick or a tag turns a cell of a table
+into something else. What is harmless stays as it is: letters of every script, spaces, emoji.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# C0 without tab and newline, DEL, C1; line and paragraph separators; what turns the direction of writing, or is not seen at all; halves of characters.
+# C0 without tab and newline, DEL, C1; line and paragraph separators; what turns the direction of writing, or is not
+# seen at all; halves of characters.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )

@@ -69,7 +69,10 @@ def adopt(config: InstallationConfig, names: Sequence[str], *, now: datetime) ->
 
 
 def dismiss(config: InstallationConfig, names: Sequence[str]) -> list[Adopted]:
-    """Leave backups of ours that a wrong clock has dated out of account: they neither count nor hold anything back. The caller holds the lock."""
+    """Leave backups that a wrong clock has dated out of account: they neither count nor hold anything back.
+
+    The caller holds the lock.
+    """
     require_repository(config.repository)
     done = []
     for name in names:
@@ -87,7 +90,10 @@ def dismiss(config: InstallationConfig, names: Sequence[str]) -> list[Adopted]:
 
 
 def _confirm_date(config: InstallationConfig, path: Path, now: datetime) -> str:
-    """Take a backup's date as right; one that is dated after now gets the date of the backup made before it, the latest it can be proven to be of."""
+    """Take a backup's date as right.
+
+    One dated after now gets the date of the backup made before it: the latest that can be proven.
+    """
     record = _record_of(config, path)
     created = record.manifest.created_at
     if is_ahead(created, now):

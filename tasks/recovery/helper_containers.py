@@ -1,4 +1,7 @@
-"""Helper containers from an installation's own images: each is noted in a journal before it is made, and removed with its volumes, after a kill too."""
+"""Helper containers from an installation's own images.
+
+Each is noted in a journal before it is made, and removed with its volumes, after a kill too.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ def helper_container(
 ) -> Iterator[str]:
     """Create (not start) a container from the image of the installation's PostgreSQL, without any network; give its id.
 
-    It goes at the end of the block, with the volume that its image declares; where this process is killed before, `recover` and the next run
-    remove both.
+    It goes at the end of the block, with the volume that its image declares; where this process is killed before,
+    `recover` and the next run remove both.
     """
     mark = secrets.token_hex(8)
     journal = open_journal(

@@ -98,7 +98,8 @@ class Loan:
     def start_all(self) -> None:
         """Bring every container back to its former state early, without giving the loan back: what they do now is to be seen first.
 
-        They may be stopped again; whatever happens meanwhile, the end of the loan (or the process that settles it) goes by their state before it.
+        They may be stopped again; whatever happens meanwhile, the end of the loan (or the process that settles it) goes
+        by their state before it.
         """
         with signals_deferred():
             _bring_back(self._former, patience_seconds=GIVE_BACK_SECONDS)

@@ -37,8 +37,8 @@ COMMENT = "mailarchiver-backup: being restored, not in use"
 class Replacement:
     """A database and a keys directory that stand beside the current ones, and what they are to be called after the swap.
 
-    `keys` is None where the archive has none or the installation keeps none. `role` is the role without rights that loads a dump which is not
-    known as the installation's own, "" for its own.
+    `keys` is None where the archive has none or the installation keeps none. `role` is the role without rights that
+    loads a dump which is not known as the installation's own, "" for its own.
     """
 
     database: str

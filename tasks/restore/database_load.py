@@ -67,12 +67,12 @@ def load_replacement(
     Where our loader refuses or fails, PostgreSQL's own programs are tried with the same bytes. They run whatever the dump says, psql's
     commands too, so that is done only with the installation's own archives. Nor is it done where something is to be left out: they cannot.
 
-    A dump that is not known as the installation's own (`new.role`) is loaded by a role that owns the new database and nothing else, and by our
-    loader alone; `hand_over_replacement` follows.
+    A dump that is not known as the installation's own (`new.role`) is loaded by a role that owns the new database and
+    nothing else, and by our loader alone; `hand_over_replacement` follows.
 
-    Safe to repeat: a retry drops what there is and starts over. Raise ArchiveDamaged, with the replacement worth nothing, where a byte is not
-    as it was sealed; ProgramFailed, saying that the archive is sound, where PostgreSQL itself cannot load what it dumped; UsageError for a
-    name of something to be left out that nothing has.
+    Safe to repeat: a retry drops what there is and starts over. Raise ArchiveDamaged, with the replacement worth
+    nothing, where a byte is not as it was sealed; ProgramFailed, saying that the archive is sound, where PostgreSQL
+    itself cannot load what it dumped; UsageError for a name of something to be left out that nothing has.
     """
     if is_staging:  # which has no way to any other server
         limits = replace(limits, foreign_seconds=min(limits.foreign_seconds, STAGING_FOREIGN_SECONDS))

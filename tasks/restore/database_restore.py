@@ -156,7 +156,7 @@ def restore_dump(
 def guard_accounts(
     installation: Installation, database: str, archive: CheckedArchive, options: RestoreOptions, now: datetime
 ) -> int:
-    """Keep restored mail accounts from the outside world where that is wanted: for good on staging, else in quarantine; return how many in quarantine."""
+    """Disable restored mail accounts where wanted: for good on staging, else in quarantine; return how many are in it."""
     if options.neutralise:
         neutralise_accounts(installation, database)
         return 0

@@ -51,8 +51,9 @@ _TOLD = ("of", "at", "backup", "keys", "current_keys", "comment", "undone")
 class Kept:
     """A database that a restore (or a rollback) put aside; `commit` drops it, `rollback` brings it back.
 
-    `undone` marks what a rollback put aside. `keys` is where its keys were put, "" where they were not swapped. `number` is the database's own,
-    0 where there was none; `keys_identity` tells its keys from any other directory of that name.
+    `undone` marks what a rollback put aside. `keys` is where its keys were put, "" where they were not swapped.
+    `number` is the database's own, 0 where there was none; `keys_identity` tells its keys from any other directory of
+    that name.
     """
 
     database: str
@@ -293,7 +294,7 @@ def _look_before_swap(
     comment: str | None,
     replaced: Kept | None,
 ) -> tuple[Kept, dict[str, Any]]:
-    """Raise Refused, with nothing changed, where something is not what it was; return what is to be kept, known by numbers, and the journal's body."""
+    """Return what is to be kept, known by numbers, and the journal's body; raise Refused where something is not what it was."""
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="swap") as opened:
         databases.refuse_to_swap(opened, current=kept.of, replacement=incoming)
         if replaced is not None:

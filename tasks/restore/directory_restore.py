@@ -50,10 +50,10 @@ def restore_copy(
 ) -> tuple[Restored, CheckedArchive]:
     """Extract the archive's data directory beside the current one while it is checked, prove it, swap it in, and see the stack answer.
 
-    Nothing current changes unless the copy is proven, also by further `proofs`, which see it through its private server; their time is not
-    counted as the restore's, for a restore in need goes without. Where the mail accounts are to be neutralised (staging), this is done, and
-    the superuser's password set, on the private server: before the application may start. A stack that does not answer afterwards gets its former data back, and BackupError
-    is raised.
+    Nothing current changes unless the copy is proven, also by further `proofs`, which see it through its private
+    server; their time is not counted as the restore's, for a restore in need goes without. Where the mail accounts are
+    to be neutralised (staging), this is done, and the superuser's password set, on the private server: before the
+    application may start. A stack that does not answer afterwards gets its former data back, and BackupError is raised.
     """
     begun = time.monotonic()
     check_physical_target(installation, archive)

@@ -33,8 +33,8 @@ from tasks.step import step
 class Expected:
     """What a restore must come to: the census, and the roles that the dump cannot be loaded without.
 
-    `roles` are only looked for in a legacy archive; any other brings its own. Of a dump that we cannot read there is no census: `note` says so.
-    `shape` is what a legacy archive's dump looks like.
+    `roles` are only looked for in a legacy archive; any other brings its own. Of a dump that we cannot read there is no
+    census: `note` says so. `shape` is what a legacy archive's dump looks like.
     """
 
     census: Census | None

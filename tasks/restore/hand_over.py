@@ -22,8 +22,9 @@ def hand_over_replacement(
 ) -> list[str]:
     """Give a stranger's data to its owners, and drop the role that loaded it; return in words what code came with it.
 
-    Raise Refused, naming it, where it brings code that the current database does not have, unless that is wanted; on staging, which is taken
-    away again, it is only named. Raise Refused too where it changed the new database itself or its owners are not known here.
+    Raise Refused, naming it, where it brings code that the current database does not have, unless that is wanted; on
+    staging, which is taken away again, it is only named. Raise Refused too where it changed the new database itself or
+    its owners are not known here.
     """
     guest = loaded.guest
     if guest is None:

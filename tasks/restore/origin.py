@@ -17,8 +17,9 @@ from tasks.step import step
 def why_not_own(config: InstallationConfig, stack: Installation, archive: Archive) -> str:
     """Say why an archive is not known as the installation's own; "" where it is.
 
-    A host that is being set up from an archive knows no key, has nothing to protect, and runs the archive's own compose file: naming the archive
-    there is the operator's word for it. A dump of nobody knows whom is loaded without rights even there.
+    A host that is being set up from an archive knows no key, has nothing to protect, and runs the archive's own compose
+    file: naming the archive there is the operator's word for it. A dump of nobody knows whom is loaded without rights
+    even there.
     """
     if config.fresh and archive.manifest is not None:
         return ""
@@ -40,7 +41,7 @@ def why_not_own(config: InstallationConfig, stack: Installation, archive: Archiv
 def require_word_for(
     config: InstallationConfig, stack: Installation, archive: Archive, words: Words, quarantine: bool | None
 ) -> str:
-    """Say why the archive is not known as the installation's own ("" where it is); raise Refused where that wants a word that is missing."""
+    """Say why the archive is not known as the installation's own, "" where it is; raise Refused where `--foreign` is missing."""
     why = why_not_own(config, stack, archive)
     if not config.fresh:
         require_words(archive.name, why, words, kind=archive.kind)

@@ -17,9 +17,9 @@ QUARANTINE_AFTER_HOURS = 24
 class RestoreOptions:
     """How to restore: `quarantine` None decides by the backup's age; `neutralise` is for staging alone.
 
-    `start_application` starts an application that did not run before (staging, a fresh host). `without` names objects of the dump that are left
-    out, as `tasks/core/dump/left_out.py` says. `foreign` says why the archive is not known as the installation's own, "" for its own; `with_code`
-    takes the code too that such a dump brings.
+    `start_application` starts an application that did not run before (staging, a fresh host). `without` names objects
+    of the dump that are left out, as `tasks/core/dump/left_out.py` says. `foreign` says why the archive is not known as
+    the installation's own, "" for its own; `with_code` takes the code too that such a dump brings.
     """
 
     quarantine: bool | None = None
@@ -35,8 +35,8 @@ class RestoreOptions:
 class Restored:
     """What a restore did. `kept` is what was in place before, None where a difference stopped it before the swap.
 
-    `comparisons` names what was compared (`tasks/core/report/comparisons.py`); `left_out` names what was left out, `notes` say what was out of the
-    ordinary.
+    `comparisons` names what was compared (`tasks/core/report/comparisons.py`); `left_out` names what was left out,
+    `notes` say what was out of the ordinary.
     """
 
     backup: str

@@ -31,8 +31,8 @@ def private_server(installation: Installation, archive: Archive, copy: Copy) -> 
 
     It has the settings of the backup's server that a data directory cannot do without, since those may have stood on its command line.
 
-    It recovers from the WAL where the copy was taken online. Stopped cleanly, and on the disk, when the block ends. Raise ArchiveDamaged where
-    it does not start.
+    It recovers from the WAL where the copy was taken online. Stopped cleanly, and on the disk, when the block ends.
+    Raise ArchiveDamaged where it does not start.
     """
     sockets = sockets_of(copy.label)
     make_directory(sockets)

@@ -83,8 +83,8 @@ def start_and_probe(installation: Installation) -> float:
 def probe_stack(installation: Installation, *, start: bool) -> None:
     """Log in over TCP as the application does, then see it answer; what did not run before is left alone unless `start`.
 
-    `installation` is as it was before anything was stopped: what ran then must run and answer now. A password that the restored data does not
-    know is pointed out, with the way to set it.
+    `installation` is as it was before anything was stopped: what ran then must run and answer now. A password that the
+    restored data does not know is pointed out, with the way to set it.
     """
     if start:
         containers.start_container(installation.postgres.container_id)

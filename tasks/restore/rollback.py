@@ -50,8 +50,8 @@ def put_back_newest(installation: Installation, *, now: datetime) -> RolledBack:
 def drop_all_kept(installation: Installation) -> list[str]:
     """Drop everything that restores and rollbacks have put aside; return the names.
 
-    Raise Refused, before anything is dropped, where PostgreSQL would not drop one of the databases, or something else bears the name of what
-    was kept. What others say is kept is left alone and told.
+    Raise Refused, before anything is dropped, where PostgreSQL would not drop one of the databases, or something else
+    bears the name of what was kept. What others say is kept is left alone and told.
     """
     held = holdings(installation)
     _tell(held.doubts)

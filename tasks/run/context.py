@@ -46,7 +46,8 @@ def config_of(installation_id: str) -> InstallationConfig:
 def notify_recovered(recovered: Sequence[Recovered]) -> None:
     """Tell of what was settled to whom the settings name for those installations; without settings nobody is named.
 
-    For those who settle outside a run: the watchdog, and `recover` by hand or by its timer. Raise nothing: telling must not undo what was done.
+    For those who settle outside a run: the watchdog, and `recover` by hand or by its timer. Raise nothing: telling must
+    not undo what was done.
     """
     try:
         settings = load_settings(None)
@@ -69,7 +70,8 @@ def known_configs() -> list[InstallationConfig]:
 def locked_config(installation_id: str, purpose: str, *, confirmed: str | None = None) -> Iterator[InstallationConfig]:
     """Give the configuration with its installation locked, and everything settled that dead runs had left.
 
-    How the run ends is remembered, and a failure is sent to the settings' notifications. Where `confirmed` is given it must be the installation's id, typed by whoever wants its data replaced. Raise Busy, touching nothing, where another
+    How the run ends is remembered, and a failure is sent to the settings' notifications. Where `confirmed` is given it
+    must be the installation's id, typed by whoever wants its data replaced. Raise Busy, touching nothing, where another
     run holds the lock.
     """
     config = config_of(installation_id)

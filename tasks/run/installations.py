@@ -75,7 +75,8 @@ def _as_it_is(service: Service) -> Service | None:
 def wait_for_login(
     read: Callable[[], Installation], *, timeout_seconds: float, database: str, application: bool = False
 ) -> Installation:
-    """Wait until PostgreSQL takes a login over TCP, as its superuser or as the application, and give the installation as `read` found it then.
+    """Wait until PostgreSQL takes a login over TCP, as superuser or application; give the installation as `read` found it.
+
 
     Raise BackupError where it has ended instead, refuses the login, or time is up; its message ends with the end of the server's log.
     """

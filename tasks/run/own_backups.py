@@ -25,8 +25,8 @@ DISMISSED = "it was dismissed: a clock was wrong when it was made"
 class OwnBackups:
     """A repository as an installation sees it.
 
-    `records` are its own, newest first, with the dates that count and none after now; `candidates` are all, as retention sees them; `ahead` are
-    its own that are dated after now.
+    `records` are its own, newest first, with the dates that count and none after now; `candidates` are all, as
+    retention sees them; `ahead` are its own that are dated after now.
     """
 
     records: tuple[Record, ...]

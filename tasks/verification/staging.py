@@ -45,8 +45,9 @@ def staging_installation(
 ) -> Iterator[Installation]:
     """Give a staging installation with a running, empty PostgreSQL and an application that was never started; remove it afterwards.
 
-    For an archive of a whole data directory PostgreSQL is not started either: its (empty) data directory waits for the archive's. The stack is
-    built from the images that the backup was taken with. A journal removes it after a crash. Raise Refused where an image is missing.
+    For an archive of a whole data directory PostgreSQL is not started either: its (empty) data directory waits for the
+    archive's. The stack is built from the images that the backup was taken with. A journal removes it after a crash.
+    Raise Refused where an image is missing.
     """
     project = f"{PROJECT_PREFIX}{production.id}-{secrets.token_hex(4)}"
     directory = state_subdirectory("staging") / project

@@ -192,8 +192,8 @@ def check_attachments(installation: Installation, database: str) -> tuple[int, l
 def check_structure(installation: Installation, database: str) -> list[str] | None:
     """Name damaged indexes in words; None where the image cannot look.
 
-    An index that a dump makes is valid once it is made; only that of a partitioned table is not while it lacks a partition's, as the dump says
-    (`ON ONLY`, `ATTACH PARTITION`), and the definitions are compared.
+    An index that a dump makes is valid once it is made; only that of a partitioned table is not while it lacks a
+    partition's, as the dump says (`ON ONLY`, `ATTACH PARTITION`), and the definitions are compared.
     """
     with server_of(installation) as server, session(server, database, purpose="prove") as opened:
         return damaged_indexes(opened, thorough=False)

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.operation [--megabytes 5] [--nights 3]
 
-A night is what `serve` makes of the nightly schedule: the automated backup from the request for it to its end, and the verification that follows
-by event. The work itself is the same from the command line, which backs up, verifies, prunes and reports in one process and needs no server. Memory
-is PSS (each shared page counted once among those who share it) of everything that `serve` started, once it has settled; RSS is given beside it.
-Needs root and an idle machine.
+A night is what `serve` makes of the nightly schedule: the automated backup from the request for it to its end, and the
+verification that follows by event. The work itself is the same from the command line, which backs up, verifies, prunes
+and reports in one process and needs no server. Memory is PSS (each shared page counted once among those who share it)
+of everything that `serve` started, once it has settled; RSS is given beside it. Needs root and an idle machine.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m tests.campaigns.fuzz --seconds 600
 
-takes valid inputs, bad ones of the corpus, and alters them: bits, pieces, numbers, lengths. Anything but an answer or an error of ours is a
-find; so is a file outside, a case that takes longer than ten seconds, and more than 256 MB. Prints figures as JSON, and how to see a find again;
-ends with 1 where there is one.
+takes valid inputs, bad ones of the corpus, and alters them: bits, pieces, numbers, lengths. Anything but an answer or
+an error of ours is a find; so is a file outside, a case that takes longer than ten seconds, and more than 256 MB.
+Prints figures as JSON, and how to see a find again; ends with 1 where there is one.
 """
 
 from __future__ import annotations

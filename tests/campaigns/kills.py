@@ -2,9 +2,10 @@
 
     python -m tests.campaigns.kills --count 200 [--operation "complete backup" --operation "full restore"] [--restart no] [--seed N]
 
-Its own command; the test suite runs a short version (`tests/end_to_end/test_kills.py`). After each kill the services must be as they were within
-60 s (after `recover` where the watchdog was killed too), the content the old or the new, every final archive name whole, and what `recover`
-says must be so. With `--restart no` (Compose's default) nobody else starts what has ended.
+Its own command; the test suite runs a short version (`tests/end_to_end/test_kills.py`). After each kill the services
+must be as they were within 60 s (after `recover` where the watchdog was killed too), the content the old or the new,
+every final archive name whole, and what `recover` says must be so. With `--restart no` (Compose's default) nobody else
+starts what has ended.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     MAILARCHIVER_BACKUP_POSTGRES_SOURCE=/path/to/postgresql-17.2 python -m tests.campaigns.regression [--keep] [--only NAME ...]
 
-The variable names a source tree of PostgreSQL; its src/test/regress/sql files are read when this runs, and nothing of them is kept. They are run in the
-database of a stack as far as they go: what needs a library or data file that is not there fails, and the rest goes on. Then the database must be
-`verified` in both formats, and once restored hold what PostgreSQL's own `pg_dump | psql` makes of it.
+The variable names a source tree of PostgreSQL; its src/test/regress/sql files are read when this runs, and nothing of
+them is kept. They are run in the database of a stack as far as they go: what needs a library or data file that is not
+there fails, and the rest goes on. Then the database must be `verified` in both formats, and once restored hold what
+PostgreSQL's own `pg_dump | psql` makes of it.
 """
 
 from __future__ import annotations

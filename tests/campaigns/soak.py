@@ -2,8 +2,9 @@
 
     python -m tests.campaigns.soak --count 500 [--method hot --method complete --method online] [--megabytes 5 --megabytes 60]
 
-A descriptor that is closed twice, or under a thread that uses it, shows only in a rare order of events: so threads take turns far more often
-than usual, each pauses at random where pieces are handed from one to another, and garbage is collected at random moments.
+A descriptor that is closed twice, or under a thread that uses it, shows only in a rare order of events: so threads take
+turns far more often than usual, each pauses at random where pieces are handed from one to another, and garbage is
+collected at random moments.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Databases as people have them, each with something that a backup program may stumble over; every one goes round in both formats.
 
-A case is a file in `tests/cases` and a line in the table below: what the verification must say of it. All share one stack, whose database is made
-anew for each, so that a case costs seconds. To add one, write its SQL and its line.
+A case is a file in `tests/cases` and a line in the table below: what the verification must say of it. All share one
+stack, whose database is made anew for each, so that a case costs seconds. To add one, write its SQL and its line.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ VERIFIED = [
 
 @dataclass(frozen=True)
 class Hopeless:
-    """A database whose dump PostgreSQL itself cannot load: what the verification must say, which object it must name, and what it leaves unharmed.
+    """A database whose dump PostgreSQL itself cannot load: what verification must say and name, and what stays unharmed.
+
 
     `without` is what a restore has to leave out, `asks` a query with its answer after that.
     """

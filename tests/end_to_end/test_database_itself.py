@@ -1,4 +1,4 @@
-"""What belongs to a database but stands in no dump comes back as `pg_dump --create` would bring it, and none of it acts on our own sessions."""
+"""What belongs to a database but stands in no dump comes back, and none of it acts on our own sessions."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def goes_round(stack: Stack, operator: Operator, *, formats: tuple[str, ...]) ->
 
 @pytest.fixture(scope="module")
 def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Lend a stack of a server with a preloaded library, ICU rules and tablespaces, whose database has everything that may get in our way."""
+    """Lend a stack with a preloaded library, ICU rules and tablespaces, and all settings that may get in our way."""
     subprocess.run(
         ["docker", "build", "--quiet", "--build-arg", f"BASE={POSTGRES}", "--tag", IMAGE, str(EXTENSIONS)],
         check=True, capture_output=True, timeout=120,

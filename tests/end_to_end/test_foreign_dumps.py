@@ -1,4 +1,4 @@
-"""Archives in the guide's shape whose dumps were taken by other scripts: loaded where PostgreSQL's words allow it, else told what they are."""
+"""Archives in the guide's shape with dumps by other scripts: loaded where possible, else told what they are."""
 
 from __future__ import annotations
 

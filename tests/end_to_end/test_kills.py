@@ -1,4 +1,7 @@
-"""P1, P2, P3, P15: killed at any moment, by any signal, the services are as they were, the content is the old or the new, the next run is green.
+"""P1, P2, P3, P15: killed at any moment, by any signal.
+
+The services are as they were, the content is the old or the new, the next run is green.
+
 
 The short version of `python -m tests.campaigns.kills`.
 """

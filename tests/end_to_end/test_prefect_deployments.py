@@ -121,9 +121,10 @@ write_record(old.path, sign_record(older, private_key(config.id, config.director
 def test_after_three_nights_without_a_host_one_backup_is_made_and_people_are_told(
     host: Host, request: pytest.FixtureRequest
 ) -> None:
-    """The scheduler's runs of three nights lie there when the worker comes back: no double run, one backup; the queue is free for the next test."""
-    # Nobody is there to begin a run, and the server tells so: after an hour, here after seconds. (Not of those three nights' runs: Prefect takes
-    # runs planned for the past, which it never does by itself, for events whose predecessor is still to come.)
+    """Runs of three nights wait when the worker comes back: one backup, no double run, and a free queue afterwards."""
+    # Nobody is there to begin a run, and the server tells so: after an hour, here after seconds. (Not of those three
+    # nights' runs: Prefect takes runs planned for the past, which it never does by itself, for events whose predecessor
+    # is still to come.)
     host.server.python(SOON)
     watch = host.start("watch")
     host.server.python("from flows.hot_backup import hot_backup; hot_backup.fn('main')")
@@ -281,7 +282,7 @@ def test_the_scheduler_makes_a_run_by_itself(host: Host, worker: None, tmp_path:
 
 
 def test_what_the_settings_no_longer_have_is_taken_away(host: Host) -> None:
-    """An installation's schedules with the runs they had planned, addresses of people, deployments of an older version; nothing of others."""
+    """What goes: an installation's schedules with their runs, former addresses, older deployments; nothing of others."""
     assert {"former-backup", "somebody-elses"} <= names(host)
     assert schedules(host)["automated-backup"] == {"nightly-main", "nightly-office"}
     assert planned(host, "office")

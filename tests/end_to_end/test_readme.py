@@ -115,7 +115,7 @@ def readme_commands(heading: str) -> list[str]:
 def test_the_readmes_commands_work_from_the_installed_program(
     installed: Installed, small_stack: Stack, tmp_path: Path
 ) -> None:
-    """Whoever installs as the README says and types what it shows has a proven backup, and then, on the bad day, their mail, and the way back."""
+    """Installed and typed as the README shows: a proven backup, and on the bad day the mail, and the way back."""
     directory, repository = small_stack.directory, small_stack.directory / "backups"
     before = content(small_stack)
 

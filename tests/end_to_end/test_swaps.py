@@ -1,4 +1,4 @@
-"""Restores, rollbacks and commits where PostgreSQL or a container says no: nothing half-done, and what ran before runs again (P1, P3, P15)."""
+"""Restores, rollbacks and commits that PostgreSQL or a container refuses: nothing half-done, all runs again (P1, P3, P15)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_what_a_broken_off_commit_left_is_mended(stack: Stack, operator: Operato
 
 
 def test_a_prepared_transaction_is_found_before_anything_is_stopped(stack: Stack, operator: Operator) -> None:
-    """PostgreSQL would refuse the rename: so the restore is refused at once, by the transaction's name, and `recover` has nothing to say."""
+    """PostgreSQL would refuse the rename, so the restore is refused at once, naming the transaction; nothing to recover."""
     operator.must("backup", "hot")
     with psycopg.connect(stack.dsn(), autocommit=True) as connection:
         connection.execute("BEGIN; CREATE TABLE later (a int); PREPARE TRANSACTION 'left open'")

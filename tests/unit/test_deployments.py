@@ -43,7 +43,7 @@ def test_each_installation_has_its_own_schedules() -> None:
 
 
 def test_the_plain_list_and_default_settings_schedule_the_same() -> None:
-    """`prefect deploy --all` in a checkout, `deploy`, `serve`, and whoever copies the settings' example: nobody gets a weekly downtime unasked."""
+    """`prefect deploy --all` in a checkout, `deploy`, `serve`, the settings' example: no weekly downtime unasked."""
     plain = {
         each["name"]: each.get("schedules", []) for each in yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
     }

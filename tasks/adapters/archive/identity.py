@@ -1,7 +1,8 @@
 """An installation's signing key and what this host remembers of the backups made with it, in the state directory.
 
-`identities/ID-HASH/` belongs to one installation's directory: `signing-key` (0600) is the private half, `identity.json` says whose it is, and one
-`made-HASH.json` for each repository lists what was made there and not removed. All changes are made by runs that hold the installation's lock.
+`identities/ID-HASH/` belongs to one installation's directory: `signing-key` (0600) is the private half, `identity.json`
+says whose it is, and one `made-HASH.json` for each repository lists what was made there and not removed. All changes
+are made by runs that hold the installation's lock.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def _place(installation: str, directory: Path) -> Path:
 
 
 def _follow_move(installation: str, directory: Path, system_identifier: str) -> None:
-    """Take over the identity of an installation whose directory was moved: of the same id and the same cluster, and its directory is gone."""
+    """Take over the identity of an installation that was moved: of the same id and cluster, its former directory gone."""
     place = _place(installation, directory)
     if not system_identifier or any(place.iterdir()):
         return

@@ -1,8 +1,8 @@
 """Write gzip so that both cores can read it: a row of small members, each of which says how long it is.
 
-Every gzip program reads a row of members as one stream (RFC 1952, 2.2). An extra field in each member's header holds the member's length, as
-in samtools' BGZF, so that our reader finds the next member without inflating this one. Other members (a reserved header, the guide's
-own archives) have no such field and are inflated one after another.
+Every gzip program reads a row of members as one stream (RFC 1952, 2.2). An extra field in each member's header holds
+the member's length, as in samtools' BGZF, so that our reader finds the next member without inflating this one. Other
+members (a reserved header, the guide's own archives) have no such field and are inflated one after another.
 
 What does not shrink is stored: most of an archive are attachments, and a stored block is read at the speed of a copy.
 """

@@ -40,9 +40,9 @@ HEAD_BYTES = 4096
 class CheckedArchive:
     """An archive every byte of which was read and found to be what its manifest (where it has one) says.
 
-    `manifest` is None for a legacy archive, made by the guide's own commands. `members` are relative to the `top` directory, the manifest
-    not among them. `kept` holds all that is neither dump nor data directory, in its order, so that nobody reads gigabytes again for a key; None
-    where that was too much.
+    `manifest` is None for a legacy archive, made by the guide's own commands. `members` are relative to the `top`
+    directory, the manifest not among them. `kept` holds all that is neither dump nor data directory, in its order, so
+    that nobody reads gigabytes again for a key; None where that was too much.
     """
 
     path: Path

@@ -127,7 +127,7 @@ def accept_content(path: Path, sign: Signer) -> None:
 
 
 def change_record(path: Path, record: Record, changes: Mapping[str, object], sign: Signer) -> None:
-    """Write a record with some of its fields changed, signed anew; where it may not be signed here it is left as it is, and that is said."""
+    """Write a record with some fields changed, signed anew; log it and leave the record where it may not be signed here."""
     changed = sign(record, record.model_copy(update=dict(changes)))
     if changed is None:
         logger.warning("%s is signed by a key that is not ours; its record is not changed", path.name)

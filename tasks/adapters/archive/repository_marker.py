@@ -1,7 +1,8 @@
 """The marker that proves a repository to be the one that backups went to before, and not the empty directory below a mount that is gone.
 
-The first backup puts a file with a random id into the repository and notes the id, with the place it was mounted at, in the state directory of
-this machine. From then on both must agree. A repository that this machine has not seen yet is taken at its word.
+The first backup puts a file with a random id into the repository and notes the id, with the place it was mounted at, in
+the state directory of this machine. From then on both must agree. A repository that this machine has not seen yet is
+taken at its word.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def compose_config(
 def compose_hashes(
     directory: Path, files: Sequence[Path], project: str, *, env_files: Sequence[Path] = ()
 ) -> dict[str, str]:
-    """Return Compose's digest of each service as the files describe it now: the same as its containers' label, unless they were edited since."""
+    """Return Compose's digest of each service as the files are now; its containers' label differs if they were edited since."""
     head = _head(directory, files, project, env_files=env_files)
     printed = _compose([*head, "config", "--hash", "*"], directory, CONFIG_TIMEOUT_SECONDS, environment=None).stdout
     return {

@@ -30,8 +30,9 @@ def relay(container_id: str, port: int) -> Iterator[tuple[str, int]]:
     """Give a (host, port) on this host's loopback whose connections arrive at the container's own address and port.
 
     For hosts with no route to the containers (a worker in a container, Docker Desktop). They arrive at the container's
-    address on its network, not at its loopback, so that the server asks for the password. The container needs bash. The relay is a process of
-    its own: a library that holds Python's lock while it waits for the server would keep threads of ours from carrying the answer.
+    address on its network, not at its loopback, so that the server asks for the password. The container needs bash. The
+    relay is a process of its own: a library that holds Python's lock while it waits for the server would keep threads
+    of ours from carrying the answer.
     """
     command = [sys.executable, "-m", "tasks.adapters.engine.relay_process", container_id, str(port)]
     with start_companion(command, ready_seconds=RELAY_READY_SECONDS) as said:

@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 BLOCK_BYTES = 65_536
 IDLE_TIMEOUT_SECONDS = 3600
 
-# bash gives background programs an empty stdin, hence descriptor 4. When either side ends, so does the connection. Both copiers are
-# waited for, however this ends: PostgreSQL, as process 1 of its container, takes an orphan that dies by a signal for a crashed server process
-# and restarts them all.
+# bash gives background programs an empty stdin, hence descriptor 4. When either side ends, so does the connection. Both
+# copiers are waited for, however this ends: PostgreSQL, as process 1 of its container, takes an orphan that dies by a
+# signal for a crashed server process and restarts them all.
 _SCRIPT = """
 exec 3<>"/dev/tcp/$1/$2" || exit 1
 exec 4<&0

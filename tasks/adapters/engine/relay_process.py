@@ -1,4 +1,7 @@
-"""`python -m tasks.adapters.engine.relay_process CONTAINER PORT`: carry connections to a container until stdin ends, which it does with our parent."""
+"""Carry connections to a container until stdin ends, which it does with our parent.
+
+python -m tasks.adapters.engine.relay_process CONTAINER PORT
+"""
 
 from __future__ import annotations
 

@@ -90,8 +90,9 @@ def volumes(label: Mapping[str, str] | None = None) -> list[str]:
 def volume_mountpoint(name: str) -> Path | None:
     """Return where the host sees a volume; None where there is no such volume or only Docker can reach it.
 
-    A volume that stands for a directory (`type: none, o: bind, device: /srv/mail`) is seen there, and one for anything else (NFS, tmpfs) is not
-    seen: Docker mounts both only while a container runs, and the mount point is an empty directory at any other time.
+    A volume that stands for a directory (`type: none, o: bind, device: /srv/mail`) is seen there, and one for anything
+    else (NFS, tmpfs) is not seen: Docker mounts both only while a container runs, and the mount point is an empty
+    directory at any other time.
     """
     with in_our_words(f"look at volume {name}"):
         try:

@@ -1,6 +1,7 @@
 """Copy a directory while it is in use, and later only what changed: a copy whose second pass is short.
 
-Owners, modes and times are kept; links are refused as everywhere. Where the file system can (XFS, btrfs), files are cloned and cost nothing.
+Owners, modes and times are kept; links are refused as everywhere. Where the file system can (XFS, btrfs), files are
+cloned and cost nothing.
 """
 
 from __future__ import annotations

@@ -135,7 +135,9 @@ def create_whole(path: Path, data: bytes, mode: int = 0o600) -> bool:
 
 
 def keep_copy(path: Path, kept: Path) -> Path:
-    """Keep a file (or link) under a second name beside the first, which never loses its own; return the name, with a number where that was taken.
+    """Keep a file (or link) under a second name beside the first; return that name, with a number where it was taken.
+
+    The file never loses its own name.
 
     By a hard link where the file system has them, else by a copy. On the disk before the return.
     """

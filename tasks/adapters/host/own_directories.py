@@ -75,7 +75,7 @@ def rename_same(source: Path, target: Path, identity: Identity | None) -> None:
 
 
 def remove_same(place: Path, identity: Identity | None) -> None:
-    """Remove a directory with all in it, if it is the one written down; absent is success. Raise Refused, with nothing changed, where it is not."""
+    """Remove a directory with all in it; absent is success. Raise Refused, changing nothing, if it is not the one noted."""
     if not exists(place):
         return
     with _above(place) as above:

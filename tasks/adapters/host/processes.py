@@ -47,8 +47,8 @@ def run(
 ) -> Output:
     """Run a program to its end and return what it printed.
 
-    `environment` is added to ours, from which the variables `without` are taken. Raise ProgramFailed when it cannot be started, exits other than 0, or is still running
-    after `timeout_seconds`, when its whole process group is killed.
+    `environment` is added to ours, from which the variables `without` are taken. Raise ProgramFailed when it cannot be
+    started, exits other than 0, or is still running after `timeout_seconds`, when its whole process group is killed.
     """
     shown = tuple(_without(secrets, word) for word in command)
     try:

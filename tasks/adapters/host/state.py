@@ -1,6 +1,7 @@
 """The state directory: where runs leave word for those that come after them.
 
-It is local to the machine and private to the user (0700, files 0600): what others own or may write to, a link too, is refused. What is written here is on the disk before the call returns.
+It is local to the machine and private to the user (0700, files 0600): what others own or may write to, a link too, is
+refused. What is written here is on the disk before the call returns.
 """
 
 from __future__ import annotations

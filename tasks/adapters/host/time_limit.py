@@ -20,7 +20,10 @@ class _Expired(BaseException):
 
 @contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Raise BackupError inside the block once it has taken so long. Signals reach the main thread alone: elsewhere there is no limit, which is logged."""
+    """Raise BackupError inside the block once it has taken so long.
+
+    Signals reach the main thread alone: elsewhere there is no limit, which is logged.
+    """
     if threading.current_thread() is not threading.main_thread():
         logger.warning("%s runs in a thread of its own and has no time limit", what)
         yield

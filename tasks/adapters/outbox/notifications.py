@@ -22,7 +22,8 @@ def send_alarm(
 ) -> int:
     """Tell everybody who wants to know of this kind, as good news or as a warning; return how many could not be told.
 
-    An address that cannot be reached is logged by its place in the settings, and fails nothing: a notification must not end the work it tells of.
+    An address that cannot be reached is logged by its place in the settings, and fails nothing: a notification must not
+    end the work it tells of.
     """
     unreached = 0
     for place, each in enumerate(notifications):

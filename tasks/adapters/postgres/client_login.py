@@ -1,8 +1,8 @@
 """Start PostgreSQL's programs inside the server's container, logged in, without the password lying anywhere.
 
-The official image trusts its own socket. Where an installation asks for a password there too, libpq wants it in a regular file. That file has
-lost its name before the first byte of the password is in it: only the program's open descriptor holds it, so nothing can outlive the program,
-whoever is killed.
+The official image trusts its own socket. Where an installation asks for a password there too, libpq wants it in a
+regular file. That file has lost its name before the first byte of the password is in it: only the program's open
+descriptor holds it, so nothing can outlive the program, whoever is killed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tasks.core.stack.installation import Installation
 
 PASSWORD_TIMEOUT_SECONDS = 60.0
 
-# $0 is a name nobody can have planted a link at. The line comes on stdin, and `read` takes no byte more than that: the rest is the program's.
-# Files of such names that earlier versions left when they were killed hold passwords.
+# $0 is a name nobody can have planted a link at. The line comes on stdin, and `read` takes no byte more than that: the
+# rest is the program's. Files of such names that earlier versions left when they were killed hold passwords.
 _WITH_PASSWORD = """
 umask 077
 set -C

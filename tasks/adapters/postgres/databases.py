@@ -69,7 +69,8 @@ def databases_commented(session: Session, prefix: str) -> dict[str, str]:
 def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: str, comment: str) -> None:
     """Make an empty database with the encoding, locale and tablespace of another, from template0 so that nothing else is in it.
 
-    Where the server lacks that tablespace it lies in the default one. Raise Refused where the server's libc or ICU does not have that locale.
+    Where the server lacks that tablespace it lies in the default one. Raise Refused where the server's libc or ICU does
+    not have that locale.
     """
     options = [
         "TEMPLATE template0",

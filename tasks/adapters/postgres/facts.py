@@ -12,8 +12,8 @@ from tasks.core.errors import BackupError
 from tasks.core.quoting import quoted
 from tasks.core.stack.database_attributes import attributes
 
-# What objects of a database may need to be made again, besides what extensions define (`cron.database_name`). No addresses, no paths to data, no
-# commands: these settings are given to servers on which backups are proven.
+# What objects of a database may need to be made again, besides what extensions define (`cron.database_name`). No
+# addresses, no paths to data, no commands: these settings are given to servers on which backups are proven.
 SERVER_SETTINGS = (
     "shared_preload_libraries", "session_preload_libraries", "local_preload_libraries", "dynamic_library_path", "extension_control_path",
     "max_prepared_transactions", "max_locks_per_transaction", "max_connections", "max_worker_processes", "track_commit_timestamp",

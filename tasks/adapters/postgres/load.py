@@ -55,8 +55,8 @@ LOAD_SETTINGS = {
     "synchronous_commit": "off",
     "maintenance_work_mem": "256MB",
 }
-# What pg_dump sets (bin/pg_dump/pg_dump.c, setup_connection) besides what every session of ours pins, so that rows read back are worded as a
-# dump words them.
+# What pg_dump sets (bin/pg_dump/pg_dump.c, setup_connection) besides what every session of ours pins, so that rows read
+# back are worded as a dump words them.
 READING_SETTINGS = {
     "TimeZone": "UTC",
     "search_path": "",
@@ -72,11 +72,14 @@ def load_dump(
     limits: DumpLimits | None = None,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> dict[str, TableCensus]:
-    """Load a whole dump into an empty database; return the census of each plain table's rows (by COPY's target) as they were read back from it.
+    """Load a whole dump into an empty database; return the census of each plain table as its rows were read back.
 
-    Of other tables (partitioned ones, an extension's) nothing is read back: what a dump holds of them, only pg_dump knows. Raise Refused for
-    a statement that pg_dump does not write, ArchiveDamaged for a dump that does not end as it should, ProgramFailed where PostgreSQL refuses
-    something or a statement exceeds its limit; its `about` names the object. `on_bytes` hears of the bytes of rows that were sent.
+    The tables are named as COPY names its target.
+
+    Of other tables (partitioned ones, an extension's) nothing is read back: what a dump holds of them, only pg_dump
+    knows. Raise Refused for a statement that pg_dump does not write, ArchiveDamaged for a dump that does not end as it
+    should, ProgramFailed where PostgreSQL refuses something or a statement exceeds its limit; its `about` names the
+    object. `on_bytes` hears of the bytes of rows that were sent.
     """
     limits = limits or DumpLimits()
     # The server ends a statement by itself, with its own words; this is for one that does not.

@@ -1,7 +1,7 @@
 """Load a dump by PostgreSQL's own programs in the server's container: `psql` for SQL, `pg_restore` for the custom format.
 
-Slower than our own loader, and they believe what they read: psql runs what a dump tells it to, and takes a dump that was cut for a whole one.
-So they are the second way, for dumps that are known to be ours.
+Slower than our own loader, and they believe what they read: psql runs what a dump tells it to, and takes a dump that
+was cut for a whole one. So they are the second way, for dumps that are known to be ours.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def dump_database(
     without_rows_of: Sequence[str] = (),
     wording: Sequence[str] = (),
 ) -> Generator[bytes, None, None]:
-    """Yield the dump of a database, in `snapshot` where one is given, without the rows of some (quoted) tables; `wording` are further options.
+    """Yield the dump of a database, in `snapshot` where one is given, without the rows of some (quoted) tables.
+
+    `wording` are further options.
 
     The iterator ends normally only when pg_dump exited with 0 after its last byte; raise ProgramFailed otherwise, with pg_dump's own
     words (transient where a lock was not granted in time). Closing it early ends pg_dump in the container too.
@@ -71,8 +73,8 @@ def _encoding_of(installation: Installation, database: str) -> str:
 def base_backup(installation: Installation, *, label: str, limits: DumpLimits) -> Generator[bytes, None, None]:
     """Yield `pg_basebackup`'s tar of the running server's data directory, with the WAL it needs and its manifest.
 
-    The iterator ends normally only when pg_basebackup exited with 0 after its last byte; raise ProgramFailed otherwise. Closing it early ends
-    pg_basebackup in the container too.
+    The iterator ends normally only when pg_basebackup exited with 0 after its last byte; raise ProgramFailed otherwise.
+    Closing it early ends pg_basebackup in the container too.
     """
     command = [
         "pg_basebackup", "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password",

@@ -351,8 +351,9 @@ _ENABLED = {"O": "", "R": " REPLICA", "A": " ALWAYS"}
 def unguarded(session: Session) -> Iterator[None]:
     """Run the block in one transaction that the database's own triggers do not see: neither those of tables nor event triggers.
 
-    A guard against changes by others must not keep a restored account able to reach its mailbox, nor a proof from being made. Triggers that are ENABLE ALWAYS still fire, but event
-    triggers are off for all our sessions from PostgreSQL 17 on, and before it are switched off here and on again.
+    A guard against changes by others must not keep a restored account able to reach its mailbox, nor a proof from being
+    made. Triggers that are ENABLE ALWAYS still fire, but event triggers are off for all our sessions from PostgreSQL 17
+    on, and before it are switched off here and on again.
     """
     with session.transaction():
         guards = []

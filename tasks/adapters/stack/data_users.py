@@ -8,7 +8,7 @@ from tasks.core.stack.installation import Installation
 
 
 def other_users(installation: Installation) -> OtherUsers:
-    """Look at the mounts of all containers in any state: through links, volumes that stand for directories, and directories around the data."""
+    """List who else mounts the data: all containers, through links, volumes for directories, and directories around it."""
     place, own = installation.data_mount, installation.postgres.container_id
     within = [each for each in containers.containers_mounting(place) if each.id != own]
     around = [each for each in containers.containers_around(place) if each.id != own and each not in within]

@@ -32,8 +32,9 @@ UNSIGNED_HINT = "`mailarchiver-backup adopt` signs it after a full check"
 class Trust:
     """What an installation goes by: its id, its own public key ("": none yet), others that it trusts, and what it knows of itself.
 
-    `project` and `system_identifier` are those of its last backup, "" where none is known. `made` are the names of the backups that it made in this
-    repository and has not removed, each with its manifest's digest; None where this host does not know.
+    `project` and `system_identifier` are those of its last backup, "" where none is known. `made` are the names of the
+    backups that it made in this repository and has not removed, each with its manifest's digest; None where this host
+    does not know.
     """
 
     installation: str

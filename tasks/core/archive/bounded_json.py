@@ -1,7 +1,7 @@
 """Read JSON that a stranger may have written, in memory proportional to its length.
 
-A value of two bytes (`1,` or `[]`) becomes an object of a hundred in memory, and a complaint about it another. So what a text may hold is judged
-by its bones, the text without its strings, before anything is made of it.
+A value of two bytes (`1,` or `[]`) becomes an object of a hundred in memory, and a complaint about it another. So what
+a text may hold is judged by its bones, the text without its strings, before anything is made of it.
 """
 
 from __future__ import annotations

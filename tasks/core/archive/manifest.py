@@ -103,10 +103,10 @@ class Grant(Value):
 class DatabaseFacts(Value):
     """The database and server that a backup was taken from: what a restore compares before it touches anything.
 
-    `settings` are its `ALTER DATABASE ... SET` lines by role ("" for all), as PostgreSQL keeps them. `grants` stand in PostgreSQL's order, None
-    for its defaults; `privileges` say less of the same (`role privilege`) for older readers. `tablespaces` are those that it and its objects
-    use beside the default one. `server_settings` are those of the server that objects may depend on. `invalid_indexes` were so at the source;
-    None in manifests that did not look.
+    `settings` are its `ALTER DATABASE ... SET` lines by role ("" for all), as PostgreSQL keeps them. `grants` stand in
+    PostgreSQL's order, None for its defaults; `privileges` say less of the same (`role privilege`) for older readers.
+    `tablespaces` are those that it and its objects use beside the default one. `server_settings` are those of the
+    server that objects may depend on. `invalid_indexes` were so at the source; None in manifests that did not look.
     """
 
     name: str
@@ -150,8 +150,11 @@ class ImageFacts(Value):
 
 
 class Origin(Value):
-    """Who made a backup, and after which: the installation's public key, a number that only grows, the digest of the manifest before, and the
-    signature over the whole manifest but this signature itself (`tasks/core/archive/authenticity.py`)."""
+    """Who made a backup, and after which (`tasks/core/archive/authenticity.py`).
+
+    `key` is the installation's public key, `sequence` only grows, `previous` is the digest of the manifest before;
+    `signature` covers the whole manifest but itself.
+    """
 
     key: str
     sequence: Count
@@ -169,8 +172,8 @@ class RecordSignature(Value):
 class Manifest(Value):
     """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy.
 
-    A dump that we could not read to its end has no census, and `no_census` says why: it is proven as a legacy archive is. `warnings` say what
-    the archive lacks although the backup succeeded: the data-protection keys, for one.
+    A dump that we could not read to its end has no census, and `no_census` says why: it is proven as a legacy archive
+    is. `warnings` say what the archive lacks although the backup succeeded: the data-protection keys, for one.
     """
 
     version: Number
@@ -228,10 +231,11 @@ class RestoredCensus(Value):
 class Record(Value):
     """The sidecar beside an archive: the cheap way to list, and the place of the verdict.
 
-    `seconds` is how long the backup took. A verification counts only while its `archive_sha256` equals `sha256`. `content_accepted`: it holds
-    much less than the backup before it, and somebody has said that this is right. `restored_census` is what the first verification of a whole copy
-    found in it; later ones compare with it. `dated` is the moment that somebody has said the backup is of, where a clock was wrong; one that was
-    `dismissed` for its date counts for nothing. `signature` covers all of these.
+    `seconds` is how long the backup took. A verification counts only while its `archive_sha256` equals `sha256`.
+    `content_accepted`: it holds much less than the backup before it, and somebody has said that this is right.
+    `restored_census` is what the first verification of a whole copy found in it; later ones compare with it. `dated` is
+    the moment that somebody has said the backup is of, where a clock was wrong; one that was `dismissed` for its date
+    counts for nothing. `signature` covers all of these.
     """
 
     file: Name

@@ -34,8 +34,9 @@ def why_foreign(
 ) -> str:
     """Say why an archive is not known as the installation's own; "" where it is.
 
-    A signature decides where there is one, and where the installation has a key all its own archives have one. Without a key, the id, the project
-    and the cluster must be the installation's; `system_identifier` is "" where the server cannot be asked.
+    A signature decides where there is one, and where the installation has a key all its own archives have one. Without
+    a key, the id, the project and the cluster must be the installation's; `system_identifier` is "" where the server
+    cannot be asked.
     """
     if manifest is None:
         return "it has no manifest: it was made by another program, or by the guide's script"

@@ -1,7 +1,8 @@
 """Ed25519 signatures over JSON values: what is signed, by which key, and whether a signature holds.
 
-A value's canonical form leaves out what is empty (null, false, 0, "", [] and {}), sorts keys and has no spaces. So a reader that knows more or
-fewer fields than the writer computes the same bytes, as long as a field added later means by its empty value what its absence meant.
+A value's canonical form leaves out what is empty (null, false, 0, "", [] and {}), sorts keys and has no spaces. So a
+reader that knows more or fewer fields than the writer computes the same bytes, as long as a field added later means by
+its empty value what its absence meant.
 """
 
 from __future__ import annotations

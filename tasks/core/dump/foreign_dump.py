@@ -1,8 +1,9 @@
 """Dumps that were taken with other options than ours, or by `pg_dumpall`: what they are, and what of them can be loaded.
 
-The guide's archives hold whatever somebody's script put there. What only clears the way in a database that holds something (`--clean`), or makes
-the database itself (`--create`), is passed over: the replacement is new and empty. Of a cluster's dump the one database is taken. A dump that
-cannot become an archive again (rows without tables, tables without rows) is told for what it is.
+The guide's archives hold whatever somebody's script put there. What only clears the way in a database that holds
+something (`--clean`), or makes the database itself (`--create`), is passed over: the replacement is new and empty. Of a
+cluster's dump the one database is taken. A dump that cannot become an archive again (rows without tables, tables
+without rows) is told for what it is.
 """
 
 from __future__ import annotations

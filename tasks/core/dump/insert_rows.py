@@ -12,8 +12,8 @@ _HEAD = re.compile(
     rb"INSERT\s+INTO\s+(?P<target>" + _NAME + rb"(?:\." + _NAME + rb")?(?:\s+\(" + _NAME + rb"(?:,\s*" + _NAME + rb")*\))?)"
     rb"(?:\s+OVERRIDING\s+SYSTEM\s+VALUE)?\s+VALUES\s+"
 )  # fmt: skip
-# What pg_dump writes as a value, and nothing that could run anything. Where standard_conforming_strings is off it doubles each backslash, so that a
-# quote still ends a string.
+# What pg_dump writes as a value, and nothing that could run anything. Where standard_conforming_strings is off it
+# doubles each backslash, so that a quote still ends a string.
 _VALUE = rb"(?:[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|[bBxX]'[0-9a-fA-F]*'|[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|NULL|DEFAULT|true|false)"
 _ROW = re.compile(rb"\(" + _VALUE + rb"(?:,\s*" + _VALUE + rb")*\)", re.DOTALL)
 _DEFAULTS = re.compile(rb"INSERT\s+INTO\s+(?P<target>" + _NAME + rb"(?:\." + _NAME + rb")?)\s+DEFAULT\s+VALUES\s*;")

@@ -1,9 +1,10 @@
 """Read a plain `pg_dump` as a stream of events, without ever holding more than a piece of it.
 
-Only what pg_dump writes is understood: SQL statements, `COPY ... FROM stdin` with its rows, `\\restrict`, `\\unrestrict` and `\\connect`, comments.
-Anything else is refused, above all psql's other backslash commands: they would run programs. Bytes stay bytes: a dump is in any encoding
-that PostgreSQL knows as a server's, in which ASCII's bytes are ASCII. (Source of the format: PostgreSQL's
-src/bin/pg_dump/pg_backup_archiver.c and pg_backup_db.c; of what ends a statement: src/fe_utils/psqlscan.l.)
+Only what pg_dump writes is understood: SQL statements, `COPY ... FROM stdin` with its rows, `\\restrict`,
+`\\unrestrict` and `\\connect`, comments. Anything else is refused, above all psql's other backslash commands: they
+would run programs. Bytes stay bytes: a dump is in any encoding that PostgreSQL knows as a server's, in which ASCII's
+bytes are ASCII. (Source of the format: PostgreSQL's src/bin/pg_dump/pg_backup_archiver.c and pg_backup_db.c; of what
+ends a statement: src/fe_utils/psqlscan.l.)
 """
 
 from __future__ import annotations
@@ -195,8 +196,8 @@ class _Reader:
     def _find_end_of_rows(self) -> int:
         """Give the place of the newline before the end mark; -1 where the buffer holds none.
 
-        Rows of attachments are long: leaping from newline to newline is many times quicker there than looking for the whole mark. Short rows
-        are searched at one go.
+        Rows of attachments are long: leaping from newline to newline is many times quicker there than looking for the
+        whole mark. Short rows are searched at one go.
         """
         at = self._at
         while (newline := self._buffer.find(b"\n", at)) >= 0:
@@ -289,8 +290,9 @@ class _Reader:
 class _FunctionBody:
     """Follow `CREATE FUNCTION ... BEGIN ATOMIC ...; END`, whose semicolons end no statement.
 
-    psql takes any `begin` after CREATE FUNCTION for the opening, and stumbles over a column of that name. But it is followed by ATOMIC, never
-    comes a second time, and within it only CASE and END are words that no name is written as without quotes (they are reserved).
+    psql takes any `begin` after CREATE FUNCTION for the opening, and stumbles over a column of that name. But it is
+    followed by ATOMIC, never comes a second time, and within it only CASE and END are words that no name is written as
+    without quotes (they are reserved).
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """Rows that COPY is slow for: those with large binary values, which its text format spells out in hexadecimal digits.
 
-PostgreSQL's COPY reads such a row three times byte by byte (for the line, the fields, the digits); a statement that takes the value as it is
-costs half as much. (Source of the format: PostgreSQL's documentation of COPY, "Text Format"; what a dump uses of it:
-CopyAttributeOutText in src/backend/commands/copyto.c.)
+PostgreSQL's COPY reads such a row three times byte by byte (for the line, the fields, the digits); a statement that
+takes the value as it is costs half as much. (Source of the format: PostgreSQL's documentation of COPY, "Text Format";
+what a dump uses of it: CopyAttributeOutText in src/backend/commands/copyto.c.)
 """
 
 from __future__ import annotations

@@ -41,8 +41,9 @@ def ahead_problem(names: Sequence[str], now: datetime) -> str:
 def jump_problem(backups: Iterable[Dated], runs: Iterable[datetime], now: datetime) -> str:
     """Say where the clock jumped lately; "" where it did not.
 
-    A jump is a gap between two backups, or the newest and now, in which no run is remembered either: after weeks of failed nights the clock is
-    right. A host that was off looks the same as a clock that is ahead, so both are told, and believed after a week or once a date is confirmed.
+    A jump is a gap between two backups, or the newest and now, in which no run is remembered either: after weeks of
+    failed nights the clock is right. A host that was off looks the same as a clock that is ahead, so both are told, and
+    believed after a week or once a date is confirmed.
     """
     there = sorted((each for each in backups if not is_ahead(each.created, now)), key=lambda each: each.created)
     remembered = sorted(each for each in runs if not is_ahead(each, now))

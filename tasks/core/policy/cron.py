@@ -13,7 +13,9 @@ _PART = re.compile(r"(?P<first>\*|[0-9]{1,2}|[a-z]{3})(?:-(?P<last>[0-9]{1,2}|[a
 
 
 def cron_problem(text: str) -> str:
-    """Say which field of a schedule is wrong; empty where all five are right. The last day of a month may be `l`, the second Friday `fri#2`.
+    """Say which field of a schedule is wrong; empty where all five are right.
+
+    The last day of a month may be `l`, the second Friday `fri#2`.
 
     >>> cron_problem("99 3 * * *")
     'has 99 as its minute'

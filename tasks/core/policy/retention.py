@@ -25,9 +25,9 @@ _WORTH: dict[Proof, int] = {"verified": 2, "unverified": 1, "refuted": 0}
 class Candidate:
     """A backup as retention sees it. `created` is of the manifest; `refuted` is one whose verification failed.
 
-    `foreign` says why it must never be removed ("" where it is ours); such a backup fills no rule's place either. `rows` and
-    `database_bytes` are what it holds, where that is known; `accepted` marks one whose loss of content somebody has accepted, `confirmed` one whose
-    date somebody has said to be right.
+    `foreign` says why it must never be removed ("" where it is ours); such a backup fills no rule's place either.
+    `rows` and `database_bytes` are what it holds, where that is known; `accepted` marks one whose loss of content
+    somebody has accepted, `confirmed` one whose date somebody has said to be right.
     """
 
     name: str
@@ -121,10 +121,11 @@ def plan_retention(
 ) -> RetentionPlan:
     """Decide what is kept, with reasons.
 
-    `paused` are the caller's own reasons to remove nothing (the last run failed). Whatever the policy says: foreign files are kept; the newest backup
-    and the newest `minimum_verified` verified ones are kept, of which those that shrank count only where there are too few others; nothing goes where
-    no backup is verified, where content shrank, or where dates (and `runs`, the moments of the runs that are remembered) say that a clock
-    jumped. One that is dated after now fills no rule's place.
+    `paused` are the caller's own reasons to remove nothing (the last run failed). Whatever the policy says: foreign
+    files are kept; the newest backup and the newest `minimum_verified` verified ones are kept, of which those that
+    shrank count only where there are too few others; nothing goes where no backup is verified, where content shrank, or
+    where dates (and `runs`, the moments of the runs that are remembered) say that a clock jumped. One that is dated
+    after now fills no rule's place.
     """
     ahead = {each.name for each in candidates if not each.foreign and is_ahead(each.created, now)}
     present = [each for each in candidates if each.name not in ahead]

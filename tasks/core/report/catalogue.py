@@ -28,7 +28,10 @@ class CatalogueLine:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What is known of an archive in the repository; `record` is None for a legacy one. `whose` says why it does not count ("" where it does)."""
+    """What is known of an archive in the repository.
+
+    `record` is None for a legacy one; `whose` says why it does not count, "" where it does.
+    """
 
     name: str
     location: str

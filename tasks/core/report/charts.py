@@ -36,7 +36,10 @@ _STYLE = Style(
 
 
 def size_chart(installation: str, records: Sequence[Record], entries: Sequence[Entry]) -> str:
-    """Draw the sizes of the last backups (`records` newest first), each in the colour of its verdict, with runs that left none as gaps marked in red."""
+    """Draw the sizes of the last backups (`records` newest first), each in its verdict's colour.
+
+    A run that left no backup is a gap marked in red.
+    """
     nights = _nights(records, entries)
     chart = _chart(f"{installation}: size and verdict of each backup", nights, lambda value: size_text(value or 0))
     top = max((record.bytes for record in records), default=1)

@@ -16,7 +16,8 @@ def authenticity_problems(
 ) -> list[Problem]:
     """Tell what somebody must look at: forged, replayed and missing backups, and a key that was lost.
 
-    `key_missing` names a key file that was there and is gone; `lost_keys` count the backups that this installation signed with a key it has no more.
+    `key_missing` names a key file that was there and is gone; `lost_keys` count the backups that this installation
+    signed with a key it has no more.
     """
     texts = []
     for state, meaning in (

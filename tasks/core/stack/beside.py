@@ -1,4 +1,4 @@
-"""What stands beside a database or a directory of an installation: its name is computed from a word and a stamp, and never taken from elsewhere."""
+"""Names of what stands beside an installation's database or directory, computed from a word and a stamp."""
 
 from __future__ import annotations
 

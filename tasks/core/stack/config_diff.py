@@ -18,7 +18,8 @@ _BELOW = re.compile(
     + r"[ \t]*(?:[|>][-+\d]*[ \t]*(?:#.*)?|(?=\n(?P=indent)[ \t]+(?![ \t]|-[ \t]|[\w.\-]+[\"']?:(?:\s|$))))"
     + r"\n(?P<block>(?:(?:(?P=indent)[ \t]+.*|[ \t]*)(?:\n|\Z))+?)(?=(?!(?P=indent)[ \t]|[ \t]*\n)|\Z)"
 )
-# A quoted value ends with its quote where the setting does; in a connection string a value ends before the next key; all else with the line.
+# A quoted value ends with its quote where the setting does; in a connection string a value ends before the next key;
+# all else with the line.
 _SECRET = re.compile(
     r"(?i)(?P<connection>(?:;|=|[=:]\s*[\"'])\s*)?"
     + _NAME

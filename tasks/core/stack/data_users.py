@@ -13,8 +13,9 @@ SERVER_PROGRAMS = ("postgres", "postmaster", "pg_ctl")
 class OtherUsers:
     """Containers other than the installation's own PostgreSQL that see its data.
 
-    `in_the_way` mount the data, or something within, or are PostgreSQL servers that may write to a directory around it: two servers on one data
-    directory ruin it. `around` may write to a directory around it, and are no servers as far as can be seen: file managers, backups.
+    `in_the_way` mount the data, or something within, or are PostgreSQL servers that may write to a directory around it:
+    two servers on one data directory ruin it. `around` may write to a directory around it, and are no servers as far as
+    can be seen: file managers, backups.
     """
 
     in_the_way: tuple[str, ...] = ()

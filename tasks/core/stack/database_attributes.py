@@ -1,7 +1,8 @@
 """What belongs to a database itself and stands in no dump of it: settings, grants, limits, labels.
 
-`pg_dump --create` (src/bin/pg_dump/pg_dump.c, dumpDatabase; dumputils.c) is the yardstick for how they are given again. Everything here only writes
-statements or compares; the order of things is the caller's: a database's own settings come last, so that none acts on its restore.
+`pg_dump --create` (src/bin/pg_dump/pg_dump.c, dumpDatabase; dumputils.c) is the yardstick for how they are given again.
+Everything here only writes statements or compares; the order of things is the caller's: a database's own settings come
+last, so that none acts on its restore.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from tasks.core.archive.manifest import DatabaseFacts, Grant
 from tasks.core.quoting import quoted
 
-# PostgreSQL keeps these as lists of quoted names (GUC_LIST_QUOTE; an extension cannot define such a setting): see variable_is_guc_list_quote().
+# PostgreSQL keeps these as lists of quoted names (GUC_LIST_QUOTE; an extension cannot define such a setting): see
+# variable_is_guc_list_quote().
 LISTS_OF_NAMES = frozenset(
     {
         "local_preload_libraries",
@@ -60,7 +62,7 @@ def attributes(facts: DatabaseFacts, name: str, *, owner: str, roles: Iterable[s
 
 
 def _grants(facts: DatabaseFacts, name: str, owner: str, known: frozenset[str]) -> Iterator[Attribute]:
-    """Give the grants one transaction: all revoked, then granted in the order in which PostgreSQL keeps them, each by who had granted it."""
+    """Give the statements of one transaction: revoke all, then grant in PostgreSQL's own order, each by its grantor."""
     grants = grants_of(facts)
     if grants is None:
         return

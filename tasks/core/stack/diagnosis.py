@@ -25,11 +25,11 @@ class Problem:
 class Seen:
     """What was looked up besides the installation itself.
 
-    `version_file` is the data directory's PG_VERSION ("" where it cannot be read), `readable_by_all` the configuration files that everybody on this
-    machine may read, `published` the addresses at which PostgreSQL is published, `other_users` the containers that mount the data too, `around` those
-    that may write to a directory around it,
-    `compose_error` why Compose does not understand the files that the containers were made from, `configuration` what of it cannot be read or is not set,
-    `drift` how containers differ from the compose files as they are now.
+    `version_file` is the data directory's PG_VERSION ("" where it cannot be read), `readable_by_all` the configuration
+    files that everybody on this machine may read, `published` the addresses at which PostgreSQL is published,
+    `other_users` the containers that mount the data too, `around` those that may write to a directory around it,
+    `compose_error` why Compose does not understand the files that the containers were made from, `configuration` what
+    of it cannot be read or is not set, `drift` how containers differ from the compose files as they are now.
     """
 
     version_file: str

@@ -1,4 +1,4 @@
-"""How containers differ from the compose files that they were made from and that were edited since; without showing a value that may be a secret."""
+"""How containers differ from compose files that were edited since, without showing a value that may be a secret."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def drift_of(
 ) -> list[str]:
     """Say how a service's container differs from what the files say now; nothing where it does not.
 
-    Where nothing that is looked at differs, Compose's digest still tells that something does; it is asked only when the same version of Compose
-    made the container, for each version digests in its own way.
+    Where nothing that is looked at differs, Compose's digest still tells that something does; it is asked only when the
+    same version of Compose made the container, for each version digests in its own way.
     """
     if described is None:
         return [f"service {name} has a container, and is not in the compose files any more"] if made is not None else []

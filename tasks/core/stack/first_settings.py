@@ -42,7 +42,8 @@ class UnitPaths:
 
 
 def installation_ids(names: Sequence[str]) -> list[str]:
-    """Give each compose project an id of its own for the settings: `main` for a single one, else the project's name as far as an id may be that.
+    """Give each compose project an id for the settings: `main` for a single one, else its name as far as an id allows.
+
 
     >>> installation_ids(["mail"]), installation_ids(["mail", "Büro", "mail"])
     (['main'], ['mail', 'b-ro', 'mail-2'])

@@ -69,8 +69,9 @@ def read_control(content: bytes) -> ControlData:
 def needed_after_shutdown(name: str, control: ControlData, segment_bytes: int) -> bool:
     """Tell whether a file below the data directory is needed to start a cluster that was shut down cleanly.
 
-    Of the WAL that is the segment with the shutdown checkpoint and the one after it; older and recycled segments can double an archive.
-    `postmaster.pid` and the like belong to a server that is gone; what is left of a base backup that was restored long ago describes other files.
+    Of the WAL that is the segment with the shutdown checkpoint and the one after it; older and recycled segments can
+    double an archive. `postmaster.pid` and the like belong to a server that is gone; what is left of a base backup that
+    was restored long ago describes other files.
     """
     if name in ("postmaster.pid", "postmaster.opts", "backup_manifest", "backup_label.old", "tablespace_map.old"):
         return False

@@ -1,8 +1,8 @@
 """What every session of ours pins when it connects, so that the settings of a database, a role or a server do not act on it.
 
-`ALTER DATABASE ... SET`, `ALTER ROLE ... SET` and postgresql.conf are an operator's words to the application: read-only archives, time limits, another
-`search_path`, a role to become. Options given at connection take precedence over all of them. Login event triggers run while a session
-begins, so that only an option can keep them off.
+`ALTER DATABASE ... SET`, `ALTER ROLE ... SET` and postgresql.conf are an operator's words to the application: read-only
+archives, time limits, another `search_path`, a role to become. Options given at connection take precedence over all of
+them. Login event triggers run while a session begins, so that only an option can keep them off.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ WINGS = (
     "tasks.watchdog",
     "flows",
     "deployments",
+    "deployments.cli",
 )
 # A program that the steps start by its name, and which starts their settling: above them, though it lies beside them.
 PROGRAMS = {"tasks.watchdog"}

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 # What Python and Prefect read from the environment at their start: a command with other values of these needs a start of its own.
 READ_AT_START = ("PREFECT_", "PYTHON", "LC_", "LANG")
 MODULES = (
-    "deployments.cli", "deployments.doctor", "flows.automated_backup", "flows.guided_restore", "flows.prune", "flows.rollback", "flows.watch",
+    "deployments.cli.program", "deployments.doctor", "flows.automated_backup", "flows.guided_restore", "flows.prune", "flows.rollback", "flows.watch",
     "tasks.oversight.stack_health",
 )  # fmt: skip
 
@@ -170,7 +170,7 @@ def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
     sys.argv = request["words"]
-    from deployments.cli import main
+    from deployments.cli.program import main
 
     code: Any = 0
     try:

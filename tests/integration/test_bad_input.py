@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from deployments.cli import app
+from deployments.cli.program import app
 from tasks.adapters.host.settings_file import load_settings
 from tasks.core.errors import UsageError
 from tests.integration.archives import NAME, make_archive

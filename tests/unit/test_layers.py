@@ -29,7 +29,7 @@ BREACHES: list[tuple[str, Imports]] = [
     ("prefect_below", {"tasks.core.policy.settings": ["prefect"]}),
     ("past_the_door", {"tasks.adapters.stack.discovery": ["docker"]}),
     ("past_the_door", {"tasks.adapters.postgres.load": ["psycopg.errors"]}),
-    ("past_the_door", {"deployments.cli": ["subprocess.run"]}),
+    ("past_the_door", {"deployments.cli.program": ["subprocess.run"]}),
     ("relative", {"tasks.run.history": [".config"]}),
 ]
 

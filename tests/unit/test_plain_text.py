@@ -13,7 +13,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.cli_options import Call, answering
+from deployments.cli.options import Call, answering
 from tasks.adapters.outbox.report_page import write_report_page
 from tasks.core.archive.manifest import Verification
 from tasks.core.errors import ArchiveDamaged

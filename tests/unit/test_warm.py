@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-import deployments.cli
+import deployments.cli.program
 from tests import warm
 from tests.cli import PROGRAM, run_program
 
 
 def test_a_program_imported_here_is_started_warm_all_the_same() -> None:
-    assert deployments.cli.app is not None
+    assert deployments.cli.program.app is not None
     assert warm.can_be_warm(os.environ)
 
 

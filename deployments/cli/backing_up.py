@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli_options import (
+from deployments.cli.options import (
     Call,
     command,
     problems_told,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli_options import (
+from deployments.cli.options import (
     BackupName,
     Call,
     Yes,

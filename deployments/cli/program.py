@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli_options import catch_signals
-from deployments.commands import backing_up, operating, repository, restoring
+from deployments.cli import backing_up, operating, repository, restoring
+from deployments.cli.options import catch_signals
 from tasks.core.errors import UsageError
 from tasks.core.plain_text import plain
 

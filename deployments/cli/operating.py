@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli_options import (
+from deployments.cli.options import (
     Call,
     answering,
     command,

@@ -30,6 +30,9 @@ _TRIGGER = (
     function("BEGIN {0}; EXCEPTION WHEN OTHERS THEN NULL; END", returns="trigger", ends="RETURN NEW;", volatility="")
     .replace("{0}", _RUNS)
 )  # fmt: skip
+_ACCOUNTS = 'mail_archiver."MailAccounts"'
+_INDEXED = 'public.evil() + "Id"'
+_WRAPPED = 'ALTER TABLE mail_archiver."AttachmentContents" ALTER COLUMN "Content" TYPE public.c USING ROW("Content")::public.c;'
 
 BRINGS = {
     "program in a default": f"{hidden(_RUNS)} CREATE TABLE public.bait (a integer DEFAULT public.evil());",
@@ -56,6 +59,9 @@ BRINGS = {
     "built-in that runs SQL": f"CREATE TABLE public.bait (a integer, b xml DEFAULT query_to_xml($x$COPY (SELECT 1) TO PROGRAM '{TOUCH}'$x$, true, true, ''));",
     "built-in in a view": "CREATE VIEW public.v AS SELECT pg_read_file('/tmp/canary/secret');",
     "built-in that writes": "CREATE TABLE public.bait (a integer DEFAULT lo_export(1, '/tmp/canary/written'));",
+    "program where the accounts are disabled": f"{_TRIGGER} CREATE TRIGGER t BEFORE UPDATE ON {_ACCOUNTS} FOR EACH ROW EXECUTE FUNCTION public.evil(); ALTER TABLE {_ACCOUNTS} ENABLE ALWAYS TRIGGER t;",
+    "program in an index of the accounts": f"{hidden(_RUNS)} CREATE INDEX bait_i ON {_ACCOUNTS} (({_INDEXED}));",
+    "program in a cast of the attachments": f"{hidden(_RUNS)} CREATE TYPE public.c AS (a bytea); CREATE FUNCTION public.cast_it(public.c) RETURNS bytea LANGUAGE sql AS 'SELECT ($1).a FROM (SELECT public.evil()) x'; CREATE CAST (public.c AS bytea) WITH FUNCTION public.cast_it(public.c) AS IMPLICIT; {_WRAPPED}",
     "a sleeping function without a body of words": "CREATE FUNCTION public.evil() RETURNS void LANGUAGE sql BEGIN ATOMIC SELECT pg_reload_conf(); END;",
 }  # fmt: skip
 REFUSED = {

@@ -38,7 +38,11 @@ from tasks.run.installations import reread
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
-Proof = Callable[[Installation, Replacement], Sequence[str]]
+# Whether the replacement holds a stranger's code comes last: then nothing may be run that could call it.
+Proof = Callable[[Installation, Replacement, bool], Sequence[str]]
+
+
+CODE_NOT_RUN = "the application was not started on it, since it would run that code with all rights"
 
 
 @contextmanager
@@ -108,7 +112,7 @@ def restore_dump(
 
     Nothing current changes unless the replacement's content equals the archive's census and every proof is content; else `differences`
     says why, and the installation is as it was. An application that does not answer afterwards gets its former data back, and
-    BackupError is raised.
+    BackupError is raised. Staging asks nobody about a stranger's code, so nothing there calls it: the replacement is proven, not swapped in.
     """
     begun = time.monotonic()
     check_target(installation, archive)
@@ -126,15 +130,16 @@ def restore_dump(
         )
         found = [
             *prove_replacement(installation, loaded, new, expected, options.limits),
-            *(difference for proof in proofs for difference in proof(installation, new)),
+            *(difference for proof in proofs for difference in proof(installation, new, bool(brought))),
         ]
         kept, downtime, quarantined = None, 0.0, 0
-        if not found:
+        is_held_back = options.neutralise and bool(brought)
+        if not found and not is_held_back:
             quarantined = guard_accounts(installation, new.database, checked, options, now)
             # A restore goes on without what this server refuses; a verification says so.
             not_kept = apply_attributes(installation, checked, new, foreign=bool(options.foreign))
             found += not_kept if options.neutralise else []
-        if not found:
+        if not found and not is_held_back:
             kept, downtime = _replace_current(installation, checked, new, options, now)
 
     restored = Restored(
@@ -148,7 +153,13 @@ def restore_dump(
         tables=len(expected.census.tables) if expected.census is not None else 0,
         comparisons=("census",) if expected.census is not None else (),
         left_out=options.without,
-        notes=(*loaded.notes, *brought, *([expected.note] if expected.note else []), *replication),
+        notes=(
+            *loaded.notes,
+            *brought,
+            *([CODE_NOT_RUN] if is_held_back else []),
+            *([expected.note] if expected.note else []),
+            *replication,
+        ),
     )
     return restored, checked
 

@@ -19,7 +19,7 @@ from tasks.adapters.host.outside_files import KEY, sha256_outside
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.census import take_census
 from tasks.adapters.postgres.indexes import damaged_indexes
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, server_of, session
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import Census, RestoredCensus, Verdict, Verification
@@ -87,7 +87,8 @@ def run_restore_test(
 ) -> RestoreTest:
     """Restore an archive on staging by the code that production would use, with every proof; the application is started last.
 
-    Before that the mail accounts are disabled and their secrets blanked, and an application whose data differs is never started.
+    Before that the mail accounts are disabled and their secrets blanked. An application whose data differs is never started, nor one whose
+    data are a stranger's and bring code.
     """
     if archive.kind == "physical":
         return _run_copy_test(staging, archive, limits, now=now)
@@ -174,7 +175,10 @@ class _StagingProof:
         self.attachments = 0
         self.comparisons: tuple[Comparison, ...] = ()
 
-    def __call__(self, installation: Installation, new: Replacement) -> list[str]:
+    def __call__(self, installation: Installation, new: Replacement, brings_code: bool) -> list[str]:
+        if brings_code:  # a cast, a policy or an operator of its own could be called by whatever is asked
+            self.comparisons = ("keys",)
+            return check_keys(self._archive, new.keys)
         self.attachments, wrong = check_attachments(installation, new.database)
         damaged = check_structure(installation, new.database)
         self.comparisons = ("attachments", "keys") if damaged is None else ("attachments", "B-trees", "keys")
@@ -184,7 +188,10 @@ class _StagingProof:
 @step(name="recompute attachments' SHA-256")
 def check_attachments(installation: Installation, database: str) -> tuple[int, list[str]]:
     """Recompute the SHA-256 of every attachment; return their number and what is wrong in words."""
-    with server_of(installation) as server, session(server, database, purpose="prove") as opened:
+    with (
+        server_of(installation) as server,
+        session(server, database, purpose="prove", answer_seconds=LONG_ANSWER_SECONDS) as opened,
+    ):
         return mail_archiver.count_attachments(opened)
 
 
@@ -195,14 +202,20 @@ def check_structure(installation: Installation, database: str) -> list[str] | No
     An index that a dump makes is valid once it is made; only that of a partitioned table is not while it lacks a
     partition's, as the dump says (`ON ONLY`, `ATTACH PARTITION`), and the definitions are compared.
     """
-    with server_of(installation) as server, session(server, database, purpose="prove") as opened:
+    with (
+        server_of(installation) as server,
+        session(server, database, purpose="prove", answer_seconds=LONG_ANSWER_SECONDS) as opened,
+    ):
         return damaged_indexes(opened, thorough=False)
 
 
 @step(name="count rows")
 def count_rows(view: Installation) -> tuple[int, int]:
     """Count the rows of all tables, reading each from its first to its last; return rows and tables."""
-    with server_of(view) as server, session(server, view.database.name, purpose="prove") as opened:
+    with (
+        server_of(view) as server,
+        session(server, view.database.name, purpose="prove", answer_seconds=LONG_ANSWER_SECONDS) as opened,
+    ):
         return databases.count_rows(opened)
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tasks.adapters.archive.reader import check_archive
+from tasks.core.errors import BackupError
+from tasks.core.policy.limits import DumpLimits, StagingLimits
+from tasks.core.stack.installation import Installation
+from tasks.run.config import config_at
+from tasks.run.installations import read_installation
+from tasks.verification.staging import staging_installation
+from tasks.verification.verify import run_restore_test
 from tests.cli import Operator
 from tests.content import content
 from tests.end_to_end.test_foreign_dumps import archive_of, dumped
@@ -109,6 +119,80 @@ def test_what_needs_rights_is_refused(stack: Stack, tmp_path: Path, name: str) -
     assert refused.code == 1, refused.value
     assert "unexpected" not in refused.value["error"]
     assert outside(stack) == before
+
+
+IN_SHORT = 6  # every so many of them; the others with -m long
+HOSTILE = [
+    pytest.param(name, sql, marks=() if number % IN_SHORT == 0 else pytest.mark.long, id=name)
+    for number, (name, sql) in enumerate({**BRINGS, **REFUSED}.items())
+]
+ON_ACCOUNTS = BRINGS["program where the accounts are disabled"]
+ON_ATTACHMENTS = (
+    BRINGS["program in a cast of the attachments"].replace("evil", "evil_too").replace("worker", "worker_too")
+)
+SCRATCH = "scratch"
+ALL_OF_THE_CLUSTER = """
+pg_dumpall -U "$0" | grep -v restrict
+psql -U "$0" -At -c "SELECT name, setting FROM pg_file_settings; SELECT rolname, rolpassword FROM pg_authid ORDER BY 1" postgres
+ls -laR --full-time /tmp/canary | grep -v ' \\.\\.$'
+"""
+
+
+@pytest.fixture(scope="module")
+def staging(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Lend one staging stack, as a verification makes it, with a directory that nothing may touch."""
+    place = tmp_path_factory.mktemp("staging")
+    config = config_at("stack", stack.directory, place)
+    ordinary = check_archive(archive_of(stack, place, dumped(stack, "pg_dump")))
+    with staging_installation(read_installation(config), ordinary, StagingLimits()) as made:
+        inside(made, "mkdir /tmp/canary && echo secret >/tmp/canary/secret")
+        yield made
+
+
+def inside(staging: Installation, script: str) -> bytes:
+    """Run a script in the container of staging's PostgreSQL, where $0 is the superuser."""
+    command = ["docker", "exec", "-u", "postgres", staging.postgres.container_id, "sh", "-c", script]
+    return subprocess.run([*command, staging.database.superuser], capture_output=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize(("name", "sql"), HOSTILE)
+def test_verification_runs_no_strangers_code(
+    stack: Stack, staging: Installation, tmp_path: Path, name: str, sql: str
+) -> None:
+    """P22: by what `verify` calls for each archive, on a staging stack; there nobody is asked, so nothing that has rights may call it."""
+    before = inside(staging, ALL_OF_THE_CLUSTER)
+    archive = check_archive(hostile(stack, tmp_path, sql))
+    now = datetime.now(UTC)
+
+    if name in REFUSED:
+        with pytest.raises(BackupError):
+            run_restore_test(staging, archive, DumpLimits(), now=now, foreign="it is a stranger's")
+    else:
+        restored = run_restore_test(staging, archive, DumpLimits(), now=now, foreign="it is a stranger's").restored
+        assert any("brings code" in note for note in restored.notes), restored.notes
+        assert any("not started" in note for note in restored.notes)
+        assert restored.kept is None
+
+    assert inside(staging, ALL_OF_THE_CLUSTER) == before
+
+
+def test_verification_touches_no_table_that_calls_back(stack: Stack, staging: Installation, tmp_path: Path) -> None:
+    """A genuine dump, equal in all, whose accounts and attachments bring code: they are neither neutralised nor hashed, and nothing starts on them."""
+    before = inside(staging, ALL_OF_THE_CLUSTER)
+    stack.psql(f"CREATE DATABASE {SCRATCH}", database="postgres")
+    try:
+        dumped(stack, f"pg_dump | psql -qX -v ON_ERROR_STOP=1 -o /dev/null {SCRATCH}")
+        for sql in (ON_ACCOUNTS, ON_ATTACHMENTS):
+            stack.psql(sql, database=SCRATCH)
+        archive = check_archive(archive_of(stack, tmp_path, dumped(stack, f"pg_dump {SCRATCH}")))
+    finally:
+        stack.psql(f"DROP DATABASE {SCRATCH}", database="postgres")
+
+    restored = run_restore_test(staging, archive, DumpLimits(), now=datetime.now(UTC), foreign="a stranger's").restored
+
+    assert inside(staging, ALL_OF_THE_CLUSTER) == before
+    assert restored.differences == ()
+    assert any("not started" in note for note in restored.notes)
 
 
 def test_with_its_word_code_comes_too_and_verification_names_it(stack: Stack, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tasks.adapters.host.journals import (
 )
 from tasks.adapters.host.locks import installation_lock
 from tasks.core.errors import BackupError, Busy
+from tasks.core.journal_bodies import problem_of_body
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def recover(installation_directory: Path | None = None) -> list[Recovered]:
 
     For one installation: take its lock (or enter, where the caller holds it), and raise BackupError where something stays
     unsettled, for then nothing else may be changed. For all: pass over installations that are in use (their runs settle
-    first, too) and report failures in the result.
+    first, too) and report failures in the result; a journal that cannot be read is one.
     """
     remove_partials()
     if installation_directory is not None:
@@ -77,16 +78,17 @@ def recover(installation_directory: Path | None = None) -> list[Recovered]:
         _raise_unsettled(results)
         return results
 
-    results = []
-    for directory in sorted({journal.installation_directory for journal in _readable(list_journals())}):
+    told: list[Recovered] = []
+    found = _readable(list_journals(), unreadable=told)
+    for directory in sorted({journal.installation_directory for journal in found}):
         try:
             with installation_lock(directory, "recovery", passing=True):
-                results += settle_journals(journals_of(directory))
+                told += settle_journals(journals_of(directory))
         except Busy as busy:
             logger.info("Left to the run in progress: %s", busy.message)
         except BackupError as error:
-            results += [_result(journal, False, str(error)) for journal in _readable(journals_of(directory))]
-    return results
+            told += [_result(journal, False, str(error)) for journal in _readable(journals_of(directory))]
+    return told
 
 
 def settle_journals(paths: Sequence[Path], *, claim_seconds: float = 0.0) -> list[Recovered]:
@@ -120,7 +122,13 @@ def settle_journals(paths: Sequence[Path], *, claim_seconds: float = 0.0) -> lis
 
 def _settle(journal: Journal) -> Recovered:
     try:
-        message = _handler(journal.kind)(journal)
+        handler = _handler(journal.kind)
+        if problem := problem_of_body(journal.kind, journal.body):
+            raise BackupError(
+                f"{journal.path} is not a journal that this program writes: {problem}",
+                hint="nothing that it tells of was touched; read it, and when it is worthless, remove it",
+            )
+        message = handler(journal)
         state.remove(journal.path)
     except BackupError as error:
         return _result(journal, False, str(error))
@@ -148,14 +156,18 @@ def journals_of(directory: Path) -> list[Path]:
     return [each.path for each in _readable(list_journals()) if each.installation_directory == directory]
 
 
-def _readable(paths: Sequence[Path]) -> list[Journal]:
+def _readable(paths: Sequence[Path], *, unreadable: list[Recovered] | None = None) -> list[Journal]:
+    """Read journals; put what is to be told of those that cannot be read into `unreadable`, or into the log."""
     journals = []
     for path in paths:
         try:
             journal = read_journal(path)
         except BackupError as error:
             # They are written whole or not at all: this is no crash's doing, and must not stop the nightly backup.
-            logger.error("A journal cannot be read: %s", error)
+            if unreadable is None:
+                logger.error("A journal cannot be read: %s", error)
+            else:
+                unreadable.append(Recovered("unreadable journal", "", path, owner_in_name(path), False, str(error)))
             continue
         if journal is not None:
             journals.append(journal)

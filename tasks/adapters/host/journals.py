@@ -21,9 +21,14 @@ from typing import Any
 from tasks.adapters.host import state
 from tasks.adapters.host.process_identity import this_process
 from tasks.core.errors import BackupError
+from tasks.core.journal_bodies import is_text
 
 _POLL_SECONDS = 0.05
 _PARTIAL_KEPT_SECONDS = 3600
+_HEAD = {
+    "kind": str, "installation_id": str, "installation_directory": str, "owner": str, "number": int, "pid": int, "created_at": str,
+    "body": dict,
+}  # fmt: skip
 _open_journals: dict[Path, OpenJournal] = {}
 _owner = ""
 _opened = 0
@@ -143,22 +148,18 @@ def read_journal(path: Path) -> Journal | None:
     content = state.read_json(path)
     if content is None:
         return None
-    try:
-        return Journal(
-            path=path,
-            kind=str(content["kind"]),
-            installation_id=str(content["installation_id"]),
-            installation_directory=Path(content["installation_directory"]),
-            owner=str(content["owner"]),
-            number=int(content["number"]),
-            pid=int(content["pid"]),
-            created_at=str(content["created_at"]),
-            body=dict(content["body"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+    wrong = [name for name, kind in _HEAD.items() if not _is(kind, content.get(name))]
+    if wrong:
         raise BackupError(
-            f"{path} is not a journal of this program: {error!r}", hint="read it; when it is worthless, remove it"
-        ) from error
+            f"{path} is not a journal of this program: its {', '.join(map(repr, wrong))} {'is' if len(wrong) == 1 else 'are'} not what we write",
+            hint="read it; when it is worthless, remove it",
+        )
+    told = {name: content[name] for name in _HEAD}
+    return Journal(path=path, **{**told, "installation_directory": Path(told["installation_directory"])})
+
+
+def _is(kind: type, value: object) -> bool:
+    return is_text(value) if kind is str else isinstance(value, kind)
 
 
 @contextmanager

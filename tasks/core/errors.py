@@ -49,6 +49,10 @@ class NameTaken(Refused):
     """Something of that name exists, perhaps made a moment ago; another name will do. What is there was left alone."""
 
 
+class NoMailArchiver(Refused):
+    """A compose project is of something else: none of its services is a Mail Archiver."""
+
+
 class ArchiveDamaged(Refused):
     """The archive's bytes are not what was sealed: truncated, altered, or never complete."""
 

@@ -20,6 +20,7 @@ import pytest
 from tasks.adapters.host.locks import installation_lock
 from tasks.adapters.stack.diagnosis import problems
 from tasks.adapters.stack.discovery import configuration_problems, discover
+from tasks.adapters.stack.stacks_here import look_at
 from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
 from tasks.run.data_users import refuse_other_users
@@ -167,6 +168,17 @@ def place(images: None, tmp_path: Path) -> Callable[[str], Path]:
         return target.parent / case
 
     return copy
+
+
+def test_which_stacks_are_here_is_decided_by_what_they_are(place: Callable[[str], Path], tmp_path: Path) -> None:
+    """A project of something else is passed over without a word; a stack that cannot be backed up is told, whatever words its path has."""
+    archiver = place("refused/no_postgres").rename(tmp_path / "the archive that is a Mail Archiver")
+    seen = look_at(
+        [(place("refused/no_archiver"), None), (archiver, None), (tmp_path / "gone: is a Mail Archiver", None)]
+    )
+
+    assert seen.stacks == ()
+    assert [str(archiver) in note or "gone" in note for note in seen.notes] == [True, True]
 
 
 @pytest.fixture

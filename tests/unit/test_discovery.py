@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.archive.layout import OUTSIDE, RESERVED_NAMES
-from tasks.core.errors import Refused
+from tasks.core.errors import NoMailArchiver, Refused
 from tasks.core.stack.connection_string import ConnectionString
 from tasks.core.stack.identify import (
     Candidate,
@@ -74,9 +74,9 @@ def test_of_two_that_look_alike_the_one_with_the_setting_is_it() -> None:
     assert choose_application([twin, APP, DB], project="mail") == APP
     with pytest.raises(Refused, match="more than one Mail Archiver: app, old"):
         choose_application([APP, candidate("old", "s1t5/mailarchiver:1", environment=SETTING)], project="mail")
-    with pytest.raises(Refused, match=r"no service of project mail is a Mail Archiver \(it has: postgres\)"):
+    with pytest.raises(NoMailArchiver, match=r"no service of project mail is a Mail Archiver \(it has: postgres\)"):
         choose_application([DB], project="mail")
-    with pytest.raises(Refused, match="it has: nothing"):
+    with pytest.raises(NoMailArchiver, match="it has: nothing"):
         choose_application([], project="mail")
 
 

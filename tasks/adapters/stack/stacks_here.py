@@ -9,11 +9,8 @@ from pathlib import Path
 from tasks.adapters.engine import containers
 from tasks.adapters.engine.labels import DIRECTORY_LABEL, PROJECT_LABEL, STAGING_LABEL
 from tasks.adapters.stack.discovery import discover
-from tasks.core.errors import BackupError
+from tasks.core.errors import BackupError, NoMailArchiver
 from tasks.core.stack.first_settings import FoundStack
-
-# In the words of `discover`: a compose project of something else.
-_OF_SOMETHING_ELSE = "is a Mail Archiver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +41,10 @@ def look_at(places: Sequence[tuple[Path, str | None]]) -> Seen:
     for directory, project in places:
         try:
             installation = discover(directory, project=project)
+        except NoMailArchiver:  # other projects are nobody's concern here
+            continue
         except BackupError as error:
-            if _OF_SOMETHING_ELSE not in error.message:
-                notes.append(f"Left out {directory}: {error.message}")
+            notes.append(f"Left out {directory}: {error.message}")
             continue
         if any(each.directory == installation.directory for each in stacks):
             notes.append(f"Left out the project {project} of {directory}: settings name a directory once")

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tasks.core.archive.layout import OUTSIDE, RESERVED_NAMES
-from tasks.core.errors import Refused
+from tasks.core.errors import NoMailArchiver, Refused
 from tasks.core.stack.connection_string import ConnectionString
 from tasks.core.stack.installation import Mount
 
@@ -63,7 +63,7 @@ def connection_in_settings(text: str, *, source: str) -> str | None:
 
 
 def choose_application(candidates: Sequence[Candidate], *, project: str) -> Candidate:
-    """Return the Mail Archiver among a project's services; raise Refused where there is none, or more than one."""
+    """Return the Mail Archiver among a project's services; raise NoMailArchiver where there is none, Refused where there are more."""
     certain = [each for each in candidates if _is_mail_archiver(each)]
     likely = [each for each in candidates if connection_setting(each.environment) and not is_postgres(each)]
     found = certain or likely
@@ -71,7 +71,7 @@ def choose_application(candidates: Sequence[Candidate], *, project: str) -> Cand
         # An exporter or a second tool may share the keys or a name; the application is what has the setting.
         found = [each for each in found if connection_setting(each.environment)] or found
     if not found:
-        raise Refused(
+        raise NoMailArchiver(
             f"no service of project {project} is a Mail Archiver (it has: {_names(candidates)})",
             hint="is this the right directory? it is known by its image, its key directory or its connection string",
         )

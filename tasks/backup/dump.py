@@ -14,7 +14,7 @@ from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.census import census_reader
 from tasks.adapters.postgres.databases import oversized_values
 from tasks.adapters.postgres.facts import database_facts
-from tasks.adapters.postgres.session import Server, Session, server_of, session
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, Server, Session, server_of, session
 from tasks.core.archive.layout import DUMP_MEMBERS, ROLES_MEMBER
 from tasks.core.archive.manifest import Census, DatabaseFacts, Format
 from tasks.core.dump.sql import TRAILER
@@ -119,7 +119,7 @@ def _snapshot_session(server: Server, database: str) -> Iterator[Session]:
         server,
         database,
         purpose="snapshot",
-        settings={"lock_timeout": "60s"},
+        answer_seconds=LONG_ANSWER_SECONDS,
     ) as opened:
         opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield opened

@@ -16,7 +16,14 @@ from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.postgres import databases, loading_role
 from tasks.adapters.postgres.facts import tablespaces
 from tasks.adapters.postgres.loading_role import LoadingRole
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Server, Session, server_of, session
+from tasks.adapters.postgres.session import (
+    LONG_ANSWER_SECONDS,
+    MAINTENANCE_DATABASE,
+    Server,
+    Session,
+    server_of,
+    session,
+)
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.dump.deferred import Deferred
 from tasks.core.errors import BackupError, Refused
@@ -130,7 +137,7 @@ def make_database(
     installation: Installation, server: Server, archive: Archive, new: Replacement, *, make_roles: bool
 ) -> tuple[frozenset[str], Guest | None]:
     """Make the empty replacement and the roles it needs; return the tablespaces to load into, and who loads a stranger's dump."""
-    with session(server, MAINTENANCE_DATABASE, purpose="restore") as opened:
+    with session(server, MAINTENANCE_DATABASE, purpose="restore", answer_seconds=LONG_ANSWER_SECONDS) as opened:
         _drop_unfinished(server, opened, new.database)
         facts = facts_of_archive(archive, opened, installation)
         if make_roles:
@@ -159,7 +166,10 @@ def _remove(installation: Installation, database: str, keys: Path | None, role: 
             hint="start it",
             transient=True,
         )
-    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="clean up") as opened:
+    with (
+        server_of(installation) as server,
+        session(server, MAINTENANCE_DATABASE, purpose="clean up", answer_seconds=LONG_ANSWER_SECONDS) as opened,
+    ):
         _drop_unfinished(server, opened, database)
         if role:
             loading_role.drop_role(opened, role)
@@ -171,6 +181,6 @@ def _drop_unfinished(server: Server, opened: Session, database: str) -> None:
     if entry is None:
         return
     if not entry.is_broken and databases.replication_of(opened, database):
-        with session(server, database, purpose="clean up") as inside:
+        with session(server, database, purpose="clean up", answer_seconds=LONG_ANSWER_SECONDS) as inside:
             databases.forget_subscriptions(inside)
     databases.drop_database(opened, database)

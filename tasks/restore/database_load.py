@@ -18,7 +18,7 @@ from tasks.adapters.archive.reader import (
 from tasks.adapters.host.files import make_directory, remove_tree
 from tasks.adapters.host.streams import read_ahead
 from tasks.adapters.postgres import load, load_programs, loading_role
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Server, server_of, session
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, MAINTENANCE_DATABASE, Server, server_of, session
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import TableCensus
 from tasks.core.archive.tar_reader import TarEntry
@@ -120,7 +120,7 @@ def load_replacement(
                 f"nothing in the dump of {archive.name} is called {', '.join(left_out.missing)}",
                 hint="give the name as the failed restore or verification told it, for instance 'TABLE DATA public.a'",
             )
-        with session(server, new.database, purpose="analyze") as opened:
+        with session(server, new.database, purpose="analyze", answer_seconds=LONG_ANSWER_SECONDS) as opened:
             # Autovacuum does it within a minute, beside the running application; before the swap it would cost as much as the load of the
             # rows, for statistics of the full-text index alone.
             if opened.value("SHOW autovacuum") == "off":

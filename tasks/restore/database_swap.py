@@ -28,7 +28,15 @@ from tasks.adapters.host.own_directories import (
 )
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.facts import database_comment
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Server, Session, server_of, session, wait_until_ready
+from tasks.adapters.postgres.session import (
+    LONG_ANSWER_SECONDS,
+    MAINTENANCE_DATABASE,
+    Server,
+    Session,
+    server_of,
+    session,
+    wait_until_ready,
+)
 from tasks.core.errors import BackupError, Refused
 from tasks.core.stack.beside import Mark, mark_of_database, mark_of_directory, stamp_of
 from tasks.core.stack.installation import Installation
@@ -178,7 +186,10 @@ def drop_kept(installation: Installation, kept: Kept) -> None:
     keys = Path(kept.keys) if kept.keys else None
     if keys is not None and exists(keys):
         require_same(keys, kept.keys_identity)
-    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="commit") as opened:
+    with (
+        server_of(installation) as server,
+        session(server, MAINTENANCE_DATABASE, purpose="commit", answer_seconds=LONG_ANSWER_SECONDS) as opened,
+    ):
         if is_back(opened, kept):
             logger.warning("%s was brought back by hand as %s; it is no longer listed as kept", kept.database, kept.of)
             remove_entry(installation.directory, "database", kept.mark)

@@ -23,7 +23,7 @@ from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.streams import watched
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.indexes import damaged_indexes, newly_invalid_indexes
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, server_of, session
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.layout import DATA_DIRECTORY, KEYS_DIRECTORY
 from tasks.core.archive.tar_reader import TarEntry
@@ -265,10 +265,10 @@ def prove_copy(view: Installation, archive: Archive, *, thorough: bool) -> CopyP
     Return what was looked at, and in words what is wrong.
     """
     with server_of(view) as server:
-        with session(server, "postgres", purpose="prove") as opened:
+        with session(server, "postgres", purpose="prove", answer_seconds=LONG_ANSWER_SECONDS) as opened:
             if not databases.database_exists(opened, view.database.name):
                 return CopyProof(0, (), [f"the restored data has no database {view.database.name}"])
-        with session(server, view.database.name, purpose="prove") as opened:
+        with session(server, view.database.name, purpose="prove", answer_seconds=LONG_ANSWER_SECONDS) as opened:
             count, wrong = mail_archiver.count_attachments(opened)
             before = archive.manifest.database.invalid_indexes if archive.manifest else None
             wrong = [*wrong, *newly_invalid_indexes(opened, before or ())]

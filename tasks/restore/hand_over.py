@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.adapters.postgres import code, databases, loading_role
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, MAINTENANCE_DATABASE, server_of, session
 from tasks.core.byte_text import shown
 from tasks.core.dump.code_words import LISTED, new_code, refuse_code
 from tasks.core.dump.statements import roles_named
@@ -57,7 +57,7 @@ def hand_over_replacement(
             )
         if not with_code and not is_staging:
             refuse_code(loaded.archive.name, names)
-        with session(server, new.database, purpose="restore") as opened:
+        with session(server, new.database, purpose="restore", answer_seconds=LONG_ANSWER_SECONDS) as opened:
             loading_role.hand_over(opened, guest.role, owner, guest.public_owner, guest.deferred.statements)
             loading_role.drop_role(opened, guest.role.name)
     return [f"the dump brings code: {', '.join(shown(name) for name in names[:LISTED])}"] if names else []

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.adapters.engine import programs, reach
 from tasks.adapters.host.time_limit import time_limit
-from tasks.adapters.postgres.session import Server, session
+from tasks.adapters.postgres.session import Server, server_of, session
+from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError
 from tests.stack.stack import Stack, wait_until
 
@@ -165,3 +167,72 @@ def test_a_time_limit_interrupts_whatever_waits() -> None:
 
     assert given_back == [True]
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.fixture
+def paused(small_stack: Stack) -> Iterator[Callable[[], None]]:
+    """Give what pauses PostgreSQL's container: its connections stay open, and nobody says a word on them; it goes on after the test."""
+    container = small_stack.container("postgres")
+    yield container.pause
+    container.reload()
+    if container.status == "paused":
+        container.unpause()
+
+
+def test_a_server_that_falls_silent_is_given_up_on(small_stack: Stack, paused: Callable[[], None]) -> None:
+    """Also in the middle of a transaction, whose rollback nobody answers either."""
+    installation = discover(small_stack.directory)
+    begun = time.monotonic()
+
+    def ask() -> None:
+        with server_of(installation) as server, session(server, "postgres", purpose="test", answer_seconds=1) as opened:
+            with opened.transaction():
+                opened.execute("SELECT 1")
+                paused()
+                opened.execute("SELECT 2")
+
+    with pytest.raises(BackupError, match="no answer came within 1 s") as caught:
+        ask()
+
+    assert caught.value.transient
+    assert time.monotonic() - begun < 15
+
+
+def test_a_server_that_falls_silent_does_not_keep_sigterm_waiting(
+    small_stack: Stack, paused: Callable[[], None]
+) -> None:
+    """The rollback that follows is not waited for, either."""
+    script = f"""
+        import signal
+        from pathlib import Path
+        def leave(*_):
+            raise SystemExit(9)
+        signal.signal(signal.SIGTERM, leave)
+        from tasks.adapters.postgres.session import server_of, session
+        from tasks.adapters.stack.discovery import discover
+        with server_of(discover(Path({str(small_stack.directory)!r}))) as server:
+            with session(server, "postgres", purpose="test") as opened, opened.transaction():
+                print("ready", flush=True)
+                opened.execute("SELECT pg_sleep(300)")
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        wait_until(lambda: _sleeps(small_stack), 10, "the statement does not run")
+        paused()
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(10) == 9
+
+
+def test_a_lock_of_somebody_else_is_not_waited_for_without_end(small_stack: Stack) -> None:
+    """Every session of ours gives up on a lock by itself; only a load waits for its own sessions."""
+    with server_of(discover(small_stack.directory)) as server:
+        with session(server, "postgres", purpose="test") as opened:
+            assert opened.value("SHOW lock_timeout") == "1min"
+
+
+def _sleeps(stack: Stack) -> bool:
+    return bool(stack.psql("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'", database="postgres"))

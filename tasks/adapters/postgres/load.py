@@ -84,9 +84,15 @@ def load_dump(
     limits = limits or DumpLimits()
     # The server ends a statement by itself, with its own words; this is for one that does not.
     deadline = time.monotonic() + limits.total_seconds + GRACE_SECONDS
-    bounded = {"statement_timeout": _milliseconds(limits.total_seconds)}
+    # Only sessions of this load hold locks in the new database, for as long as they read back.
+    bounded = {"statement_timeout": _milliseconds(limits.total_seconds), "lock_timeout": "0"}
     with ExitStack() as stack:
-        main = stack.enter_context(session(server, database, purpose="load", settings={**LOAD_SETTINGS, **bounded}))
+        main = stack.enter_context(
+            session(
+                server, database, purpose="load", settings={**LOAD_SETTINGS, **bounded},
+                answer_seconds=limits.total_seconds + GRACE_SECONDS,
+            )
+        )  # fmt: skip
 
         def lane(number: int, settings: Mapping[str, str]) -> LoadSession:
             return stack.enter_context(

@@ -147,7 +147,10 @@ class LoadSession:
 
     def _run(self) -> None:
         try:
-            with session(self._server, self._database, purpose="load", settings=self._settings) as opened:
+            left = max(1.0, self._deadline - time.monotonic())
+            with session(
+                self._server, self._database, purpose="load", settings=self._settings, answer_seconds=left
+            ) as opened:
                 self._session = opened
                 while (config := self._work.get()) is not _Signal.LEAVE:
                     if callable(config):

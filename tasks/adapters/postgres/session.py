@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg import generators
+from psycopg import generators, waiting
+from psycopg.abc import PQGen
 from psycopg.adapt import Buffer, Dumper, Loader
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from tasks.adapters.engine.reach import host_can_reach, relay
@@ -35,6 +36,11 @@ Row = tuple[Any, ...]
 MAINTENANCE_DATABASE = "postgres"
 CONNECT_TIMEOUT_SECONDS = 10
 CANCEL_TIMEOUT_SECONDS = 5.0
+# For a statement that reads catalogues or changes a few rows; whoever asks for more says so.
+ANSWER_SECONDS = 600.0
+LONG_ANSWER_SECONDS = 24 * 3600.0
+# After an interruption: for a cancelled statement to end, for a rollback.
+LAST_ANSWER_SECONDS = 2.0
 DETAIL_LIMIT = 400  # characters of each of PostgreSQL's additions
 SQL_ASCII = "SQL_ASCII"
 TEXT_TYPES = ("text", "varchar", "bpchar", "name", '"char"', 0)
@@ -100,10 +106,39 @@ class _TextDumper(Dumper):
         return raw
 
 
+class _Connection(psycopg.Connection[Row]):
+    """A connection on which no answer is waited for without end: a paused container, or one whose disk is away, keeps its connections open."""
+
+    answer_seconds = ANSWER_SECONDS
+
+    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
+        limit = self.answer_seconds if timeout is None else timeout
+        try:
+            return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=limit)
+        except psycopg.errors._WaitTimeout as error:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer came within {limit:g} s") from error
+        except psycopg.Error:
+            raise
+        except BaseException:
+            self._cancel_soon(gen)
+            raise
+
+    def _cancel_soon(self, gen: PQGen[Any]) -> None:
+        """End the running statement after an interruption; where the server does not answer, the connection: a rollback would wait again."""
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=LAST_ANSWER_SECONDS)
+                waiting.wait(gen, self.pgconn.socket, interval=0.1, timeout=LAST_ANSWER_SECONDS)
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            self.pgconn.finish()
+        self.answer_seconds = LAST_ANSWER_SECONDS
+
+
 class Session:
     """One connection; `execute` returns all rows, values arrive as Python's types."""
 
-    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
 
     def execute(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
@@ -194,16 +229,22 @@ class Session:
 
 @contextmanager
 def session(
-    server: Server, database: str, *, purpose: str, settings: Mapping[str, str] | None = None
+    server: Server,
+    database: str,
+    *,
+    purpose: str,
+    settings: Mapping[str, str] | None = None,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> Iterator[Session]:
     """Open a session that commits each statement by itself; close it on leaving.
 
     What a database, a role or the server sets does not act on it (see `tasks/core/stack/session_settings.py`); `settings` come on top.
-    `purpose` shows in pg_stat_activity as `mailarchiver-backup PURPOSE`. Raise BackupError where no login is possible: transient where
+    `purpose` shows in pg_stat_activity as `mailarchiver-backup PURPOSE`. No answer is waited for longer than `answer_seconds`. Raise BackupError where no login is possible: transient where
     the server is not (yet) there, final where it refuses the password or has no such database.
     """
     with _our_errors(f"connecting to database {database!r}", server):
         connection = _connect(server, database, purpose, settings or {})
+        connection.answer_seconds = answer_seconds
         if connection.info.parameter_status("server_encoding") == SQL_ASCII:
             # It translates nothing, but would refuse what is no UTF-8.
             connection.execute(b"SET client_encoding = 'SQL_ASCII'")
@@ -216,14 +257,14 @@ def session(
         connection.close()
 
 
-def _connect(server: Server, database: str, purpose: str, settings: Mapping[str, str]) -> psycopg.Connection[Row]:
+def _connect(server: Server, database: str, purpose: str, settings: Mapping[str, str]) -> _Connection:
     """Connect with everything pinned that this server knows, also where its image told nothing or another version."""
     generations = session_settings.generations(server.major_hint)
     while True:
         generation = generations.pop(0)
         pinned = session_settings.pinned_settings(generation, superuser=server.superuser)
         try:
-            connection: psycopg.Connection[Row] = psycopg.connect(
+            connection = _Connection.connect(
                 host=server.host,
                 port=server.port,
                 user=server.user,

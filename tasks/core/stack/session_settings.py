@@ -14,7 +14,7 @@ PINNED: Mapping[str, str] = {
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    "lock_timeout": "60s",  # whoever holds a lock for longer (a migration, a forgotten session) is named instead of waited for
     "idle_in_transaction_session_timeout": "0",
     "role": "none",
     "search_path": "pg_catalog",
@@ -98,7 +98,7 @@ def as_options(settings: Mapping[str, str]) -> str:
 
 def program_options(major: int) -> str:
     """Give PGOPTIONS for PostgreSQL's own programs in a server's container."""
-    settings = pinned_settings(major)
+    settings = {**pinned_settings(major), "lock_timeout": "0"}
     return as_options({name: value for name, value in settings.items() if name not in _LEFT_TO_PROGRAMS})
 
 

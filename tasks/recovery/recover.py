@@ -27,7 +27,7 @@ from tasks.adapters.host.journals import (
 )
 from tasks.adapters.host.locks import installation_lock
 from tasks.core.errors import BackupError, Busy
-from tasks.core.journal_bodies import problem_of_body
+from tasks.core.stack.journal_bodies import problem_of_body
 
 logger = logging.getLogger(__name__)
 

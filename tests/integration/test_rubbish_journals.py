@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.adapters.host.journals import list_journals, open_journal
-from tasks.core.journal_bodies import SHAPES
+from tasks.core.stack.journal_bodies import SHAPES
 from tasks.recovery.recover import HANDLERS, recover
 
 # Of each kind what a run of ours writes, with nothing behind it.

@@ -21,7 +21,7 @@ from typing import Any
 from tasks.adapters.host import state
 from tasks.adapters.host.process_identity import this_process
 from tasks.core.errors import BackupError
-from tasks.core.journal_bodies import is_text
+from tasks.core.stack.journal_bodies import is_text
 
 _POLL_SECONDS = 0.05
 _PARTIAL_KEPT_SECONDS = 3600

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.end_to_end.test_foreign_dumps import archive_of, dumped
+from tests.hostile_dumps import CODE
 from tests.prefect_server import (
     ROOT,
     PrefectServer,
@@ -75,9 +77,10 @@ class Host:
         """Ask for a run; return its id."""
         return start_run(self.server, f"{deployment}/{deployment}", {"installation": "main", **parameters})
 
-    def write_settings(self, *, office: bool, told: bool) -> None:
+    def write_settings(self, *, office: bool, told: bool, approval_seconds: int = 3) -> None:
         """Write the settings, with an office or without one, and with somebody to tell or without."""
-        main = {"directory": self.stack.directory, "repository": self.repository, "timeouts": {"approval_seconds": 3}}
+        timeouts = {"approval_seconds": approval_seconds}
+        main = {"directory": self.stack.directory, "repository": self.repository, "timeouts": timeouts}
         if told:
             main["notifications"] = self.heard.settings()
         other = {"directory": self.server.place / "office", "repository": self.server.place / "backups-office"}
@@ -248,6 +251,41 @@ def test_a_restore_that_nobody_approves_gives_up(host: Host, worker: None) -> No
     assert [(each["outcome"], "refused by nobody (nobody answered" in each["message"]) for each in kept] == [
         ("refused", True)
     ]
+
+
+def test_an_approval_says_that_the_archive_may_be_foreign_and_bring_code(host: Host, worker: None) -> None:
+    """Each of the two words counts for itself; what was restored by both is in quarantine."""
+    host.write_settings(office=True, told=True, approval_seconds=120)
+    for statement in CODE:
+        host.stack.psql(statement)
+    archive = archive_of(host.stack, host.repository, dumped(host.stack, "pg_dump"))
+    host.stack.psql("DROP TABLE public.bait; DROP FUNCTION public.evil()")
+    shutil.rmtree(host.repository / "made")
+    name = archive.name.removesuffix(".tar.gz")
+
+    def answered(**words: bool) -> dict[str, Any]:
+        run = host.start("guided-restore", backup=name)
+        wait_until(lambda: host.ask(f"flow_runs/{run}")["state"]["type"] == "PAUSED", 90, "the run does not ask")
+        form = {"decision": "approve", "approved_by": "Ada Lovelace", "confirm": "main", **words}
+        assert host.ask(f"flow_runs/{run}/resume", {"run_input": form})["status"] == "ACCEPT"
+        return wait_for_run(host.server, run)
+
+    refused = answered(with_code=True)
+    assert refused["state"] == "FAILED"
+    assert "not known as this installation's own" in refused["message"]
+    refused = answered(foreign=True)
+    assert refused["state"] == "FAILED"
+    assert "brings code" in refused["message"]
+    assert host.stack.psql("SELECT to_regclass('public.bait')") == [(None,)]
+
+    restored = answered(foreign=True, with_code=True)
+    assert restored["state"] == "COMPLETED", restored["message"]
+    assert host.stack.psql("SELECT to_regclass('public.bait')::text") == [("bait",)]
+    assert host.stack.psql('SELECT count(*) FROM mail_archiver."MailAccounts" WHERE "IsEnabled"') == [(0,)]
+    host.server.python(
+        "from flows.rollback import commit, rollback; rollback.fn('main', 'main'); commit.fn('main', 'main')"
+    )
+    archive.unlink()
 
 
 def test_the_scheduler_makes_a_run_by_itself(host: Host, worker: None, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.adapters.postgres.load import load_dump
-from tasks.adapters.postgres.session import Server, server_of
-from tasks.core.archive.manifest import TableCensus
+from tasks.adapters.postgres.load_programs import load_by_program
+from tasks.adapters.postgres.pg_programs import dump_database
+from tasks.adapters.postgres.session import Server, server_of, session
+from tasks.core.archive.manifest import Format, TableCensus
 from tasks.core.dump.load_words import is_of_another_server
 from tasks.core.dump.sql import read_sql_dump
 from tasks.core.errors import ProgramFailed
@@ -203,3 +205,36 @@ def test_a_server_that_never_answers_is_waited_for_as_long_as_said(small_stack: 
     assert failed.value.about == "MATERIALIZED VIEW DATA public.a copy"
     assert is_of_another_server(failed.value)
     assert time.monotonic() - begun < 40
+
+
+@pytest.mark.parametrize("archive_format", ["guide", "fast"])
+def test_the_second_way_does_without_tablespaces_that_the_server_lacks(
+    small_stack: Stack, archive_format: Format
+) -> None:
+    """P19, P21: what lay in them lies in the default one; a row that reads like pg_dump's own words stays a row."""
+    installation = discover(small_stack.directory)
+    words = "SET default_tablespace = gone;"
+    with server_of(installation) as server, session(server, "postgres", purpose="test") as opened:
+        opened.execute("SET allow_in_place_tablespaces = on")
+        for name in ("gone", "stays"):
+            opened.execute(f"CREATE TABLESPACE {name} LOCATION ''")
+        opened.execute("CREATE DATABASE source")
+        with session(server, "source", purpose="test") as inside:
+            for place in ("gone", "stays"):
+                inside.execute(f"CREATE TABLE public.in_{place} (a text PRIMARY KEY) TABLESPACE {place}")
+            inside.execute("INSERT INTO public.in_gone VALUES (%s)", (words,))
+        dump = b"".join(dump_database(installation, "source", archive_format, snapshot=None, limits=DumpLimits()))
+        opened.execute("DROP DATABASE source")
+        opened.execute("DROP TABLESPACE gone")
+        opened.execute("CREATE DATABASE target")
+        try:
+            load_by_program(
+                installation, "target", iter((dump,)), DumpLimits(), custom=archive_format == "fast", lacking={"gone"}, tablespaces={"stays"}
+            )  # fmt: skip
+            with session(server, "target", purpose="test") as inside:
+                asked = "SELECT relname::text, reltablespace <> 0 FROM pg_class WHERE relname LIKE 'in\\_%' AND relkind = 'r' ORDER BY 1"
+                assert inside.execute(asked) == [("in_gone", False), ("in_stays", archive_format == "guide")]
+                assert inside.value("SELECT a FROM public.in_gone") == words
+        finally:
+            opened.execute("DROP DATABASE target")
+            opened.execute("DROP TABLESPACE stays")

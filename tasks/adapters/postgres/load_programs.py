@@ -7,11 +7,12 @@ was cut for a whole one. So they are the second way, for dumps that are known to
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from tasks.adapters.engine.exec_stream import Program
 from tasks.adapters.host.streams import Tail
 from tasks.adapters.postgres.pg_programs import connection_string, login_of
+from tasks.core.dump.plain_tablespaces import in_known_tablespaces
 from tasks.core.dump.sql import TRAILER
 from tasks.core.errors import DumpCutShort, ProgramFailed
 from tasks.core.policy.limits import DumpLimits
@@ -26,9 +27,16 @@ def program_for(*, custom: bool) -> str:
 
 
 def load_by_program(
-    installation: Installation, database: str, chunks: Iterable[bytes], limits: DumpLimits, *, custom: bool
+    installation: Installation,
+    database: str,
+    chunks: Iterable[bytes],
+    limits: DumpLimits,
+    *,
+    custom: bool,
+    lacking: Collection[str] = (),
+    tablespaces: Collection[str] = (),
 ) -> None:
-    """Load a whole dump into an empty database.
+    """Load a whole dump into an empty database; where the server is `lacking` tablespaces of the dump, the default one takes their place.
 
     Raise ProgramFailed where the program reports any error, DumpCutShort where a plain dump has no end mark (psql would not notice).
     """
@@ -38,9 +46,11 @@ def load_by_program(
         "--no-password",
     ]
     if custom:
-        command = ["pg_restore", "--exit-on-error", *common]
+        command = ["pg_restore", "--exit-on-error", *(["--no-tablespaces"] if lacking else []), *common]
     else:
         command = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--output=/dev/null", *common]
+    if lacking and not custom:
+        chunks = in_known_tablespaces(chunks, tablespaces)
     deadline = time.monotonic() + limits.total_seconds
     tail = Tail()
     with login_of(installation).start(command, stdin=True) as program:

@@ -8,10 +8,12 @@ from prefect import flow
 
 from flows.full_restore import full_restore
 from flows.sql_dump_restore import sql_dump_restore
+from tasks.core.archive.origin import Words
 from tasks.core.errors import UsageError
 from tasks.oversight.approval import ask_for_approval
 from tasks.restore.check_archive import already_checked, check_backup
 from tasks.restore.fresh_host import set_up_fresh_host
+from tasks.restore.origin import installation_of_archive, keys_of_this_host, require_word_for_fresh_host
 from tasks.restore.outcome import Restored
 from tasks.restore.plan import RestorePlan, fitting_restore, plan_restore
 from tasks.run.config import InstallationConfig
@@ -75,13 +77,21 @@ def restore_fresh_host(
     directory: Path,
     *,
     quarantine: bool | None,
+    words: Words,
     without: list[str] | None = None,
-    with_code: bool = False,
+    trusted_keys: tuple[str, ...] = (),
 ) -> Restored:
-    """Set a stack up from an archive in an empty directory, and restore its data into it."""
+    """Set a stack up from an archive in an empty directory, and restore its data into it.
+
+    The archive is known by a key: of this host's state directory, of the settings, or of `trusted_keys`.
+    """
     repository = config.repository if config else Path.cwd()
     archive = check_backup(repository, backup)
-    fresh = set_up_fresh_host(archive, directory, repository, project=config.project if config else None)
+    known = (*keys_of_this_host(installation_of_archive(archive)), *(config.settings.trusted_keys if config else ()))
+    trusted = (*known, *trusted_keys)
+    require_word_for_fresh_host(archive, trusted, words, quarantine)
+    project = config.project if config else None
+    fresh = set_up_fresh_host(archive, directory, repository, project=project, trusted_keys=trusted)
     with given_configs({fresh.id: fresh}), already_checked(archive):
         return run_flow(
             guided_restore,
@@ -90,6 +100,6 @@ def restore_fresh_host(
             confirm=fresh.id,
             quarantine=quarantine,
             without=without,
-            foreign=True,
-            with_code=with_code,
+            foreign=words.foreign,
+            with_code=words.with_code,
         )

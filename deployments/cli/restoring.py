@@ -15,6 +15,9 @@ from deployments.cli.options import (
     confirmed,
     run_flow,
 )
+from tasks.core.archive.origin import Words
+from tasks.core.archive.signatures import public_key_problem
+from tasks.core.errors import UsageError
 from tasks.core.units import duration_text
 
 commands = typer.Typer()
@@ -55,15 +58,27 @@ def restore(
     into: Annotated[
         Path | None, typer.Option(help="An empty directory of a fresh host: set the whole stack up from the archive.")
     ] = None,
+    trusted_key: Annotated[
+        list[str] | None,
+        typer.Option(help="With --into: the public key of the installation, as `doctor` prints it; may be repeated."),
+    ] = None,
 ) -> None:
     """Restore a backup, reversibly: the current data is kept until `commit`, and `rollback` brings it back."""
     from flows.guided_restore import guided_restore, restore_fresh_host, show_plan
 
+    if trusted_key and into is None:
+        raise UsageError("--trusted-key goes with --into", hint="the setting trusted_keys is for an installation")
     if into is not None:
         _answer_restore(
             call,
             restore_fresh_host(
-                call.config, backup, into.resolve(), quarantine=quarantine, without=without, with_code=with_code
+                call.config,
+                backup,
+                into.resolve(),
+                quarantine=quarantine,
+                without=without,
+                words=Words(foreign, with_code),
+                trusted_keys=_public_keys(trusted_key or []),
             ),
         )
         return
@@ -74,6 +89,14 @@ def restore(
         guided_restore, config.id, backup, confirm, quarantine, restore_config, without, foreign, with_code
     )
     _answer_restore(call, restored)
+
+
+def _public_keys(texts: list[str]) -> tuple[str, ...]:
+    """Take public keys from the command line; raise UsageError for what is none."""
+    for each in texts:
+        if problem := public_key_problem(each):
+            raise UsageError(f"--trusted-key {each!r} {problem}", hint="`mailarchiver-backup doctor` prints the key")
+    return tuple(texts)
 
 
 @commands.command("rollback", rich_help_panel="On the bad day")

@@ -155,10 +155,13 @@ def _load_by_program(
             raise failure
     elif not is_of_another_server(failure):
         logger.warning("Our loader failed (%s); %s loads the dump instead", failure.message, program)
-        make_database(installation, server, archive, new, make_roles=True)
+        places, _ = make_database(installation, server, archive, new, make_roles=True)
+        lacking = set(archive.manifest.database.tablespaces) - places if archive.manifest else set()
         try:
             with closing(read_ahead(open_member(archive, dump_member(archive)))) as chunks:
-                load_programs.load_by_program(installation, new.database, chunks, limits, custom=custom)
+                load_programs.load_by_program(
+                    installation, new.database, chunks, limits, custom=custom, lacking=lacking, tablespaces=places
+                )
         except ProgramFailed as error:
             second = error
         else:

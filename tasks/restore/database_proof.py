@@ -11,7 +11,6 @@ from tasks.adapters.postgres import facts as facts_of
 from tasks.adapters.postgres.census import take_census
 from tasks.adapters.postgres.facts import database_facts, server_major
 from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
-from tasks.core.archive.manifest import Format
 from tasks.core.dump.census import differences
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.stack.database_attributes import attribute_differences
@@ -37,12 +36,11 @@ def prove_replacement(
     archive = loaded.archive
     if expected.census is None:
         return []
-    archive_format: Format = "fast" if archive.kind == "custom" else "guide"
     options = expected.shape.pg_dump_options() if expected.shape else []
     # What was read back is in the server's encoding.
     known = loaded.rows if expected.shape is None or expected.shape.encoding == "UTF8" else {}
     with progress("census"):
-        found = take_census(installation, new.database, archive_format, limits, known=known, options=options)
+        found = take_census(installation, new.database, expected.archive_format, limits, known=known, options=options)
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
         major = server_major(opened)
     by = archive.manifest.database.server_major if archive.manifest else expected.shape and expected.shape.major

@@ -118,7 +118,8 @@ def restore_dump(
     check_target(installation, archive)
     replication = check_swap(installation)
     expected = expected_content(installation, archive)
-    provide_roles(installation, expected, create=options.neutralise)
+    make_roles = options.neutralise or options.start_application  # staging, or a fresh host: nobody else's server
+    provide_roles(installation, expected, create=make_roles)
 
     with replacement(installation, archive, now=now, foreign=bool(options.foreign)) as new:
         loaded = load_replacement(
@@ -126,7 +127,12 @@ def restore_dump(
         )
         checked = loaded.archive
         brought = hand_over_replacement(
-            installation, loaded, new, with_code=options.with_code, is_staging=options.neutralise
+            installation,
+            loaded,
+            new,
+            with_code=options.with_code,
+            make_roles=make_roles,
+            is_staging=options.neutralise,
         )
         found = [
             *prove_replacement(installation, loaded, new, expected, options.limits),

@@ -12,6 +12,7 @@ from tasks.adapters.engine.labels import PROJECT_LABEL
 from tasks.adapters.host.files import make_mounted_directory
 from tasks.core.errors import Refused
 from tasks.restore.config_files import write_configuration
+from tasks.restore.origin import installation_of_archive
 from tasks.run.config import InstallationConfig, config_at
 from tasks.step import step
 
@@ -22,7 +23,7 @@ COMPOSE_SECONDS = 600.0
 
 @step(name="set up fresh host", retries=0)
 def set_up_fresh_host(
-    archive: CheckedArchive, directory: Path, repository: Path, *, project: str | None
+    archive: CheckedArchive, directory: Path, repository: Path, *, project: str | None, trusted_keys: tuple[str, ...]
 ) -> InstallationConfig:
     """Write the archive's configuration into an empty directory and create its containers without starting them; return the work.
 
@@ -51,5 +52,5 @@ def set_up_fresh_host(
                 make_mounted_directory(place)
     compose_up(base, files, name, timeout_seconds=COMPOSE_SECONDS, no_start=True, env_files=env_files)
     return config_at(
-        archive.manifest.installation if archive.manifest else "main", directory, repository, project=name, fresh=True
+        installation_of_archive(archive), directory, repository, project=name, fresh=True, trusted_keys=trusted_keys
     )

@@ -18,13 +18,19 @@ from tasks.step import step
 
 @step(name="hand over replacement", retries=0)
 def hand_over_replacement(
-    installation: Installation, loaded: Loaded, new: Replacement, *, with_code: bool, is_staging: bool = False
+    installation: Installation,
+    loaded: Loaded,
+    new: Replacement,
+    *,
+    with_code: bool,
+    make_roles: bool,
+    is_staging: bool = False,
 ) -> list[str]:
     """Give a stranger's data to its owners, and drop the role that loaded it; return in words what code came with it.
 
     Raise Refused, naming it, where it brings code that the current database does not have, unless that is wanted; on
     staging, which is taken away again, it is only named. Raise Refused too where it changed the new database itself or
-    its owners are not known here.
+    its owners are not known here; with `make_roles` these are made, without login.
     """
     guest = loaded.guest
     if guest is None:
@@ -39,7 +45,7 @@ def hand_over_replacement(
             owner = owner_of(opened, facts, installation)
             wanted = {role for _, sql in guest.deferred.statements for role in roles_named(sql)}
             missing = sorted(role for role in wanted if not databases.role_exists(opened, role))
-            if is_staging:
+            if make_roles:
                 for role in missing:
                     opened.execute(f"CREATE ROLE {quoted(role)} NOLOGIN")
                 missing = []

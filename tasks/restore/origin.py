@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from tasks.adapters.archive.identity import keys_of_this_host
 from tasks.adapters.archive.ownership import authenticity_of_archive, authenticity_of_checked
 from tasks.adapters.archive.reader import Archive, CheckedArchive
 from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
-from tasks.core.archive.origin import Words, require_words, why_foreign
-from tasks.core.errors import UsageError
+from tasks.core.archive.authenticity import Trust
+from tasks.core.archive.origin import FRESH_HOST_HINT, Words, require_words, why_foreign
+from tasks.core.errors import Refused, UsageError
 from tasks.core.stack.installation import Installation
 from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import trust_of
 from tasks.step import step
+
+__all__ = [
+    "installation_of_archive",
+    "keys_of_this_host",
+    "require_word_for",
+    "require_word_for_fresh_host",
+    "why_not_own",
+]
 
 
 @step(name="ask whose archive it is")
 def why_not_own(config: InstallationConfig, stack: Installation, archive: Archive) -> str:
     """Say why an archive is not known as the installation's own; "" where it is.
 
-    A host that is being set up from an archive knows no key, has nothing to protect, and runs the archive's own compose
-    file: naming the archive there is the operator's word for it. A dump of nobody knows whom is loaded without rights
-    even there.
+    On a host that is being set up from an archive only a key can tell: its project and cluster are new.
     """
-    if config.fresh and archive.manifest is not None:
-        return ""
     trust = trust_of(config)
     if isinstance(archive, CheckedArchive):
         found = authenticity_of_checked(trust, archive)
@@ -34,7 +40,7 @@ def why_not_own(config: InstallationConfig, stack: Installation, archive: Archiv
         installation=config.id,
         project=stack.project,
         system_identifier=_system_identifier(stack),
-        has_key=bool(trust.own),
+        has_key=bool(trust.own) or config.fresh,
     )
 
 
@@ -43,8 +49,33 @@ def require_word_for(
 ) -> str:
     """Say why the archive is not known as the installation's own, "" where it is; raise Refused where `--foreign` is missing."""
     why = why_not_own(config, stack, archive)
-    if not config.fresh:
-        require_words(archive.name, why, words, kind=archive.kind)
+    return _with_word(archive, why, words, quarantine)
+
+
+def require_word_for_fresh_host(
+    archive: CheckedArchive, trusted_keys: tuple[str, ...], words: Words, quarantine: bool | None
+) -> None:
+    """Raise Refused, before anything of the archive is written, where it is signed with none of these keys and the word is missing."""
+    trust = Trust(installation_of_archive(archive), trusted=trusted_keys)
+    found = authenticity_of_checked(trust, archive)
+    why = why_foreign(
+        archive.manifest, found, installation=trust.installation, project="", system_identifier="", has_key=True
+    )
+    try:
+        _with_word(archive, why, words, quarantine)
+    except Refused as error:
+        if not words.foreign:
+            error.hint = FRESH_HOST_HINT
+        raise
+
+
+def installation_of_archive(archive: Archive) -> str:
+    """Give the id of the installation that an archive is of; the guide's own name none."""
+    return archive.manifest.installation if archive.manifest else "main"
+
+
+def _with_word(archive: Archive, why: str, words: Words, quarantine: bool | None) -> str:
+    require_words(archive.name, why, words, kind=archive.kind)
     if why and quarantine is False:
         raise UsageError(
             f"--no-quarantine does not go with an archive that is not known as this installation's own: {why}",

@@ -66,11 +66,19 @@ class InstallationConfig:
 
 
 def config_at(
-    installation_id: str, directory: Path, repository: Path, *, project: str | None = None, fresh: bool = False
+    installation_id: str,
+    directory: Path,
+    repository: Path,
+    *,
+    project: str | None = None,
+    fresh: bool = False,
+    trusted_keys: tuple[str, ...] = (),
 ) -> InstallationConfig:
     """Give the configuration of an installation that no settings file names: all other settings are the defaults.
 
     The paths and the name are the caller's own, and are taken as they are.
     """
-    settings = InstallationSettings.model_construct(directory=directory, repository=repository, project=project)
+    settings = InstallationSettings.model_construct(
+        directory=directory, repository=repository, project=project, trusted_keys=trusted_keys
+    )
     return InstallationConfig(installation_id, settings, fresh)

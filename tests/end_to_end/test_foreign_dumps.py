@@ -25,6 +25,8 @@ LOADED = {
     "a whole server": "pg_dumpall",
     "a whole server anew": "pg_dumpall --clean --if-exists --inserts",
     "custom": "pg_dump --format=custom --compress=0 --clean --no-owner",
+    "custom, compressed": "pg_dump --format=custom",
+    "custom, compressed well": "pg_dump --format=custom --compress=zstd:9 --no-privileges",
 }
 TOLD = {
     "data-only dump": "pg_dump --data-only --disable-triggers",
@@ -72,7 +74,7 @@ def test_a_dump_with_other_options_is_loaded(small_stack: Stack, tmp_path: Path,
     assert (verdict.code, verdict.value.get("verdict")) == (0, "legacy"), f"{verdict.value} {verdict.stderr}"
     assert verdict.value["rows"] > 100
 
-    if commands in (LOADED["many rows in an insert"], LOADED["a whole server"]):
+    if commands in (LOADED["many rows in an insert"], LOADED["a whole server"], LOADED["custom, compressed"]):
         small_stack.psql('DELETE FROM mail_archiver."EmailAttachments"')
         operator.must("restore", str(archive), "--yes", "--foreign")
         small_stack.wait_app()
@@ -94,6 +96,11 @@ def test_half_a_dump_is_told_for_what_it_is(small_stack: Stack, tmp_path: Path) 
         assert words in answer.value["error"]
         if words != "has no end mark":
             assert answer.value["hint"]
+    for commands in ("pg_dump --format=custom | head -c 100000", "pg_dump --format=custom | head -c 3000"):
+        archive = archive_of(small_stack, tmp_path, dumped(small_stack, commands), member="database.dump")
+        answer = operator.run("restore", str(archive), "--yes", "--foreign")
+        assert answer.code == 1
+        assert "pg_restore" in answer.value["error"]
     assert content(small_stack) == before
 
 

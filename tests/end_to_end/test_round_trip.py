@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.cli import Operator
 from tests.content import content, keys
+from tests.end_to_end.test_foreign_dumps import archive_of, dumped
 from tests.stack.stack import Stack, create_stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -123,24 +125,70 @@ def test_exit_codes_and_refusals(stack: Stack, operator: Operator, tmp_path: Pat
     assert "HINT" in answer.stderr
 
 
-def test_a_fresh_host_needs_only_the_archive(stack: Stack, operator: Operator, tmp_path: Path) -> None:
+def public_key_of(archive: str) -> str:
+    """Read the key that signed a backup from the record beside it."""
+    record = json.loads(Path(archive.partition(".tar")[0] + ".manifest.json").read_text())
+    return str(record["signature"]["key"])
+
+
+def test_a_fresh_host_takes_no_strangers_archive_without_a_word(
+    stack: Stack, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P22: what no key of this host, and none that is given, has made is refused before anything of it is written."""
+    made = operator.must("backup", "hot")["archive"]
+    guide = str(archive_of(stack, tmp_path, dumped(stack, "pg_dump")))
+    key = public_key_of(made)
+    monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(tmp_path / "another host"))
+    place, taken = tmp_path / "fresh", tmp_path / "taken"
+    taken.mkdir()
+    (taken / "file").touch()
+
+    for archive in (made, guide):
+        refused = operator.run("restore", archive, "--into", str(place))
+        assert refused.code == 1
+        assert "not known as this installation's own" in refused.value["error"]
+        assert "--trusted-key" in refused.value["hint"]
+        assert operator.run("restore", archive, "--into", str(place), "--foreign", "--no-quarantine").code == 2
+    other = f"{key[:-2]}{'A' if key[-2] != 'A' else 'B'}{key[-1]}"
+    for given in (("--trusted-key", other), ("--trusted-key", "ed25519:x"), ("--trusted-key", "\0")):
+        assert operator.run("restore", made, "--into", str(place), *given).code in (1, 2)
+    assert not place.exists()
+    for words in (("--trusted-key", key), ("--foreign",)):
+        assert "not known" not in operator.run("restore", made, "--into", str(taken), *words).value["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "known"), [("hot", "by key"), ("online", "here"), pytest.param("hot", "foreign", marks=pytest.mark.long)]
+)
+def test_a_fresh_host_needs_only_the_archive(
+    stack: Stack, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, known: str
+) -> None:
     """P19: the directory, the configuration, the database and the keys come from the archive."""
     before = content(stack)
-    for method in ("hot", "online"):
-        made = operator.must("backup", method)
-        place = tmp_path / f"fresh {method}"
-        stack.compose("stop")  # one machine has each port once
-        project = f"{stack.project}-fresh-{method}"
-        fresh = Stack(place, project, stack.app_url)
-        try:
-            operator.must("restore", made["archive"], "--into", str(place), "--project", project, "--no-quarantine")
-            fresh.wait_app()
-            assert content(fresh) == before
-            assert keys(fresh) == keys(stack)
-        finally:
-            fresh.destroy()
-            stack.compose("start")
-            stack.wait_app()
+    made = operator.must("backup", method)
+    words = ["--no-quarantine"]
+    if known != "here":
+        words = (
+            ["--foreign", "--with-code"]
+            if known == "foreign"
+            else [*words, "--trusted-key", public_key_of(made["archive"])]
+        )
+        monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(tmp_path / "another host"))
+    place = tmp_path / f"fresh {method}"
+    stack.compose("stop")  # one machine has each port once
+    project = f"{stack.project}-fresh-{method}"
+    fresh = Stack(place, project, stack.app_url)
+    try:
+        operator.must("restore", made["archive"], "--into", str(place), "--project", project, *words)
+        fresh.wait_app()
+        if known == "foreign":
+            Operator(place, operator.repository).must("lift-quarantine", "--project", project)
+        assert content(fresh) == before
+        assert keys(fresh) == keys(stack)
+    finally:
+        fresh.destroy()
+        stack.compose("start")
+        stack.wait_app()
 
 
 def test_configuration_is_shown_and_taken_only_on_request(stack: Stack, operator: Operator) -> None:

@@ -67,6 +67,16 @@ def private_key(installation: str, directory: Path) -> bytes | None:
     return _read_key(_place(installation, directory) / KEY_FILE)
 
 
+def keys_of_this_host(installation: str) -> tuple[str, ...]:
+    """Give the public keys with which this host has signed backups of an installation of this id, wherever it lives or lived."""
+    found: list[str] = []
+    for each in sorted(state_subdirectory("identities").glob(f"*/{NOTE}")):
+        note = _note_in(each.parent)
+        if note.get("installation") == installation:
+            found += [str(note.get("public", "")), *_texts(note, "former")]
+    return tuple(dict.fromkeys(each for each in found if each))
+
+
 def require_key(installation: str, directory: Path, *, project: str, system_identifier: str) -> bytes:
     """Give an installation's private key, made where there is none, and note whose it is.
 

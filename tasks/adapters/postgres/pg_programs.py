@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from tasks.adapters.engine import programs
 from tasks.adapters.engine.exec_stream import Program
@@ -24,6 +24,8 @@ from tasks.core.stack import session_settings
 from tasks.core.stack.installation import Installation
 
 logger = logging.getLogger(__name__)
+
+UNPACKED_BYTES = 32 << 10
 
 
 def dump_database(
@@ -141,6 +143,33 @@ def schema_sections(installation: Installation, head: bytes, section: str, *, ti
         if code != 0:
             raise program.failure(f"failed with exit code {code}", exit_code=code)
     return text
+
+
+def sql_of_custom_dump(
+    installation: Installation, chunks: Iterable[bytes], *, idle_seconds: float
+) -> Generator[bytes, None, None]:
+    """Yield the SQL that the container's own pg_restore writes of a custom dump; it logs in nowhere and runs nothing of it.
+
+    Ends normally only when pg_restore exited with 0 after its last byte; raise ProgramFailed otherwise.
+    """
+    container = installation.postgres.container_id
+    with programs.start_program(container, ["pg_restore", "--file=-"], stdin=True) as program:
+        try:
+            for chunk in chunks:
+                for at in range(0, len(chunk), UNPACKED_BYTES):
+                    # What it prints meanwhile is fetched after each piece: unpacked, it is a thousand times as much at most.
+                    program.write(memoryview(chunk)[at : at + UNPACKED_BYTES], idle_timeout_seconds=idle_seconds)
+                    while program.has_unread:
+                        yield program.receive(idle_seconds) or b""
+            program.close_stdin()
+        except ProgramFailed as error:
+            if not program.stderr_tail.strip():
+                raise
+            logger.debug("pg_restore stopped reading: %s", error)
+        yield from program.chunks(idle_timeout_seconds=idle_seconds)
+        code = program.wait(idle_seconds)
+        if code != 0:
+            raise program.failure(f"failed with exit code {code}", exit_code=code)
 
 
 def login_of(installation: Installation) -> Login:

@@ -14,6 +14,12 @@ FOREIGN_MEANS = (
     " stay in quarantine until `lift-quarantine`"
 )
 
+FRESH_HOST_HINT = (
+    "this host knows no key that made it: give the installation's public key, which `doctor` prints, as --trusted-key;"
+    " or say --foreign where you trust whoever made it, for its own compose file will run. A foreign archive's SQL runs"
+    " without rights beyond the new database, and its mail accounts stay in quarantine"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Words:

@@ -28,6 +28,7 @@ from tasks.core.dump.sql import read_sql_dump
 from tasks.core.errors import ArchiveDamaged, DumpCutShort, Refused
 
 OLDEST_VERSION, NEWEST_VERSION = (1, 12), (1, 16)
+HEAD_BYTES = 16
 STRING_LIMIT_BYTES = 64 * 1024 * 1024
 HEAD_LIMIT_BYTES = 256 * 1024 * 1024
 _END_OF_ROWS = b"\\.\n\n\n"
@@ -79,6 +80,19 @@ def read_custom_dump(chunks: Iterable[bytes]) -> Iterator[Head | DumpEvent]:
     yield from _definitions(head)
     yield from _read_blocks(source, head)
     yield DumpComplete()
+
+
+def is_read_here(head: bytes) -> bool:
+    """Tell by the first bytes of a custom dump whether `read_custom_dump` knows its version, and whether its rows are not compressed.
+
+    Another format's bytes are left to the reader, which says what is wrong with them.
+    """
+    if len(head) < HEAD_BYTES or not head.startswith(b"PGDMP"):
+        return True
+    version = (head[5], head[6])
+    # Before 1.15 a whole number, its sign first: 0 is none, and -1 zlib's own default.
+    compression = head[11:12] if version >= (1, 15) else head[11:13]
+    return OLDEST_VERSION <= version <= NEWEST_VERSION and not any(compression)
 
 
 def _definitions(head: Head) -> Iterator[DumpEvent]:

@@ -27,7 +27,7 @@ from tasks.core.policy.plain_input import shown, text_problem
 from tasks.core.policy.settings import INSTALLATION_ID, PROJECT
 from tasks.core.policy.status import Status
 from tasks.run.config import InstallationConfig, config_at
-from tasks.run.context import config_of, given_configs
+from tasks.run.context import config_of, given_configs, known_configs
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -39,7 +39,10 @@ R = TypeVar("R")
 
 COMMON = {
     "installation": Annotated[
-        str | None, typer.Option("--installation", "-i", help="An installation's id in the settings file.")
+        str | None,
+        typer.Option(
+            "--installation", "-i", help="An installation's id in the settings file; left out: the only one, or `main`."
+        ),
     ],
     "settings": Annotated[Path | None, typer.Option(help="The settings file (or MAILARCHIVER_BACKUP_SETTINGS).")],
     "directory": Annotated[
@@ -159,13 +162,19 @@ def _config(asked: dict[str, Any]) -> InstallationConfig | None:
         name = asked["installation"] or re.sub(r"[^a-z0-9_-]+", "-", directory.name.lower()).strip("-_")[:32] or "main"
         return config_at(name, directory, _resolved(repository, "repository"), project=asked["project"])
     if asked["installation"] is not None or _has_settings():
-        found = config_of(asked["installation"] or "main")
+        found = config_of(asked["installation"] or _only_installation())
         if asked["repository"] is None:
             return found
         raise UsageError("--repository goes with --directory; an installation of the settings file has its own")
     if asked["repository"] is not None:
         return config_at("main", Path.cwd(), _resolved(asked["repository"], "repository"))
     return None
+
+
+def _only_installation() -> str:
+    """Name the installation that is meant where none is named: the settings' only one, else `main`."""
+    known = [config.id for config in known_configs()]
+    return known[0] if len(known) == 1 else "main"
 
 
 def _has_settings() -> bool:

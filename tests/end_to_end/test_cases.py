@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import Operator
+from tests.cli import PROGRAM, Operator, run_program
 from tests.content import content
+from tests.receiver import receiver
+from tests.settings import write_settings
 from tests.stack.images import POSTGRES
 from tests.stack.stack import Stack, create_stack
 
@@ -241,9 +243,21 @@ def test_a_dump_that_only_postgresql_can_read_is_backed_up_and_proven(stack: Sta
     before = content(stack)
     for archive_format in FORMATS:
         operator = Operator(stack.directory, tmp_path / archive_format)
-        made = operator.must("backup", "hot", "--format", archive_format)
+        with receiver() as heard:
+            # The installation that a directory's name stands for on the command line, with somebody who is told.
+            installation = {
+                "directory": stack.directory,
+                "repository": operator.repository,
+                "notifications": heard.settings(),
+            }
+            settings = write_settings(tmp_path / "settings.yaml", {stack.directory.name: installation})
+            code, _, stderr = run_program(
+                [PROGRAM, "backup", "hot", "--format", archive_format, "--settings", str(settings)]
+            )
+        assert code == 0, stderr
+        assert [title for title in heard.titles() if title.endswith("has no census")]
 
-        verdict = operator.must("verify", made["name"])
+        verdict = operator.must("verify", "latest")
         assert verdict["verdict"] == "legacy"
         notes = " ".join(verdict["notes"])
         assert "no census" in notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import urllib.error
@@ -20,7 +21,7 @@ from tests.cli import PROGRAM
 from tests.prefect_server import basic, free_port
 from tests.settings import write_settings
 from tests.stack import engine
-from tests.stack.stack import Stack, content, wait_until
+from tests.stack.stack import Stack, content, open_stack, wait_until
 from tests.wheel import Installed, install_wheel
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +145,35 @@ def test_the_readmes_commands_work_from_the_installed_program(
     typed(f"mailarchiver-backup restore latest --directory {directory} --repository {repository}")
     typed(f"mailarchiver-backup commit --directory {directory} --repository {repository}")
     assert content(small_stack) == before
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(300)
+def test_the_readmes_command_for_a_new_machine(installed: Installed, small_stack: Stack, tmp_path: Path) -> None:
+    """The stack and all that the program knew of it are gone: the archive and the README's command bring the mail back."""
+    before = content(small_stack)
+    made = installed.run(
+        installed.program, "backup", "hot", "--json",
+        "--directory", str(small_stack.directory), "--repository", str(tmp_path / "backups"),
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    archive = shutil.copy(json.loads(made.stdout)["archive"], tmp_path)
+    (command,) = [line for line in readme_commands("The bad day: restore") if "--into" in line]
+    place = tmp_path / "srv" / "mailarchiver"
+    words = [str(place) if word == "/srv/mailarchiver" else word for word in command.split()]
+    words = [str(archive) if word.endswith(".tar.gz") else word for word in words]
+    (tmp_path / "new").mkdir(mode=0o700)
+    small_stack.compose("down")
+    try:
+        done = installed.run(*words, MAILARCHIVER_BACKUP_STATE=str(tmp_path / "new"))
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        fresh = open_stack(place)
+        fresh.wait_app()
+        assert content(fresh) == before
+        fresh.destroy()
+    finally:
+        small_stack.compose("up", "--detach", "--no-build")
+        small_stack.wait_app()
 
 
 AUTH = "operator:of the test"

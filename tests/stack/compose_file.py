@@ -11,10 +11,9 @@ import yaml
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a test's compose file says. The defaults are upstream's.
+    """What a test's compose file says. The defaults are upstream's; the health check asks more often, to save time.
 
-    Without a `health_interval` the health check asks often at the start, to save time, and seldom afterwards: each asking
-    is a program in the container, and a second's interval cost a dozen stacks a whole core.
+    Asking often at the start alone (`start_interval`) is unknown to Docker 20.10.
     """
 
     project: str
@@ -27,7 +26,7 @@ class Layout:
     data_target: str = "/var/lib/postgresql/data"
     named_volumes: bool = False
     password_in_dotenv: bool = False
-    health_interval: str = ""
+    health_interval: str = "1s"
     restart: str = "always"
     application_environment: Mapping[str, str] = field(default_factory=dict)
     postgres_environment: Mapping[str, str] = field(default_factory=dict)
@@ -76,11 +75,7 @@ def compose_text(layout: Layout) -> str:
         "networks": ["postgres"],
         "healthcheck": {
             "test": ["CMD", "pg_isready", "-U", _literal(layout.user), *_database_option(layout.database)],
-            **(
-                {"interval": layout.health_interval}
-                if layout.health_interval
-                else {"interval": "30s", "start_period": "60s", "start_interval": "500ms"}
-            ),
+            "interval": layout.health_interval,
             "timeout": "5s",
             "retries": 30,
         },

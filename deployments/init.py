@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from deployments.password import AUTH_VARIABLE, FILE_BESIDE_SETTINGS, random_auth_string
 from tasks.adapters.host.files import create_whole, keep_copy, make_directory, write_atomically
 from tasks.adapters.host.outside_files import SETTINGS, read_outside
 from tasks.adapters.host.settings_file import SYSTEM_SETTINGS, load_settings, own_settings
@@ -21,6 +22,7 @@ from tasks.core.stack.first_settings import EXAMPLE_REPOSITORY, UnitPaths, first
 
 HERE = Path(__file__).parent
 SYSTEM_UNITS = Path("/etc/systemd/system")
+ABOUT_PASSWORD = "# USER:PASSWORD of Prefect's UI and API, for the units of server and worker, `serve` and `deploy`. Whoever has it can restore and remove backups.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Begun:
         copy = f"cp {self.units}/* {SYSTEM_UNITS}/ && " if self.units != SYSTEM_UNITS else ""
         lines += [
             f"4. As root: {copy}systemctl daemon-reload && systemctl enable --now {units} {watches}",
-            "5. Where server and worker run: PREFECT_API_URL=http://127.0.0.1:4200/api mailarchiver-backup deploy"
-            + named,
+            f"5. Where server and worker run: PREFECT_API_URL=http://127.0.0.1:4200/api mailarchiver-backup deploy{named}",
+            f"6. Open http://127.0.0.1:4200: its password is in {self.settings.with_name(FILE_BESIDE_SETTINGS)}",
         ]
         return "\n".join(lines)
 
@@ -88,6 +90,7 @@ def init(settings: Path, units: Path, repository: Path | None, directories: Sequ
     state = Path(os.environ.get(STATE_VARIABLE) or SYSTEM_STATE_DIRECTORY)
     paths = UnitPaths(Path(os.path.abspath(sys.executable)).parent, settings, state)
     wanted = {settings: (text, 0o600)}
+    password = settings.with_name(FILE_BESIDE_SETTINGS)
     wanted |= {units / name: (unit, 0o644) for name, unit in unit_texts(templates, paths).items()}
 
     written, left, kept = [], [], []
@@ -98,6 +101,9 @@ def init(settings: Path, units: Path, repository: Path | None, directories: Sequ
             raise BackupError(
                 f"{place} cannot be made: {error.strerror}", hint="run it as root, or name other places: see --help"
             ) from error
+    # Not among the wanted: a password that stands is never another's to write anew.
+    if create_whole(password, f"{ABOUT_PASSWORD}{AUTH_VARIABLE}={random_auth_string()}\n".encode(), 0o600):
+        written.append(password)
     for path, (content, mode) in wanted.items():
         if create_whole(path, content.encode(), mode):
             written.append(path)

@@ -19,16 +19,18 @@ from tasks.adapters.host.files import make_directory, write_atomically
 from tasks.adapters.host.processes import Background, run, start_background
 from tasks.adapters.host.state import state_subdirectory
 from tasks.core.errors import BackupError
+from tasks.core.policy.own_addresses import ADDRESS_VARIABLE, asked_at
 from tasks.core.policy.settings import InstallationSettings, Settings
 
 # Where our packages are: a checkout, or site-packages.
 HOME = Path(__file__).resolve().parents[1]
 # In a checkout a link to the list at its top, where `prefect deploy` looks for it; in a wheel a file.
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
-POOL = "mailarchiver"
+# Nothing is imported from the directory that we happen to be started in.
+OWN_IMPORTS = {"PYTHONSAFEPATH": "1"}
+WORKER_COMMAND = [sys.executable, "-m", "deployments.worker"]
 START_SECONDS = 120.0
 DEPLOY_SECONDS = 300.0
-CORS_VARIABLE = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 
 
 def rendered(prefect_file: Path, settings: Settings) -> dict[str, Any]:
@@ -67,17 +69,16 @@ def _schedule(
 
 
 def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Bring work pool, deployments and automations to the server, and take away what is no longer wanted."""
+    """Bring work pool (locked), deployments and automations to the server, and take away what is no longer wanted."""
     place = state_subdirectory("prefect")
     file = place / "prefect.yaml"
     write_atomically(file, yaml.safe_dump(rendered(PREFECT_FILE, settings), sort_keys=False).encode())
-    with suppress(BackupError):  # it is there already; if it is not, the next command says so
-        run(
-            [_prefect(), "work-pool", "create", POOL, "--type", "process"],
-            timeout_seconds=60,
-            environment=environment,
-            directory=HOME,
-        )
+    run(
+        [sys.executable, "-m", "deployments.work_pool"],
+        timeout_seconds=DEPLOY_SECONDS,
+        environment=environment,
+        directory=HOME,
+    )
     run(
         [_prefect(), "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
         timeout_seconds=DEPLOY_SECONDS,
@@ -93,20 +94,29 @@ def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
     )
 
 
+def server_address(host: str, port: int) -> str:
+    """Give the address at which programs of this machine reach a server that listens on `host`."""
+    return f"http://{asked_at(host)}:{port}"
+
+
+def server_command(host: str, port: int) -> list[str]:
+    """Give the command that runs the server behind its guard."""
+    return [sys.executable, "-m", "deployments.server", "--host", host, "--port", str(port)]
+
+
 def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str, str]:
     """Give the environment of server, deployments and worker: what prefect's defaults leave out for a self-hosted server."""
     home = state_subdirectory("prefect") / "home"
     make_directory(home)
-    secret = auth_string()
+    secret = auth_string(settings_path)
+    address = server_address(host, port)
     return {
         AUTH_VARIABLE: secret,
         CLIENT_VARIABLE: secret,
-        # By default any web page may read what the server answers; here only the UI's own addresses.
-        CORS_VARIABLE: os.environ.get(CORS_VARIABLE)
-        or ",".join(f"http://{name}:{port}" for name in dict.fromkeys((host, "127.0.0.1", "localhost"))),
         "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://{host}:{port}/api",
-        "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
+        "PREFECT_API_URL": f"{address}/api",
+        # Where browsers find the API; behind a reverse proxy the operator's own word, by which the server also knows its name.
+        ADDRESS_VARIABLE: os.environ.get(ADDRESS_VARIABLE) or f"{address}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # The same for the library in worker and runs: it has a switch of its own.
         "DO_NOT_TRACK": "1",
@@ -118,8 +128,7 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         # Heartbeats, by which the server sees a run die, at their shortest.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        # Nothing is imported from the directory that we happen to be started in.
-        "PYTHONSAFEPATH": "1",
+        **OWN_IMPORTS,
         "MAILARCHIVER_BACKUP_SETTINGS": str(settings_path),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
@@ -147,17 +156,12 @@ def serve(settings: Settings, settings_path: Path, *, host: str, port: int) -> N
     environment = server_environment(settings_path, host=host, port=port)
     make_private(Path(environment["PREFECT_HOME"]))
     logs = state_subdirectory("prefect")
-    with start_background(
-        [_prefect(), "server", "start", "--host", host, "--port", str(port)],
-        environment=environment,
-        log=logs / "server.log",
-    ) as server:
-        _wait_for_health(f"http://{host}:{port}/api/health", server)
+    address = server_address(host, port)
+    with start_background(server_command(host, port), environment=environment, log=logs / "server.log") as server:
+        _wait_for_health(f"{address}/api/health", server)
         deploy(settings, environment)
-        with start_background(
-            [_prefect(), "worker", "start", "--pool", POOL], environment=environment, log=logs / "worker.log"
-        ) as worker:
-            print(f"ready: http://{host}:{port} (logs in {logs})", flush=True)
+        with start_background(WORKER_COMMAND, environment=environment, log=logs / "worker.log") as worker:
+            print(f"ready: {address} (logs in {logs})", flush=True)
             while server.is_running() and worker.is_running():
                 time.sleep(0.5)
             name = "server" if not server.is_running() else "worker"

@@ -23,11 +23,10 @@ from typing import Any
 import pytest
 
 from deployments.password import AUTH_VARIABLE, CLIENT_VARIABLE
-from deployments.serve import server_environment
+from deployments.serve import WORKER_COMMAND, server_command, server_environment
 from tasks.adapters.host.state import STATE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
-POOL = "mailarchiver"
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class PrefectServer:
         """Start the server, for the first time or again on the same home and port; return when it answers."""
         address = urllib.parse.urlsplit(self.url)
         log = self.place / "server.log"
-        command = [_program("prefect"), "server", "start", "--host", str(address.hostname), "--port", str(address.port)]
+        command = server_command(str(address.hostname), int(address.port or 0))
         self.processes.append(_start(command, self.environment, log))
         _wait_for(f"{self.url}/api/health", self.processes[-1], log)
 
@@ -106,8 +105,8 @@ def prefect_server(place: Path, *, settings_file: Path, state: Path) -> Iterator
 
 @contextmanager
 def prefect_worker(server: PrefectServer, place: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process worker for the deployments' pool; end it, and what it runs, at the end of the block."""
-    worker = _start([_program("prefect"), "worker", "start", "--pool", POOL], server.environment, place / "worker.log")
+    """Start a worker for the deployments' pool; end it, and what it runs, at the end of the block."""
+    worker = _start(WORKER_COMMAND, server.environment, place / "worker.log")
     try:
         yield worker
     finally:

@@ -1,4 +1,4 @@
-"""Commands that set the program up and run it: init, doctor, status, serve, deploy."""
+"""Commands that set the program up and run it: init, doctor, status, serve, server, worker, deploy."""
 
 from __future__ import annotations
 
@@ -124,15 +124,42 @@ def serve(
 
     with answering(as_json=False):
         if show_password:
-            print(auth_string())
+            print(auth_string(settings_path(settings)))
             return
-        refuse_bad_input({"settings": settings, "host": host})
-        place = settings_path(settings)
-        if place is None:
-            raise UsageError(
-                "there is no settings file", hint="`mailarchiver-backup init` writes one; or give --settings FILE"
-            )
+        refuse_bad_input({"host": host})
+        place = _settings_place(settings)
         run(load_settings(place), place.resolve(), host=host, port=port)
+
+
+@commands.command("server", rich_help_panel="Setting up and looking after")
+def server(
+    host: Annotated[str, typer.Option(help="The address to listen on; only this machine by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of server and UI.")] = 4200,
+) -> None:
+    """Run Prefect's server alone, for systemd and containers; wants PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD."""
+    from deployments.password import require_auth_string
+    from deployments.serve import OWN_IMPORTS, server_command
+    from tasks.adapters.host.processes import become
+
+    with answering(as_json=False):
+        refuse_bad_input({"host": host})
+        require_auth_string()
+        become(server_command(host, port), OWN_IMPORTS)
+
+
+@commands.command("worker", rich_help_panel="Setting up and looking after")
+def worker(
+    settings: Annotated[Path | None, typer.Option(help="The settings file (or MAILARCHIVER_BACKUP_SETTINGS).")] = None,
+) -> None:
+    """Run the worker alone, for the Prefect server at PREFECT_API_URL; it starts the flows of this program alone."""
+    from deployments.password import client_environment
+    from deployments.serve import OWN_IMPORTS, WORKER_COMMAND
+    from tasks.adapters.host.processes import become
+
+    with answering(as_json=False):
+        place = _settings_place(settings)
+        environment = {"MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve()), **client_environment(place)}
+        become(WORKER_COMMAND, {**environment, **OWN_IMPORTS})
 
 
 @commands.command("deploy", rich_help_panel="Setting up and looking after")
@@ -142,13 +169,20 @@ def deploy(
     """Bring the deployments, one schedule for each installation, to the Prefect server at PREFECT_API_URL."""
     from deployments.password import client_environment
     from deployments.serve import deploy as run
-    from tasks.adapters.host.settings_file import load_settings, settings_path
+    from tasks.adapters.host.settings_file import load_settings
 
     with answering(as_json=False):
-        refuse_bad_input({"settings": settings})
-        place = settings_path(settings)
-        if place is None:
-            raise UsageError(
-                "there is no settings file", hint="`mailarchiver-backup init` writes one; or give --settings FILE"
-            )
-        run(load_settings(place), {"MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve()), **client_environment()})
+        place = _settings_place(settings)
+        run(load_settings(place), {"MAILARCHIVER_BACKUP_SETTINGS": str(place.resolve()), **client_environment(place)})
+
+
+def _settings_place(settings: Path | None) -> Path:
+    from tasks.adapters.host.settings_file import settings_path
+
+    refuse_bad_input({"settings": settings})
+    place = settings_path(settings)
+    if place is None:
+        raise UsageError(
+            "there is no settings file", hint="`mailarchiver-backup init` writes one; or give --settings FILE"
+        )
+    return place

@@ -11,6 +11,9 @@ import yaml
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
 
+from deployments.worker import ENVIRONMENT, listed
+from tasks.core.policy.run_claims import POOL
+
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
@@ -28,7 +31,10 @@ def test_entrypoint_loads_and_parameters_fit(
         assert set(parameters) <= set(flow.parameters.properties)
         flow.validate_parameters({**parameters})
     assert deployment["description"]
-    assert deployment["work_pool"]["job_variables"]["stream_output"] is False
+    # The worker knows a deployment by its flow, and gives it no way to set anything else.
+    assert flow.name == deployment["name"]
+    assert set(deployment["work_pool"]) <= {"name", "work_queue_name"}
+    assert deployment["work_pool"]["name"] == POOL
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
@@ -53,14 +59,12 @@ def test_no_parameter_can_name_a_file_or_a_secret() -> None:
 def test_names_are_unique() -> None:
     names = [deployment["name"] for deployment in DEPLOYMENTS]
 
-    assert sorted(set(names)) == sorted(names)
+    assert sorted(set(names)) == sorted(names) == sorted(listed())
 
 
 def test_runs_without_a_checkout_log_what_a_checkout_logs() -> None:
     """A worker's run does not stand in the checkout, and so does not read the settings that pyproject.toml has for Prefect."""
     logging = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["prefect"]["logging"]
-    for deployment in DEPLOYMENTS:
-        variables = deployment["work_pool"]["job_variables"]["env"]
-        assert variables["PREFECT_LOGGING_EXTRA_LOGGERS"] == logging["extra_loggers"]
-        assert variables["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] == logging["to_api"]["when_missing_flow"]
-        assert variables["PYTHONSAFEPATH"] == "1"
+    assert ENVIRONMENT["PREFECT_LOGGING_EXTRA_LOGGERS"] == logging["extra_loggers"]
+    assert ENVIRONMENT["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] == logging["to_api"]["when_missing_flow"]
+    assert ENVIRONMENT["PYTHONSAFEPATH"] == "1"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.password import AUTH_VARIABLE, CLIENT_VARIABLE, client_environment
+from deployments.password import AUTH_VARIABLE, CLIENT_VARIABLE, auth_string, client_environment, require_auth_string
 from deployments.serve import PREFECT_FILE, make_private, rendered, server_environment
 from deployments.webhooks import Webhook, webhooks
 from tasks.core.errors import UsageError
@@ -91,9 +91,24 @@ def test_no_server_runs_without_a_password(
         server_environment(tmp_path, host="127.0.0.1", port=4200)
 
 
-def test_only_the_uis_own_addresses_may_read_across_origins(state_directory: Path, tmp_path: Path) -> None:
-    allowed = server_environment(tmp_path, host="127.0.0.1", port=4200)["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
-    assert allowed == "http://127.0.0.1:4200,http://localhost:4200"
+def test_the_units_password_is_serves_and_deploys_too(
+    monkeypatch: pytest.MonkeyPatch, state_directory: Path, tmp_path: Path
+) -> None:
+    """`init` writes it beside the settings: one password for the machine's server, however it is started."""
+    for variable in (AUTH_VARIABLE, CLIENT_VARIABLE, "PREFECT_API_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    settings, written = tmp_path / "settings.yaml", tmp_path / "prefect.env"
+    with pytest.raises(UsageError, match="without a password"):
+        require_auth_string()
+    written.write_text(f"# {AUTH_VARIABLE}=no:comment\nOTHER=1\n{AUTH_VARIABLE}=operator:from the file\n")
+    assert auth_string(settings) == "operator:from the file"
+    assert client_environment(settings) == {CLIENT_VARIABLE: "operator:from the file"}
+    monkeypatch.setenv(AUTH_VARIABLE, "own:word")
+    assert (auth_string(settings), require_auth_string()) == ("own:word", "own:word")
+    monkeypatch.delenv(AUTH_VARIABLE)
+    written.write_text(f"{AUTH_VARIABLE}=operator\n")
+    with pytest.raises(UsageError, match="USER:PASSWORD"):
+        auth_string(settings)
 
 
 def test_what_former_versions_left_readable_is_made_private(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_units_have_a_machines_own_paths() -> None:
     assert "/var/lib/mailarchiver-backup/" not in live
     assert 'ExecStart="/srv/my tools/100%%/bin/mailarchiver-backup" recover' in live
     assert 'Environment="MAILARCHIVER_BACKUP_SETTINGS=/etc/own place/s.yaml"' in live
-    assert "EnvironmentFile=-/etc/own place/prefect.env" in live
+    assert live.count("EnvironmentFile=/etc/own place/prefect.env") == 2
     assert "ConditionDirectoryNotEmpty=/mnt/state of it/journals" in live
     assert live.count('Environment="MAILARCHIVER_BACKUP_STATE=/mnt/state of it"') == 3
 

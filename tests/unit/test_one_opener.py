@@ -33,6 +33,7 @@ ALLOWED = {
     "tasks.watchdog": "writes a log",
     "deployments.init": "reads files of the program's own package",
     "deployments.serve": "reads files of the program's own package",
+    "deployments.worker": "reads files of the program's own package",
 }
 
 

@@ -44,6 +44,7 @@ STATE = FileKind("file of the state directory", 16 << 20, ours=True)
 KEPT_DATA = FileKind("note of kept data", 1 << 20, ours=True)
 # Settings are often kept in a checkout and linked from /etc; their owner and mode are judged after the link.
 SETTINGS = FileKind("settings file", 1 << 20, may_be_link=True)
+PASSWORD = FileKind("password file", 64 << 10, may_be_link=True, ours=True)
 # An operator may link a compose file or a certificate; it is compared and kept, and never obeyed by its place.
 CONFIGURATION = FileKind("configuration file", 1 << 20, may_be_link=True)
 KEY = FileKind("key file", None)

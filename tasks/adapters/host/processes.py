@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import tasks
 from tasks.core.errors import BackupError, ProgramFailed
@@ -84,6 +85,11 @@ def run(
             stderr=stderr,
         )
     return Output(out.decode(errors="replace"), stderr)
+
+
+def become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Go on as another program in this very process, with `environment` added to ours; for service managers, which watch the process that they start."""
+    os.execve(command[0], list(command), {**os.environ, **environment})
 
 
 def start_detached(command: Sequence[str], *, pass_fds: Sequence[int] = (), directory: Path | None = None) -> int:

@@ -127,12 +127,12 @@ def _unit(text: str, paths: UnitPaths) -> str:
         elif line.startswith(f"ExecStart={UNIT_PROGRAMS}/"):
             program, _, arguments = line.removeprefix(f"ExecStart={UNIT_PROGRAMS}/").partition(" ")
             lines.append(f"ExecStart={_quoted(str(paths.programs / program))} {arguments}")
-            if PurePosixPath(paths.state) != default_state and "/prefect server " not in line:
+            if PurePosixPath(paths.state) != default_state and " server " not in line:
                 lines.append(f"Environment={_quoted(f'MAILARCHIVER_BACKUP_STATE={paths.state}')}")
         elif line == f"Environment=MAILARCHIVER_BACKUP_SETTINGS={UNIT_CONFIGURATION}/settings.yaml":
             lines.append(f"Environment={_quoted(f'MAILARCHIVER_BACKUP_SETTINGS={paths.settings}')}")
-        elif line.startswith(f"EnvironmentFile=-{UNIT_CONFIGURATION}/"):
-            lines.append(f"EnvironmentFile=-{_specifiers(str(paths.settings.parent))}/prefect.env")
+        elif line.startswith(f"EnvironmentFile={UNIT_CONFIGURATION}/"):
+            lines.append(f"EnvironmentFile={_specifiers(str(paths.settings.parent))}/prefect.env")
         elif line.startswith(f"ConditionDirectoryNotEmpty={UNIT_STATE}/"):
             lines.append(f"ConditionDirectoryNotEmpty={_specifiers(str(paths.state))}/journals")
         else:

@@ -152,16 +152,19 @@ def test_the_readmes_commands_work_from_the_installed_program(
 def test_the_readmes_command_for_a_new_machine(installed: Installed, small_stack: Stack, tmp_path: Path) -> None:
     """The stack and all that the program knew of it are gone: the archive and the README's command bring the mail back."""
     before = content(small_stack)
-    made = installed.run(
-        installed.program, "backup", "hot", "--json",
-        "--directory", str(small_stack.directory), "--repository", str(tmp_path / "backups"),
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    archive = shutil.copy(json.loads(made.stdout)["archive"], tmp_path)
+
+    def told(*words: str) -> Any:
+        where = ["--directory", str(small_stack.directory), "--repository", str(tmp_path / "backups"), "--json"]
+        done = installed.run(installed.program, *words, *where)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    archive = shutil.copy(told("backup", "hot")["archive"], tmp_path)
+    key = told("doctor")["signing_key"]["public"]
     (command,) = [line for line in readme_commands("The bad day: restore") if "--into" in line]
     place = tmp_path / "srv" / "mailarchiver"
     words = [str(place) if word == "/srv/mailarchiver" else word for word in command.split()]
-    words = [str(archive) if word.endswith(".tar.gz") else word for word in words]
+    words = [str(archive) if word.endswith(".tar.gz") else key if word == "ed25519:..." else word for word in words]
     (tmp_path / "new").mkdir(mode=0o700)
     small_stack.compose("down")
     try:

@@ -51,7 +51,7 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
     """Wait for a quiet database, back up by the chosen method, verify when that is due, apply retention, and report.
 
     The verification of a run in Prefect is a run of its own, begun by this run's event. A scheduled run that a later
-    backup has made needless (the host was off for three nights, and all three runs come at once) makes none.
+    backup has made unnecessary (the host was off for three nights, and all three runs come at once) makes none.
 
     Args:
         installation: Which installation, by its id in the settings file.

@@ -26,7 +26,7 @@ class BackupError(Exception):
     def __str__(self) -> str:
         """Give the message and, where there is one, the hint on a line of its own, with nothing in it that a terminal obeys.
 
-        Whoever reports an exception takes this: logs, tracebacks, the states of Prefect's runs.
+        Used wherever an exception is reported: logs, tracebacks, the states of Prefect's runs.
         """
         return plain(f"{self.message}\nHINT: {self.hint}" if self.hint else self.message)
 

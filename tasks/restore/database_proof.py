@@ -58,7 +58,7 @@ def apply_attributes(
     """Give the replacement what belongs to a database itself: grants, settings, limits, labels; return in words what it could not be given.
 
     The last thing before the swap, so that none of it acts on the load or the proof. Safe to repeat. From a foreign
-    archive's manifest nothing is taken: settings and grants act on whoever uses the database. It gets those of the
+    archive's manifest nothing is taken: settings and grants act on every user of the database. It gets those of the
     database that it replaces.
     """
     with server_of(installation) as server:

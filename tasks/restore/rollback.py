@@ -86,5 +86,5 @@ def _refuse_doubts(doubts: Sequence[str]) -> None:
     if doubts:
         raise Refused(
             "; ".join(doubts),
-            hint="nothing was touched; whoever may comment on a database can say so: look at it, and remove it by hand where it is not wanted",
+            hint="nothing was touched; anybody who may comment on a database can say so: look at it, and remove it by hand if it is not wanted",
         )

@@ -71,7 +71,7 @@ def locked_config(installation_id: str, purpose: str, *, confirmed: str | None =
     """Give the configuration with its installation locked, and everything settled that dead runs had left.
 
     How the run ends is remembered, and a failure is sent to the settings' notifications. Where `confirmed` is given it
-    must be the installation's id, typed by whoever wants its data replaced. Raise Busy, touching nothing, where another
+    must be the installation's id, typed to confirm that its data is replaced. Raise Busy, touching nothing, where another
     run holds the lock.
     """
     config = config_of(installation_id)

@@ -2,7 +2,7 @@
 
 The official image trusts its own socket. Where an installation asks for a password there too, libpq wants it in a
 regular file. That file has lost its name before the first byte of the password is in it: only the program's open
-descriptor holds it, so nothing can outlive the program, whoever is killed.
+descriptor holds it, so nothing can outlive the program, however it ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Code that a database holds: what PostgreSQL would run on behalf of whoever touches its tables."""
+"""Code that a database holds: what PostgreSQL would run for any user of its tables."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ Row = tuple[Any, ...]
 MAINTENANCE_DATABASE = "postgres"
 CONNECT_TIMEOUT_SECONDS = 10
 CANCEL_TIMEOUT_SECONDS = 5.0
-# For a statement that reads catalogues or changes a few rows; whoever asks for more says so.
+# For a statement that reads catalogues or changes a few rows; callers that need more say so.
 ANSWER_SECONDS = 600.0
 LONG_ANSWER_SECONDS = 24 * 3600.0
 # After an interruption: for a cancelled statement to end, for a rollback.

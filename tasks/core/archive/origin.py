@@ -16,7 +16,7 @@ FOREIGN_MEANS = (
 
 FRESH_HOST_HINT = (
     "this host knows no key that made it: give the installation's public key, which `doctor` prints, as --trusted-key;"
-    " or say --foreign where you trust whoever made it, for its own compose file will run. A foreign archive's SQL runs"
+    " or say --foreign if you trust its maker, for its own compose file will run. A foreign archive's SQL runs"
     " without rights beyond the new database, and its mail accounts stay in quarantine"
 )
 
@@ -71,5 +71,5 @@ def require_words(name: str, why: str, words: Words, *, kind: Literal["sql", "cu
         raise Refused(
             f"{name} is a whole data directory of a foreign cluster ({why}): it brings its own code, roles and passwords,"
             " which this server would then run",
-            hint="where you trust whoever made it: --foreign --with-code; a dump of the same data needs --foreign alone",
+            hint="if you trust its maker: --foreign --with-code; a dump of the same data needs --foreign alone",
         )

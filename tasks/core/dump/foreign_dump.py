@@ -32,7 +32,7 @@ _OF_THE_DATABASE = re.compile(
     re.DOTALL,
 )
 _ENCODING = re.compile(rb"SET client_encoding = '([A-Za-z0-9_]+)';")
-_NEEDLESSLY_QUOTED = re.compile(rb'CREATE TABLE "[a-z_][a-z0-9_]*"\.')
+_UNUSUALLY_QUOTED = re.compile(rb'CREATE TABLE "[a-z_][a-z0-9_]*"\.')
 _DUMPED_BY = re.compile(rb"-- Dumped by pg_dump version (\d+)")
 
 
@@ -70,7 +70,7 @@ class Shape:
                 elif (rows := inserted_rows(sql)) is not None:
                     self.inserts += 1
                     self.named_columns = self.named_columns or "(" in rows.target
-                elif _NEEDLESSLY_QUOTED.match(sql):
+                elif _UNUSUALLY_QUOTED.match(sql):
                     self.quoted_names = True
             case DumpComplete():
                 self.complete = True

@@ -14,7 +14,7 @@ PINNED: Mapping[str, str] = {
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "statement_timeout": "0",
-    "lock_timeout": "60s",  # whoever holds a lock for longer (a migration, a forgotten session) is named instead of waited for
+    "lock_timeout": "60s",  # a session that holds a lock for longer (a migration, a forgotten one) is named instead of waited for
     "idle_in_transaction_session_timeout": "0",
     "role": "none",
     "search_path": "pg_catalog",

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from prefect import flow
 
 from tasks.core.archive.origin import Words
+from tasks.core.stack.installation import left_down
 from tasks.oversight.reports import report_restore
 from tasks.restore.check_archive import find_archive
 from tasks.restore.config_files import compare_configuration, restore_configuration
@@ -69,6 +70,7 @@ def sql_dump_restore(
         if restore_config:
             restore_configuration(stack, archive, list(changes), now=now)
 
-    restored = replace(restored, configuration=changes, notes=(*restored.notes, *drift))
+    down = () if config.fresh else left_down(stack)
+    restored = replace(restored, configuration=changes, notes=(*restored.notes, *drift, *down))
     report_restore(installation, restored)
     return restored

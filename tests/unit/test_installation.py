@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.stack.installation import ServiceState, command_to_run
+from tasks.core.stack.installation import ServiceState, command_to_run, left_down
 from tests.unit.values import installation, service
 
 
@@ -37,3 +37,13 @@ def test_no_password_is_in_an_installations_picture() -> None:
 
     for secret in ("canary", "superuser's", "user's"):
         assert secret not in shown
+
+
+def test_an_application_that_stays_down_is_told() -> None:
+    """A restore starts nothing that did not run, and says so: nobody waits for a page that cannot come."""
+    stopped = installation(application=service("app", state="exited"))
+
+    assert left_down(installation(application=service("app", state="running"))) == ()
+    assert left_down(stopped) == (
+        "app was exited before the restore and was left so; to start it: docker compose -p mail start app",
+    )

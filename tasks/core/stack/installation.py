@@ -118,3 +118,12 @@ def command_to_run(installation: Installation, service: Service) -> str:
     verbs = {"paused": "unpause", "absent": "up --detach"}
     compose = f"docker compose -p {installation.project} {verbs.get(service.state, 'start')} {service.name}"
     return compose if service.state != "absent" else f"cd {shlex.quote(str(installation.directory))} && {compose}"
+
+
+def left_down(installation: Installation) -> tuple[str, ...]:
+    """Say that the application did not run before and was left so, and how to start it; nothing for one that ran."""
+    application = installation.application
+    if application.state in ("running", "restarting"):
+        return ()
+    command = command_to_run(installation, application)
+    return (f"{application.name} was {application.state} before the restore and was left so; to start it: {command}",)

@@ -6,6 +6,7 @@ Every error says what is, with the value seen, and carries a hint: one thing wor
 from __future__ import annotations
 
 from tasks.core.plain_text import plain
+from tasks.core.row_values import without_rows
 
 
 class BackupError(Exception):
@@ -70,7 +71,7 @@ class Busy(BackupError):
 class ProgramFailed(BackupError):
     """An external program did not prove that it succeeded.
 
-    Keeps the command (its secrets removed), the exit code (None: killed or unknown) and the end of its stderr; of what PostgreSQL refused,
+    What it said of rows is left out. Keeps the command (its secrets removed), the exit code (None: killed or unknown) and the end of its stderr; of what PostgreSQL refused,
     its error code (`sqlstate`), and which object of a dump it was `about` ("TABLE DATA public.a"), where that is known.
     """
 
@@ -85,9 +86,9 @@ class ProgramFailed(BackupError):
         transient: bool = False,
         sqlstate: str = "",
     ) -> None:
-        super().__init__(message, hint=hint, transient=transient)
+        super().__init__(without_rows(message), hint=without_rows(hint), transient=transient)
         self.sqlstate = sqlstate
         self.about = ""
         self.command = command
         self.exit_code_seen = exit_code_seen
-        self.stderr = stderr
+        self.stderr = without_rows(stderr)

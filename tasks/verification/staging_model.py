@@ -26,6 +26,13 @@ FAST_AND_LOOSE = (
     "fsync=off", "full_page_writes=off", "synchronous_commit=off", "wal_level=minimal", "max_wal_senders=0", "archive_mode=off",
     "max_wal_size=4GB", "checkpoint_timeout=30min", "autovacuum=off",
 )  # fmt: skip
+# Its log, which Docker keeps, would show the rows that an error is about; what goes wrong is told to us.
+SILENT = (
+    "log_error_verbosity=terse",
+    "log_min_error_statement=panic",
+    "log_statement=none",
+    "log_min_duration_statement=-1",
+)
 
 
 def staging_model(
@@ -72,9 +79,9 @@ def staging_model(
         data = directory / "data"
         make_directory(data / PGDATA)
         postgres["volumes"] = [{"type": "bind", "source": str(data / PGDATA), "target": production.pgdata}]
-        postgres["command"] = staging_settings(settings)
+        postgres["command"] = staging_settings(settings, SILENT)
     else:
-        postgres["command"] = staging_settings(settings, FAST_AND_LOOSE)
+        postgres["command"] = staging_settings(settings, (*FAST_AND_LOOSE, *SILENT))
         postgres["volumes"] = [f"data:{production.data_mount.target}"]
     application = {
         **common,

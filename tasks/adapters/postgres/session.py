@@ -26,6 +26,7 @@ from tasks.adapters.engine.reach import host_can_reach, relay
 from tasks.core.byte_text import bytes_of, shown, text_of
 from tasks.core.errors import BackupError, ProgramFailed
 from tasks.core.quoting import quoted
+from tasks.core.row_values import without_literals
 from tasks.core.stack import session_settings
 from tasks.core.stack.installation import Installation, command_to_run
 
@@ -366,7 +367,9 @@ def _said(error: psycopg.Error) -> str:
     """Give what PostgreSQL said, with its detail and where it was."""
     words = error.diag.message_primary or (str(error).strip() or type(error).__name__).splitlines()[0]
     context = (error.diag.context or "").splitlines()[:1]
-    more = [("DETAIL", error.diag.message_detail), ("CONTEXT", context[0] if context else None)]
+    # Of data that is no value (class 22), the detail is the data.
+    detail = None if _state(error).startswith("22") else error.diag.message_detail
+    more = [("DETAIL", detail), ("CONTEXT", context[0] if context else None)]
     told = "; ".join(f"{name}: {' '.join(text.split())[:DETAIL_LIMIT]}" for name, text in more if text)
     return f"{words} ({told})" if told else words
 
@@ -380,7 +383,7 @@ def _state(error: psycopg.Error) -> str:
 
 
 def _shown(what: str) -> str:
-    line = shown(" ".join(what.split()))
+    line = without_literals(shown(" ".join(what.split())))
     return line if len(line) <= 100 else f"{line[:97]}..."
 
 

@@ -38,6 +38,8 @@ PINNED_FOR_SUPERUSERS: Mapping[str, str] = {
     "session_preload_libraries": "",
     "temp_file_limit": "-1",
     "lc_messages": "C",
+    # Errors reach us; the server's log would show rows and statements with them.
+    "log_min_messages": "fatal",
 }
 # An older server refuses the whole connection for an option that it does not know.
 PINNED_SINCE: Mapping[int, Mapping[str, str]] = {

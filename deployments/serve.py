@@ -78,12 +78,14 @@ def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
         timeout_seconds=DEPLOY_SECONDS,
         environment=environment,
         directory=HOME,
+        is_prefect=True,
     )
     run(
         [_prefect(), "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
         timeout_seconds=DEPLOY_SECONDS,
         environment=environment,
         directory=HOME,
+        is_prefect=True,
     )
     # A process of its own: its 100 MB are gone when it ends, and it reads this environment, not ours.
     run(
@@ -91,6 +93,7 @@ def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
         timeout_seconds=DEPLOY_SECONDS,
         environment=environment,
         directory=HOME,
+        is_prefect=True,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import signal
 import subprocess
@@ -21,6 +22,8 @@ import tasks
 from tasks.core.errors import BackupError, ProgramFailed
 
 logger = logging.getLogger(__name__)
+
+_PREFECT_SECRET = re.compile(r"PREFECT_\w*(?:AUTH|KEY|PASSWORD|SECRET|TOKEN|CONNECTION_URL|HEADERS)\w*")
 
 STDERR_KEPT_BYTES = 16_384
 COMPANION_STOP_SECONDS = 15.0
@@ -45,11 +48,13 @@ def run(
     without: Collection[str] = (),
     stdin: bytes | None = None,
     secrets: Sequence[str] = (),
+    is_prefect: bool = False,
 ) -> Output:
     """Run a program to its end and return what it printed.
 
-    `environment` is added to ours, from which the variables `without` are taken. Raise ProgramFailed when it cannot be
-    started, exits other than 0, or is still running after `timeout_seconds`, when its whole process group is killed.
+    `environment` is added to ours, from which the variables `without` are taken, and Prefect's passwords unless it is
+    a program of Prefect's. Raise ProgramFailed when it cannot be started, exits other than 0, or is still running
+    after `timeout_seconds`, when its whole process group is killed.
     """
     shown = tuple(_without(secrets, word) for word in command)
     try:
@@ -59,7 +64,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=directory,
-            env={**{name: value for name, value in os.environ.items() if name not in without}, **(environment or {})},
+            env={**_own_environment(without, is_prefect=is_prefect), **(environment or {})},
             start_new_session=True,
         )
     except OSError as error:
@@ -100,6 +105,7 @@ def start_detached(command: Sequence[str], *, pass_fds: Sequence[int] = (), dire
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=directory,
+        env=_own_environment(),
         start_new_session=True,
         pass_fds=tuple(pass_fds),
     )
@@ -113,7 +119,12 @@ def start_companion(command: Sequence[str], *, ready_seconds: float) -> Iterator
     It ends when its stdin does, so it cannot outlive us. Raise BackupError where it says nothing in time, or what went wrong ("error ...").
     """
     process = subprocess.Popen(
-        list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROGRAM_PLACE, start_new_session=True
+        list(command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=PROGRAM_PLACE,
+        env=_own_environment(),
+        start_new_session=True,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -189,6 +200,15 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         raise BackupError(
             f"process {process.pid} cannot be killed", hint="is it stuck on a dead file system?"
         ) from error
+
+
+def _own_environment(without: Collection[str] = (), *, is_prefect: bool = False) -> dict[str, str]:
+    """Give our environment to a program that we start: Docker's need not know what opens Prefect's server and its database."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in without and (is_prefect or not _PREFECT_SECRET.fullmatch(name))
+    }
 
 
 def _without(secrets: Sequence[str], text: str) -> str:

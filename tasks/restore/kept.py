@@ -13,7 +13,7 @@ from tasks.restore.database_swap import Kept
 from tasks.restore.directory_beside import host_place
 from tasks.restore.directory_swap import Exchange, KeptDirectories
 from tasks.restore.kept_before import adopt_databases, adopt_directories
-from tasks.restore.kept_list import Entry, entries
+from tasks.restore.kept_list import Entry, begin_list, entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ def holdings(installation: Installation) -> Holdings:
     with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="look") as opened:
         known = {entry.number for entry in entries(directory, "database")}
         doubts = adopt_databases(installation, opened, known)
+        if not doubts:
+            begin_list(directory)
         found = [_database_of(installation, entry) for entry in entries(directory, "database")]
         there = [kept for kept in found if _is_there(opened, kept)]
     doubts += adopt_directories(installation, {str(_aside(installation, each)) for each in _listed(installation)})

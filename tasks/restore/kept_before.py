@@ -1,7 +1,8 @@
 """What is said to be kept but is not in the list: by the comment on a database, or by a file beside the data.
 
-Before there was a list, these said it. Anybody who may comment on a database can say so too; what is kept is taken into the list only
-where everything said is what is computed from the installation and the list is empty, and else it is left alone and told.
+Before there was a list, these said it. Anybody who may comment on a database can say so too. So a comment is believed once, while there has never
+been a list, of a database that belongs to the current one's owner, and never for a path: the keys that it names stay where they are. All else is left
+alone and told.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tasks.core.stack.installation import Installation
 from tasks.restore import database_swap, directory_swap
 from tasks.restore.database_swap import KEPT, Kept
 from tasks.restore.directory_swap import Exchange, KeptDirectories
+from tasks.restore.kept_list import list_is_begun
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +40,26 @@ def adopt_databases(installation: Installation, opened: Session, known: Collecti
         entry = databases.database_entry(opened, name)
         if entry is None or entry.number in known:
             continue
-        if known:
+        if list_is_begun(installation.directory):
             # Restores since keep their own list: what only a comment says is older than any of them, or a lie.
-            doubts.append(f"the comment of database {name} says that a restore put it aside, but the list names others")
+            doubts.append(
+                f"the comment of database {name} says that a restore put it aside, but the list of what is kept does not"
+            )
             continue
         try:
+            owners = [databases.database_owner(opened, each) for each in (name, installation.database.name)]
+            if owners[0] != owners[1]:
+                raise Refused(f"it belongs to {owners[0]}, not to {owners[1]}")
             kept = _kept_database(installation, name, entry.number, json.loads(comment.removeprefix(KEPT)))
         except (Refused, KeyError, TypeError, ValueError, RecursionError) as error:
             why = error.message if isinstance(error, Refused) else "it is not written as ours are"
             doubts.append(f"the comment of database {name} says that a restore put it aside, but {why}")
             continue
         logger.warning("Database %s was put aside before there was a list of such; it is in the list now", name)
+        if said_keys := _keys_of(installation, kept):
+            logger.warning(
+                "%s may be its keys, which only a comment says: it is left alone, for you to move or remove", said_keys
+            )
         database_swap.write_kept(installation, kept)
     return doubts
 
@@ -71,13 +82,19 @@ def _kept_database(installation: Installation, name: str, number: int, said: dic
         of=current,
         at=datetime.fromisoformat(said["at"]).isoformat(timespec="microseconds"),
         backup=str(said["backup"]),
-        keys=keys if said["keys"] else "",
-        current_keys=str(place) if said["keys"] else "",
+        keys="",
+        current_keys="",
         comment=None if said["comment"] is None else str(said["comment"]),
         undone=mark.word == "undone",
         number=number,
-        keys_identity=identity_of(Path(keys)) if said["keys"] else None,
     )
+
+
+def _keys_of(installation: Installation, kept: Kept) -> Path | None:
+    """Name what lies where a restore puts keys aside."""
+    place = installation.keys_directory
+    aside = kept.mark.directory(place) if place is not None else None
+    return aside if aside is not None and exists(aside) else None
 
 
 def adopt_directories(installation: Installation, known: Collection[str]) -> list[str]:
@@ -105,7 +122,7 @@ def adopt_directories(installation: Installation, known: Collection[str]) -> lis
 def _kept_directories(installation: Installation, path: Path, aside: str) -> KeptDirectories | None:
     """Read such a file; None where there is nothing behind it any more."""
     content, found = read_outside(path, KEPT_DATA)
-    if stat.S_IMODE(found.st_mode) & 0o022:
+    if stat.S_IMODE(found.st_mode) & 0o022 or found.st_uid not in (0, os.geteuid()):
         raise Refused("others may write to it")
     said = json.loads(content)
     exchanges = tuple(

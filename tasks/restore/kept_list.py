@@ -40,7 +40,19 @@ class Entry:
 
 def write_entry(directory: Path, entry: Entry) -> None:
     """Add an entry to the list of the installation in `directory`, on the disk before the return."""
+    begin_list(directory)
     state.write_json(_path(directory, entry.kind, entry.mark), {"directory": str(directory.resolve()), **asdict(entry)})
+
+
+def begin_list(directory: Path) -> None:
+    """Note that from now on the list alone says what is kept."""
+    if not list_is_begun(directory):
+        state.write_json(_begun(directory), {"directory": str(directory.resolve())})
+
+
+def list_is_begun(directory: Path) -> bool:
+    """Tell whether there has been a list, be it empty now: then nothing else says what is kept."""
+    return _begun(directory).exists()
 
 
 def remove_entry(directory: Path, kind: Kind, mark: Mark) -> None:
@@ -95,6 +107,10 @@ def _entry(path: Path, content: Mapping[str, Any]) -> Entry:
 
 def _path(directory: Path, kind: Kind, mark: Mark) -> Path:
     return state.state_subdirectory(_DIRECTORY) / f"{_digest(directory)}-{kind}-{mark.word}-{mark.stamp}.json"
+
+
+def _begun(directory: Path) -> Path:
+    return state.state_subdirectory(_DIRECTORY) / f"{_digest(directory)}-begun.json"
 
 
 def _digest(directory: Path) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 
 from tests.cli import Operator
 from tests.content import content
-from tests.stack.stack import Stack, create_stack
+from tests.stack.stack import Stack, create_stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 STAMP = "20250102_030405"
@@ -197,9 +200,12 @@ def test_what_was_kept_before_there_was_a_list_is_still_kept(
     stack.wait_app()
     assert content(stack) == before
     operator.must("commit", "--yes")
+    # A comment says nothing of directories: the keys of before are for the operator to move or remove.
+    (keys,) = stack.directory.glob("data-protection-keys.before-*")
+    shutil.rmtree(keys)
 
     operator.must("restore", backup_of(operator, "online"), "--yes", "--no-quarantine")
-    (entry,) = (state_directory / "kept").iterdir()
+    (entry,) = (state_directory / "kept").glob("*-directories-*")
     said = json.loads(entry.read_text())
     entry.unlink()
     places = [stack.directory / name for name in ("postgres-data", "data-protection-keys")]
@@ -217,6 +223,107 @@ def test_what_was_kept_before_there_was_a_list_is_still_kept(
     assert content(stack) == before
     assert not record.exists()
     operator.must("commit", "--yes")
+
+
+def test_a_comment_alone_is_believed_once_of_the_owners_database_and_for_no_path(
+    stack: Stack, operator: Operator, state_directory: Path
+) -> None:
+    """Everything said is as a restore would have said it, and what lies at the computed places is somebody else's."""
+    planted = f"{stack.database}_before_{STAMP}"
+    keys = stack.directory / "data-protection-keys"
+    copied = keys.with_name(f"{keys.name}.before-{STAMP}")
+    copied.mkdir()
+    (copied / "letter").write_text("dear")
+    before = sorted(path.name for path in keys.iterdir())
+    said = {"keys": str(copied), "current_keys": str(keys)}
+    stack.psql("CREATE ROLE stranger CREATEDB", database="postgres")
+    stack.psql(f'CREATE DATABASE "{planted}" OWNER stranger', database="postgres")
+    try:
+        # Another role's database is neither brought into production nor dropped.
+        claim(stack, planted, **said)
+        for command in ("rollback", "commit"):
+            answer = operator.run(command, "--yes")
+            assert answer.code == 1
+            assert "belongs to stranger, not to mailuser" in answer.value["error"]
+        assert planted in names(stack)
+
+        # The owner's is, as before there was a list; but nothing on the disk is touched because of it.
+        stack.psql(f'ALTER DATABASE "{planted}" OWNER TO mailuser', database="postgres")
+        answer = operator.run("commit", "--yes")
+        assert answer.value["dropped"] == [planted]
+        assert f"{copied} may be its keys" in answer.stderr
+        assert (copied / "letter").read_text() == "dear"
+        assert sorted(path.name for path in keys.iterdir()) == before
+
+        # From then on the list alone says what is kept, also while it is empty.
+        stack.psql(f'CREATE DATABASE "{planted}"', database="postgres")
+        claim(stack, planted, **said)
+        for command in ("rollback", "commit"):
+            answer = operator.run(command, "--yes")
+            assert answer.code == 1
+            assert "but the list of what is kept does not" in answer.value["error"]
+        assert planted in names(stack)
+        assert (copied / "letter").read_text() == "dear"
+    finally:
+        stack.psql(f'DROP DATABASE IF EXISTS "{planted}"', database="postgres")
+        stack.psql("DROP ROLE stranger", database="postgres")
+        shutil.rmtree(copied)
+
+
+AIMED = """
+import os, signal, sys
+import tasks.restore.{module} as module
+def killed(function, when):
+    def call(*args, **options):
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        function(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call
+module.{name} = killed(module.{name}, "{when}")
+from deployments.cli import main
+sys.argv[0] = "mailarchiver-backup"
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "module", "name", "when"),
+    [
+        ("hot", "database_swap", "write_kept", "after"),
+        ("hot", "database_swap", "_swap_databases", "after"),
+        ("hot", "database_swap", "swap_keys", "after"),
+        ("online", "directory_swap", "write_kept", "after"),
+        ("online", "directory_swap", "exchange", "after"),
+    ],
+)
+def test_what_is_kept_survives_a_kill_between_the_swap_and_the_list(
+    stack: Stack, operator: Operator, state_directory: Path, method: str, module: str, name: str, when: str
+) -> None:
+    """Whatever came first: after `recover`, the list holds what was put aside, and it can be brought back and dropped; or nothing had begun."""
+    backup = backup_of(operator, method)
+    stack.psql('UPDATE mail_archiver."ArchivedEmails" SET "Subject" = "Subject" || \' edited\' WHERE "Id" % 3 = 0')
+    edited = content(stack)
+    code = AIMED.format(module=module, name=name, when=when)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *operator.command("restore", backup, "--yes", "--no-quarantine")[1:]],
+        capture_output=True, stdin=subprocess.DEVNULL, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+
+    wait_until(lambda: operator.run("recover").code == 0, 60, "what the dead run had left is not settled")
+    assert list((state_directory / "journals").iterdir()) == []
+    stack.wait_app()
+
+    if content(stack) == edited:
+        assert operator.must("commit", "--yes")["dropped"] == []
+        return
+    operator.must("rollback", "--yes")
+    stack.wait_app()
+    assert content(stack) == edited
+    assert len(operator.must("commit", "--yes")["dropped"]) == 1
+    assert [path.name for path in stack.directory.iterdir() if ".before-" in path.name or ".undone-" in path.name] == []
+    assert [each for each in names(stack) if "_before_" in each or "_undone_" in each] == []
 
 
 def test_a_state_directory_of_others_is_refused(operator: Operator, state_directory: Path) -> None:

@@ -66,6 +66,11 @@ def databases_commented(session: Session, prefix: str) -> dict[str, str]:
     return dict(rows)
 
 
+def database_owner(session: Session, name: str) -> str:
+    """Name the role that a database belongs to; "" where there is no such database."""
+    return str(session.value("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (name,)) or "")
+
+
 def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: str, comment: str) -> None:
     """Make an empty database with the encoding, locale and tablespace of another, from template0 so that nothing else is in it.
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.adapters.archive.identity import read_identity, require_key
-from tasks.adapters.archive.ownership import next_place, note_made
+from tasks.adapters.archive.ownership import next_place, note_made, note_sealed
 from tasks.adapters.archive.repository_marker import claim_repository
 from tasks.adapters.archive.segment import Segment
 from tasks.adapters.archive.writer import (
@@ -188,7 +188,7 @@ def seal_backup(
             on_bytes=lambda _, done: tell(done),
             sign=lambda each: sign_record(each, key),
         )
-    note_made(place, archive.repository, made, manifest)
+    note_sealed(place, archive.repository, manifest.name)
     logger.info("Sealed %s: %d bytes, SHA-256 %s", sealed.path, sealed.bytes, sealed.sha256)
     return sealed.record
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tasks.adapters.archive.identity import MadeList, read_identity, require_key
-from tasks.adapters.archive.ownership import authenticity_of_archive, next_place, note_made
+from tasks.adapters.archive.ownership import authenticity_of_archive, next_place, note_made, sign_anew
 from tasks.adapters.archive.reader import CheckedArchive
 from tasks.adapters.archive.repository import Backup, find_backup, list_backups, split_name, write_record
 from tasks.adapters.archive.repository_marker import require_repository
-from tasks.core.archive.authenticity import Authenticity, authenticity_of, sign_record
+from tasks.core.archive.authenticity import Authenticity, authenticity_of
 from tasks.core.archive.manifest import Record
 from tasks.core.archive.signatures import public_key
 from tasks.core.errors import Refused, UsageError
@@ -55,7 +55,10 @@ def adopt(config: InstallationConfig, names: Sequence[str], *, now: datetime) ->
     for name in names:
         path = find_backup(config.repository, name)
         found = authenticity_of_archive(trust_of(config), path)
-        if found.state == "authentic" and found.chain != "replayed":
+        if found.chain == "outdated":
+            done.append(Adopted(split_name(path), f"not adopted: {found.reason}", refused=True))
+            continue
+        if found.is_own:
             done.append(Adopted(split_name(path), _confirm_date(config, path, now)))
             continue
         if found.state in ("foreign", "forged"):
@@ -81,7 +84,7 @@ def dismiss(config: InstallationConfig, names: Sequence[str]) -> list[Adopted]:
             raise Refused(f"{name} does not count anyway", hint="`mailarchiver-backup list` says why")
         record = _record_of(config, path)
         key = _key_for(config, record)
-        write_record(path, sign_record(record.model_copy(update={"dismissed": True}), key))
+        write_record(path, _signed(config, record.model_copy(update={"dismissed": True}), key))
         _remember(config, key, record, state="dismissed")
         done.append(
             Adopted(record.manifest.name, "counts for nothing from now on; remove the files by hand when you like")
@@ -100,7 +103,7 @@ def _confirm_date(config: InstallationConfig, path: Path, now: datetime) -> str:
         created = _before(config, record, now)
     update = {"dated": created, "dismissed": False}
     key = _key_for(config, record)
-    write_record(path, sign_record(record.model_copy(update=update), key))
+    write_record(path, _signed(config, record.model_copy(update=update), key))
     _remember(config, key, record)
     return f"counts as of {created:%Y-%m-%d %H:%M:%S} UTC"
 
@@ -131,7 +134,7 @@ def _sign(config: InstallationConfig, archive: CheckedArchive, found: Authentici
         file=archive.path.name, bytes=archive.bytes, sha256=archive.sha256, seconds=seconds, manifest=manifest
     )
     key = _key_for(config, record)
-    write_record(archive.path, sign_record(record, key))
+    write_record(archive.path, _signed(config, record, key))
     _remember(config, key, record)
     logger.info("Adopted %s (it was %s)", manifest.name, found)
     return f"checked, and signed: it counts from now on, as verified after `verify {manifest.name}`"
@@ -143,6 +146,10 @@ def _key_for(config: InstallationConfig, record: Record) -> bytes:
         config.id, config.directory, project=known.project or record.manifest.project,
         system_identifier=known.system_identifier or record.manifest.database.system_identifier,
     )  # fmt: skip
+
+
+def _signed(config: InstallationConfig, record: Record, key: bytes) -> Record:
+    return sign_anew(read_identity(config.id, config.directory).place, config.repository, record, key)
 
 
 def _remember(config: InstallationConfig, key: bytes, record: Record, *, state: str = "") -> None:

@@ -81,7 +81,7 @@ def _authenticity_of(config: InstallationConfig, own: OwnBackups) -> list[Proble
     """Tell what is wrong with whose backups are there; below a mount that is gone nothing is missed."""
     identity = read_identity(config.id, config.directory)
     wanted = missed(config.id, config.directory, config.repository)
-    gone = sorted(name for name in wanted if name not in own.authenticity or not own.authenticity[name].counts)
+    gone = sorted(name for name in wanted if name not in own.authenticity or not own.authenticity[name].is_own)
     former = {key: own.signed_with(key) for key in identity.former if key not in config.settings.trusted_keys}
     return authenticity_problems(
         own.authenticity,

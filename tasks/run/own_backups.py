@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tasks.adapters.archive.identity import private_key, read_trust
-from tasks.adapters.archive.ownership import judge_backups
+from tasks.adapters.archive.identity import private_key, read_identity, read_trust
+from tasks.adapters.archive.ownership import judge_backups, sign_anew
 from tasks.adapters.archive.repository import Backup, list_backups
 from tasks.adapters.archive.repository_marker import require_repository
-from tasks.core.archive.authenticity import Authenticity, Trust, authenticity_of, sign_record
+from tasks.core.archive.authenticity import Authenticity, Trust, authenticity_of
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import UsageError
 from tasks.core.policy.clocks import is_ahead
@@ -97,13 +97,14 @@ def resign(config: InstallationConfig) -> Callable[[Record, Record], Record | No
     signature would no longer hold.
     """
     trust, private = trust_of(config), private_key(config.id, config.directory)
+    place = read_identity(config.id, config.directory).place
 
     def sign(before: Record, after: Record) -> Record | None:
         if before.signature is None:
             return after
         if private is None or authenticity_of(trust, before).state != "authentic":
             return None
-        return sign_record(after, private)
+        return sign_anew(place, config.repository, after, private)
 
     return sign
 

@@ -226,6 +226,37 @@ def test_a_replayed_a_rehashed_and_a_missing_backup_are_told(config: Installatio
     assert choose_backup(config, "latest") == made[3].manifest.name
 
 
+def test_an_older_verdict_in_place_of_a_newer_one_is_told_and_counts_for_nothing(config: InstallationConfig) -> None:
+    """Its signature holds, as it did when it was written; what it says was refuted since."""
+    made = [back_up(config, FIRST + timedelta(days=night)) for night in range(3)]
+    now = FIRST + timedelta(days=3)
+    path = config.repository / made[-1].file
+    record = path.with_name(f"{made[-1].manifest.name}.manifest.json")
+    former = record.read_bytes()
+    refuted = verdict(now, made[-1].sha256).model_copy(update={"verdict": "different", "differences": ["a row"]})
+    write_verification(path, refuted, resign(config))
+    newest = record.read_bytes()
+    record.write_bytes(former)
+
+    judged = look_at(config, list_backups(config.repository), now=now).authenticity[made[-1].manifest.name]
+    assert str(judged) == "outdated"
+    assert f"verify {made[-1].manifest.name}" in judged.reason
+    assert choose_backup(config, "latest") == made[-2].manifest.name
+    problems = read_status(config, now=now).problems
+    assert any("older record" in each.text for each in problems if each.kind == "authenticity")
+    assert prune(config, now) == ()
+    assert path.name in names(config)
+    assert [each.refused for each in adopt(config, [made[-1].manifest.name], now=now)] == [True]
+
+    # The newest is right again, and so is one that is judged anew.
+    record.write_bytes(newest)
+    assert choose_backup(config, "latest") == made[-1].manifest.name
+    record.write_bytes(former)
+    write_verification(path, verdict(now, made[-1].sha256), resign(config))
+    assert own_records(config, now=now)[0].verified
+    assert not [each for each in read_status(config, now=now).problems if each.kind == "authenticity"]
+
+
 def test_archives_from_before_are_kept_told_and_adopted_by_one_command(config: InstallationConfig) -> None:
     old = [back_up(config, FIRST + timedelta(days=night), signed=False) for night in range(5)]
     now = FIRST + timedelta(days=6)

@@ -2,7 +2,8 @@
 
 `identities/ID-HASH/` belongs to one installation's directory: `signing-key` (0600) is the private half, `identity.json`
 says whose it is, and one `made-HASH.json` for each repository lists what was made there and not removed. All changes
-are made by runs that hold the installation's lock.
+are made by runs that hold the installation's lock. But `revisions-HASH/NAME.json` says which revision of a backup's
+record was signed last: a verification signs too, and takes no lock.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import binascii
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters.host.files import create_whole
+from tasks.adapters.host.files import create_whole, make_directory
 from tasks.adapters.host.outside_files import SIGNING_KEY, open_outside
 from tasks.adapters.host.state import read_json, state_subdirectory, write_json
 from tasks.core.archive.authenticity import Trust
@@ -126,6 +127,7 @@ def read_trust(installation: str, directory: Path, repository: Path, trusted: tu
     return Trust(
         installation, known.public, trusted, known.project, known.system_identifier,
         {each.name: each.digest for each in made.entries} if made is not None and made.key == known.public else None,
+        read_revisions(known.place, repository),
     )  # fmt: skip
 
 
@@ -174,6 +176,37 @@ def write_made(place: Path, repository: Path, made: MadeList) -> None:
     ]
     value = {"repository": str(repository), "key": made.key, "sequence": made.sequence, "entries": entries}
     write_json(_made_path(place, repository), value)
+
+
+def read_revisions(place: Path, repository: Path) -> dict[str, int]:
+    """Give the revisions of the records that were signed last, by the backups' names."""
+    found = {}
+    for path in _revisions(place, repository).glob("*.json"):
+        try:
+            found[path.stem] = int((read_json(path) or {}).get("revision", 0))
+        except (BackupError, TypeError, ValueError) as error:
+            logger.warning("%s cannot be understood: %s", path, error)
+    return found
+
+
+def note_revision(place: Path, repository: Path, name: str, revision: int) -> None:
+    """Remember the revision of a record that is signed now; never a lower one than before."""
+    directory = _revisions(place, repository)
+    make_directory(directory)
+    path = directory / f"{name}.json"
+    known = read_revisions(place, repository).get(name, 0)
+    if revision > known:
+        write_json(path, {"revision": revision})
+
+
+def forget_revisions(place: Path, repository: Path, names: Iterable[str]) -> None:
+    """Forget the revisions of backups that were removed."""
+    for name in names:
+        (_revisions(place, repository) / f"{name}.json").unlink(missing_ok=True)
+
+
+def _revisions(place: Path, repository: Path) -> Path:
+    return place / f"revisions-{_hash(os.path.abspath(repository))}"
 
 
 def _made_path(place: Path, repository: Path) -> Path:

@@ -6,10 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.adapters.archive.identity import Made, MadeList, read_identity, read_made, write_made
+from tasks.adapters.archive.identity import (
+    Made,
+    MadeList,
+    forget_revisions,
+    note_revision,
+    read_identity,
+    read_made,
+    read_revisions,
+    write_made,
+)
 from tasks.adapters.archive.reader import CheckedArchive, read_record_beside
 from tasks.adapters.archive.repository import Backup, list_backups
-from tasks.core.archive.authenticity import Authenticity, Trust, authenticity_of, manifest_digest, with_chain
+from tasks.core.archive.authenticity import (
+    Authenticity,
+    Trust,
+    authenticity_of,
+    manifest_digest,
+    sign_record,
+    with_chain,
+)
 from tasks.core.archive.manifest import Manifest, Record
 from tasks.core.archive.names import split_archive_name
 from tasks.core.errors import BackupError
@@ -57,7 +73,7 @@ def next_place(key: str, place: Path, repository: Path) -> tuple[MadeList, str]:
     made = read_made(place, repository)
     if made is None or made.key != key:
         made = _made_of(key, repository)
-    there = {each.name for each in list_backups(repository)} if repository.is_dir() else set()
+    there = _names_in(repository)
     entries = tuple(
         replace(each, state="") if each.state == "sealing" else each
         for each in made.entries
@@ -76,6 +92,19 @@ def note_made(place: Path, repository: Path, made: MadeList, manifest: Manifest,
     write_made(place, repository, MadeList(made.key, max(made.sequence, sequence), (*others, entry)))
 
 
+def note_sealed(place: Path, repository: Path, name: str) -> None:
+    """Note that a backup which was being sealed is whole."""
+    _rewrite(place, repository, {name: ""})
+
+
+def sign_anew(place: Path, repository: Path, record: Record, key: bytes) -> Record:
+    """Sign a record that is to take the place of the one before, and remember its revision: no older one counts from now on."""
+    name = record.manifest.name
+    revision = max(record.revision, read_revisions(place, repository).get(name, 0)) + 1
+    note_revision(place, repository, name, revision)
+    return sign_record(record.model_copy(update={"revision": revision}), key)
+
+
 def mark_removing(place: Path, repository: Path, names: Sequence[str]) -> None:
     """Note that these are about to be removed: from now on nobody misses them."""
     _rewrite(place, repository, dict.fromkeys(names, "removing"))
@@ -86,7 +115,9 @@ def forget_removed(place: Path, repository: Path) -> None:
     made = read_made(place, repository)
     if made is None:
         return
-    there = {each.name for each in list_backups(repository)}
+    there = _names_in(repository)
+    gone = [each.name for each in made.entries if each.state == "removing" and each.name not in there]
+    forget_revisions(place, repository, gone)
     left = tuple(each for each in made.entries if each.state != "removing" or each.name in there)
     write_made(place, repository, replace(made, entries=left))
 
@@ -95,6 +126,14 @@ def missed(installation: str, directory: Path, repository: Path) -> set[str]:
     """Give the names whose absence is a problem: what was made, is whole, and was not to be removed."""
     made = read_made(read_identity(installation, directory).place, repository)
     return {each.name for each in made.entries if not each.state} if made is not None else set()
+
+
+def _names_in(repository: Path) -> set[str]:
+    """Name the archives in a repository without reading a record."""
+    if not repository.is_dir():
+        return set()
+    found = [(path, split_archive_name(path.name)) for path in repository.iterdir()]
+    return {split[0] for path, split in found if split is not None and path.is_file() and not path.is_symlink()}
 
 
 def _rewrite(place: Path, repository: Path, states: Mapping[str, str]) -> None:

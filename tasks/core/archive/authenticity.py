@@ -10,6 +10,8 @@ out of their reach. The other three are compared all the same:
   installations that trust each other's keys by mistake must not remove each other's backups.
 - *What we made*: this host remembers the name and digest of every backup that it signed in a repository and has not removed. A backup with our
   own signature that is not among them was put back after it was removed, or made with a copy of the key elsewhere; it is not counted.
+- *What we wrote of it*: a record is signed anew with each verdict, and counts its revisions. One of a lower revision than this host has signed last
+  was put back in place of a newer one, and with it a verdict that has been refuted since; it is not counted.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from tasks.core.archive import signatures
 from tasks.core.archive.manifest import Manifest, Origin, Record, RecordSignature
 
 State = Literal["authentic", "unsigned", "foreign", "forged"]
-Chain = Literal["", "missing link", "replayed"]
+Chain = Literal["", "missing link", "replayed", "outdated"]
 
 MANIFEST, RECORD = "manifest", "record"
 UNSIGNED_HINT = "`mailarchiver-backup adopt` signs it after a full check"
@@ -34,7 +36,7 @@ class Trust:
 
     `project` and `system_identifier` are those of its last backup, "" where none is known. `made` are the names of the
     backups that it made in this repository and has not removed, each with its manifest's digest; None where this host
-    does not know.
+    does not know. `revisions` are those of the records that it signed last.
     """
 
     installation: str
@@ -43,6 +45,7 @@ class Trust:
     project: str = ""
     system_identifier: str = ""
     made: Mapping[str, str] | None = None
+    revisions: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,14 @@ class Authenticity:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def is_own(self) -> bool:
+        """Tell whether the archive is the installation's own, be its record the newest or not: it is restored and verified as such."""
+        return self.state == "authentic" and self.chain != "replayed"
+
+    @property
     def counts(self) -> bool:
         """Tell whether `latest`, retention, alarms and reports may see it; one whose predecessor is missing does count."""
-        return self.state == "authentic" and self.chain != "replayed"
+        return self.is_own and self.chain != "outdated"
 
     def __str__(self) -> str:
         """Name the state in a word or two, as lists do."""
@@ -116,14 +124,25 @@ def authenticity_of(
         return Authenticity(
             "forged", f"its signature does not hold: it was changed after {_short(record.signature.key)} signed it"
         )
-    return _signed(trust, about, record.signature.key)
+    return _newest(trust, record, _signed(trust, about, record.signature.key))
+
+
+def _newest(trust: Trust, record: Record, found: Authenticity) -> Authenticity:
+    newest = trust.revisions.get(record.manifest.name, 0)
+    if found.state != "authentic" or found.chain or record.revision >= newest:
+        return found
+    why = (
+        f"its record is an older one, put back in place of a newer (revision {record.revision}, not {newest}): its verdict does not count;"
+        f" `mailarchiver-backup verify {record.manifest.name}` judges it anew"
+    )
+    return Authenticity("authentic", why, "outdated", found.notes)
 
 
 def chain_problems(trust: Trust, found: Mapping[str, Authenticity]) -> list[str]:
     """Name what this host made in the repository, has not removed, and no longer finds there as its own."""
     return [
         f"{name} is missing, or no longer what was made" for name in sorted(trust.made or ())
-        if name not in found or not found[name].counts
+        if name not in found or not found[name].is_own
     ]  # fmt: skip
 
 

@@ -235,7 +235,7 @@ class Record(Value):
     `content_accepted`: it holds much less than the backup before it, and somebody has said that this is right.
     `restored_census` is what the first verification of a whole copy found in it; later ones compare with it. `dated` is
     the moment that somebody has said the backup is of, where a clock was wrong; one that was `dismissed` for its date
-    counts for nothing. `signature` covers all of these.
+    counts for nothing. `revision` counts how often it was signed anew. `signature` covers all of these.
     """
 
     file: Name
@@ -248,6 +248,7 @@ class Record(Value):
     restored_census: RestoredCensus | None = None
     dated: Moment | None = None
     dismissed: bool = False
+    revision: Count = 0
     signature: RecordSignature | None = None
 
     @property

@@ -46,7 +46,7 @@ def why_foreign(
     """
     if manifest is None:
         return "it has no manifest: it was made by another program, or by the guide's script"
-    if authenticity.counts:
+    if authenticity.is_own:
         return ""
     if authenticity.state != "unsigned" or has_key:
         return authenticity.reason or f"it is {authenticity}"

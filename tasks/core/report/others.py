@@ -23,6 +23,7 @@ def authenticity_problems(
     for state, meaning in (
         ("forged", "are not what was signed: they count for nothing, and are not removed; look at who can write there"),
         ("replayed", "were put back or copied: they count for nothing; those that are rightly there: `mailarchiver-backup adopt BACKUP`"),
+        ("outdated", "have an older record in place of a newer one, with its verdict: they count for nothing until `mailarchiver-backup verify BACKUP`"),
         ("missing link", "follow a backup that is missing"),
     ):  # fmt: skip
         names = [

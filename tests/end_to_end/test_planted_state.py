@@ -290,9 +290,9 @@ main()
 @pytest.mark.parametrize(
     ("method", "module", "name", "when"),
     [
-        ("hot", "database_swap", "write_kept", "after"),
+        pytest.param("hot", "database_swap", "write_kept", "after", marks=pytest.mark.long),
         ("hot", "database_swap", "_swap_databases", "after"),
-        ("hot", "database_swap", "swap_keys", "after"),
+        pytest.param("hot", "database_swap", "swap_keys", "after", marks=pytest.mark.long),
         ("online", "directory_swap", "write_kept", "after"),
         ("online", "directory_swap", "exchange", "after"),
     ],

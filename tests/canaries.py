@@ -47,7 +47,7 @@ class Seen:
             forms = [canary.encode(), *_in_base64(canary)]
             found += [
                 f"{name} in {where}: ...{_around(text, form)!r}..."
-                for text, where in self.texts.items()
+                for text, where in list(self.texts.items())  # threads may still follow a log
                 for form in forms
                 if form in text
             ]

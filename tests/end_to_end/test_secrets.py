@@ -39,7 +39,7 @@ CANARIES = {
     "key of the application": "c4nary-data-protection-f04c77",
 }
 # The one client of Prefect's, which reads its password there; and what it starts by itself.
-PREFECT_CLIENTS = ("prefect", "tests/end_to_end/flows_under_prefect", "multiprocessing")
+PREFECT_CLIENTS = ("prefect", "tests/end_to_end/flows_under_prefect", "multiprocessing", "deployments.server")
 
 FLOWS = """
 import json, sys

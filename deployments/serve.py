@@ -16,6 +16,7 @@ import yaml
 
 from deployments.password import AUTH_VARIABLE, CLIENT_VARIABLE, auth_string
 from tasks.adapters.host.files import make_directory, write_atomically
+from tasks.adapters.host.listening import listen
 from tasks.adapters.host.processes import Background, run, start_background
 from tasks.adapters.host.state import state_subdirectory
 from tasks.core.errors import BackupError
@@ -102,9 +103,10 @@ def server_address(host: str, port: int) -> str:
     return f"http://{asked_at(host)}:{port}"
 
 
-def server_command(host: str, port: int) -> list[str]:
-    """Give the command that runs the server behind its guard."""
-    return [sys.executable, "-m", "deployments.server", "--host", host, "--port", str(port)]
+def server_command(host: str, port: int, descriptor: int | None = None) -> list[str]:
+    """Give the command that runs the server behind its guard, on a socket of ours where `descriptor` is one."""
+    command = [sys.executable, "-m", "deployments.server", "--host", host, "--port", str(port)]
+    return command if descriptor is None else [*command, "--fd", str(descriptor)]
 
 
 def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str, str]:
@@ -160,15 +162,20 @@ def serve(settings: Settings, settings_path: Path, *, host: str, port: int) -> N
     make_private(Path(environment["PREFECT_HOME"]))
     logs = state_subdirectory("prefect")
     address = server_address(host, port)
-    with start_background(server_command(host, port), environment=environment, log=logs / "server.log") as server:
-        _wait_for_health(f"{address}/api/health", server)
-        deploy(settings, environment)
-        with start_background(WORKER_COMMAND, environment=environment, log=logs / "worker.log") as worker:
-            print(f"ready: {address} (logs in {logs})", flush=True)
-            while server.is_running() and worker.is_running():
-                time.sleep(0.5)
-            name = "server" if not server.is_running() else "worker"
-            raise BackupError(f"Prefect's {name} ended by itself", hint=f"see {logs / name}.log")
+    # Held until we end: at no moment can another user's program answer in the server's place, and be told the password.
+    with listen(host, port) as taken:
+        command = server_command(host, port, taken.fileno())
+        with start_background(
+            command, environment=environment, log=logs / "server.log", pass_fds=(taken.fileno(),)
+        ) as server:
+            _wait_for_health(f"{address}/api/health", server)
+            deploy(settings, environment)
+            with start_background(WORKER_COMMAND, environment=environment, log=logs / "worker.log") as worker:
+                print(f"ready: {address} (logs in {logs})", flush=True)
+                while server.is_running() and worker.is_running():
+                    time.sleep(0.5)
+                name = "server" if not server.is_running() else "worker"
+                raise BackupError(f"Prefect's {name} ended by itself", hint=f"see {logs / name}.log")
 
 
 def _wait_for_health(url: str, server: Background) -> None:
@@ -177,7 +184,7 @@ def _wait_for_health(url: str, server: Background) -> None:
         with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
             return
         if not server.is_running():
-            raise BackupError("Prefect's server did not start", hint=f"see {server.log}; is the port taken?")
+            raise BackupError("Prefect's server did not start", hint=f"see {server.log}")
         time.sleep(0.2)
     raise BackupError(f"Prefect's server does not answer at {url} after {START_SECONDS:g} s", hint=f"see {server.log}")
 

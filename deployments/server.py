@@ -1,6 +1,6 @@
 """Prefect's server behind a guard: it answers requests that were meant for it, and of its own pages alone.
 
-`python -m deployments.server --host HOST --port PORT`, with Prefect's settings in the environment. Prefect judges
+`python -m deployments.server --host HOST --port PORT [--fd N]`, with Prefect's settings in the environment. Prefect judges
 neither Host nor Origin, and its own command has no place for somebody who does; so its application is run here,
 services included, as `prefect server start` runs it.
 """
@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from deployments.password import require_auth_string
+from tasks.adapters.host.listening import handed_over, inherited, listen
 from tasks.core.errors import BackupError
 from tasks.core.policy.own_addresses import ADDRESS_VARIABLE, OwnAddresses, Refusal, own_addresses, refusal
 
@@ -73,9 +74,14 @@ async def _refuse(send: Send, refused: Refusal) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def run_server(host: str, port: int) -> None:
-    """Run the server until a signal comes. Raise UsageError where it would have no password."""
+def run_server(host: str, port: int, descriptor: int | None = None) -> None:
+    """Run the server until a signal comes, on a socket that is there already (`descriptor`) or taken at once.
+
+    Raise UsageError where it would have no password.
+    """
     require_auth_string()
+    listening = listen(host, port) if descriptor is None else inherited(descriptor)
+    port = int(listening.getsockname()[1])
     own = own_addresses(host, port, os.environ.get(ADDRESS_VARIABLE))
     # Read by Prefect at its import: by default any page may read what the server answers.
     os.environ[CORS_VARIABLE] = ",".join(sorted(own.origins))
@@ -85,11 +91,16 @@ def run_server(host: str, port: int) -> None:
     from prefect.settings import get_current_settings
 
     settings = get_current_settings().server
-    uvicorn.run(
-        guarded(create_app(final=True), own), host=host, port=port, timeout_keep_alive=settings.api.keepalive_timeout,
-        ws_ping_interval=settings.api.websocket_ping_interval, ws_ping_timeout=settings.api.websocket_ping_timeout,
-        log_level=str(settings.logging_level).lower(),
+    server = uvicorn.Server(
+        uvicorn.Config(
+            guarded(create_app(final=True), own), timeout_keep_alive=settings.api.keepalive_timeout,
+            ws_ping_interval=settings.api.websocket_ping_interval, ws_ping_timeout=settings.api.websocket_ping_timeout,
+            log_level=str(settings.logging_level).lower(),
+        )
     )  # fmt: skip
+    server.run(sockets=[listening])
+    if not server.started:
+        raise BackupError("Prefect's server did not start", hint="what it printed above says why")
 
 
 def main() -> None:
@@ -97,9 +108,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deployments.server")
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--fd", type=int, help="a socket that listens already")
     asked = parser.parse_args()
+    descriptor = handed_over(os.environ, os.getpid()) if asked.fd is None else asked.fd
     try:
-        run_server(asked.host, asked.port)
+        run_server(asked.host, asked.port, descriptor)
     except BackupError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None

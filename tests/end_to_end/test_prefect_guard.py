@@ -7,6 +7,7 @@ import http.client
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -25,8 +26,10 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from deployments.password import AUTH_VARIABLE
+from tasks.adapters.host.listening import listen
 from tasks.core.policy.run_claims import LOCKED_TEMPLATE, POOL
 from tests.browser.conftest import CHROMIUM
+from tests.cli import PROGRAM
 from tests.prefect_server import (
     PrefectServer,
     ask,
@@ -259,10 +262,36 @@ def test_another_user_of_the_machine_neither_reads_nor_starts(server: PrefectSer
     assert password.partition(":")[2] not in done.stdout
     for path in ("events/in", "events/out", "logs/out", f"work_pools/{POOL}/workers/connect"):
         address = f"{server.url.replace('http', 'ws')}/api/{path}"
-        with connect(address, subprotocols=[Subprotocol("prefect")]) as socket:
-            socket.send(json.dumps({"type": "auth", "token": "operator:guess"}))
+        with connect(address, subprotocols=[Subprotocol("prefect")]) as channel:
+            channel.send(json.dumps({"type": "auth", "token": "operator:guess"}))
             with pytest.raises(ConnectionClosed):
-                socket.recv(20)
+                channel.recv(20)
+
+
+def test_who_took_the_servers_port_is_told_no_password(tmp_path: Path) -> None:
+    """Any user may listen on a free port, and would be asked for the deployments with the password: `serve` sees it first."""
+    settings = write_settings(
+        tmp_path / "settings.yaml", {"main": {"directory": tmp_path, "repository": tmp_path / "b"}}
+    )
+    heard: list[str | None] = []
+    with page_of_somebody_else("true", heard) as port:
+        done = subprocess.run(
+            [PROGRAM, "serve", "--settings", str(settings), "--port", str(port)], capture_output=True, text=True, timeout=60, check=False
+        )  # fmt: skip
+
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in done.stderr
+    assert heard == []
+
+
+def test_a_port_is_ours_from_the_first_moment() -> None:
+    """Also before anybody answers on it, and whatever another's socket is willing to share."""
+    with listen("127.0.0.1", 0) as taken:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            with socket.socket() as other:
+                other.setsockopt(socket.SOL_SOCKET, option, 1)
+                with pytest.raises(OSError, match="in use"):
+                    other.bind(taken.getsockname())
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1.evil.example:{port}", "127.0.0.1:1", ""])  # fmt: skip
@@ -292,11 +321,13 @@ async function all() { const found = {}; for (const name in attempts) { try { fo
 
 
 @contextlib.contextmanager
-def page_of_somebody_else(text: str) -> Iterator[int]:
-    """Serve a page on a port of its own; give the port."""
+def page_of_somebody_else(text: str, heard: list[str | None] | None = None) -> Iterator[int]:
+    """Serve a page on a port of its own; give the port. What is asked with which authorization goes to `heard`."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if heard is not None:
+                heard.append(self.headers["Authorization"])
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()

@@ -162,7 +162,12 @@ class Background:
 
 @contextmanager
 def start_background(
-    command: Sequence[str], *, environment: Mapping[str, str], log: Path, stop_seconds: float = 40.0
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log: Path,
+    stop_seconds: float = 40.0,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Background]:
     """Run a program, its output in a file of mode 0600, until the block ends; then ask it to end, and kill its group if it does not.
 
@@ -177,6 +182,7 @@ def start_background(
             stderr=descriptor,
             env={**os.environ, **environment},
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
         )
     finally:
         os.close(descriptor)

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 Proof = Callable[[Installation, Replacement, bool], Sequence[str]]
 
 
+ROWS_NOT_READ = "the rows were not compared: reading rows of INSERT statements back would run that code"
 CODE_NOT_RUN = "the application was not started on it, since it would run that code with all rights"
 
 
@@ -134,12 +135,15 @@ def restore_dump(
             make_roles=make_roles,
             is_staging=options.neutralise,
         )
+        is_held_back = options.neutralise and bool(brought)
+        if is_held_back and expected.shape is not None and expected.shape.inserts:
+            # Rows are read in the words of INSERT by a SELECT, and planning one runs what an index calls, as whoever asks.
+            expected = replace(expected, census=None, note=ROWS_NOT_READ)
         found = [
             *prove_replacement(installation, loaded, new, expected, options.limits),
             *(difference for proof in proofs for difference in proof(installation, new, bool(brought))),
         ]
         kept, downtime, quarantined = None, 0.0, 0
-        is_held_back = options.neutralise and bool(brought)
         if not found and not is_held_back:
             quarantined = guard_accounts(installation, new.database, checked, options, now)
             # A restore goes on without what this server refuses; a verification says so.

@@ -25,6 +25,7 @@ from tasks.adapters.postgres.session import (
     session,
 )
 from tasks.core.archive.layout import KEYS_DIRECTORY
+from tasks.core.archive.manifest import DatabaseFacts
 from tasks.core.dump.deferred import Deferred
 from tasks.core.errors import BackupError, Refused
 from tasks.core.stack.beside import Mark, mark_of_database, mark_of_directory, stamp_of
@@ -141,7 +142,8 @@ def make_database(
         _drop_unfinished(server, opened, new.database)
         facts = facts_of_archive(archive, opened, installation)
         if make_roles:
-            create_roles(opened, archive, facts)
+            with _reading_names_as(facts, server, opened, new.current) as reader:
+                create_roles(reader, archive, facts)
         role = loading_role.make_role(opened, new.role) if new.role else None
         owner = owner_of(opened, facts, installation)
         databases.create_database(opened, new.database, facts, owner=role.name if role else owner, comment=COMMENT)
@@ -154,6 +156,20 @@ def make_database(
         public_owner = loading_role.take_public_schema(opened, role)
         guest = Guest(role, public_owner, loading_role.state_of_itself(opened))
     return frozenset({DEFAULT_TABLESPACE}), guest
+
+
+@contextmanager
+def _reading_names_as(facts: DatabaseFacts, server: Server, opened: Session, current: str) -> Iterator[Session]:
+    """Give a session that reads the names of roles as the backup's database does: in the current one, where that is in its encoding.
+
+    `opened` will do where it is so itself.
+    """
+    encodings: dict[str, str] = dict(opened.execute("SELECT datname, pg_encoding_to_char(encoding) FROM pg_database"))
+    if encodings.get(MAINTENANCE_DATABASE) == facts.encoding or encodings.get(current) != facts.encoding:
+        yield opened
+        return
+    with session(server, current, purpose="roles") as reader:
+        yield reader
 
 
 def _remove(installation: Installation, database: str, keys: Path | None, role: str = "") -> None:

@@ -11,7 +11,6 @@ from tasks.adapters.archive.reader import CheckedArchive
 from tasks.adapters.engine import resources
 from tasks.adapters.engine.labels import STAGING_LABEL
 from tasks.adapters.host.files import make_directory
-from tasks.adapters.postgres.session import SQL_ASCII
 from tasks.core.archive.manifest import ImageFacts
 from tasks.core.errors import Refused
 from tasks.core.policy.limits import StagingLimits
@@ -21,6 +20,13 @@ from tasks.core.stack.server_settings import staging_settings
 from tasks.verification.staging_configuration import configuration_mounts
 
 PGDATA = "pgdata"
+UTF8 = "UTF8"
+# Those besides UTF-8 that a server may have; what an archive says becomes part of a command.
+SERVER_ENCODINGS = frozenset({
+    "SQL_ASCII", "EUC_CN", "EUC_JIS_2004", "EUC_JP", "EUC_KR", "EUC_TW", "ISO_8859_5", "ISO_8859_6", "ISO_8859_7", "ISO_8859_8", "KOI8R",
+    "KOI8U", "MULE_INTERNAL", "WIN866", "WIN874", *(f"LATIN{number}" for number in range(1, 11)),
+    *(f"WIN{number}" for number in range(1250, 1259)),
+})  # fmt: skip
 # Nobody's data depend on this server surviving a power cut, and it lives for minutes.
 FAST_AND_LOOSE = (
     "fsync=off", "full_page_writes=off", "synchronous_commit=off", "wal_level=minimal", "max_wal_senders=0", "archive_mode=off",
@@ -111,10 +117,10 @@ def staging_model(
 def _initdb_arguments(archive: CheckedArchive) -> dict[str, str]:
     """Say how staging's cluster is made: without waiting for the disk, since it is taken away again.
 
-    For a database in SQL_ASCII it is in SQL_ASCII too: names of roles, which are the cluster's, may be bytes of any kind.
+    It is in the encoding of the database: names of roles, which are the cluster's, are the bytes that the database reads.
     """
-    encoding = archive.manifest.database.encoding if archive.manifest else ""
-    words = ["--no-sync", *([f"--encoding={SQL_ASCII}", "--locale=C"] if encoding == SQL_ASCII else [])]
+    encoding = archive.manifest.database.encoding if archive.manifest else UTF8
+    words = ["--no-sync", *([f"--encoding={encoding}", "--locale=C"] if encoding in SERVER_ENCODINGS else [])]
     return {"POSTGRES_INITDB_ARGS": " ".join(words)}
 
 

@@ -7,3 +7,8 @@ CREATE INDEX "Maße" ON "Büro"."Größen" (lower("Maß"));
 CREATE SEQUENCE "Büro"."Zähler" START 7;
 COMMENT ON TABLE "Büro"."Größen" IS 'für später';
 SELECT lo_from_bytea(990001, 'ä'::bytea);
+-- A role's name is the bytes of the database that it was made in.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'Büro') THEN CREATE ROLE "Büro" NOLOGIN; END IF;
+END $$;
+ALTER TABLE "Büro"."Größen" OWNER TO "Büro";

@@ -56,7 +56,8 @@ VERIFIED = [
     ),
     Case(
         "in_latin1",
-        asks="SELECT md5(schema_to_xml(nspname, true, false, '')::text) FROM pg_namespace WHERE nspname LIKE 'B%ro'",
+        asks="SELECT md5(schema_to_xml(nspname, true, false, '')::text) || (SELECT string_agg(tableowner, '|') FROM pg_tables"
+        " WHERE schemaname = nspname) || (SELECT count(*) FROM pg_roles) FROM pg_namespace WHERE nspname LIKE 'B%ro'",
         encoding="LATIN1",
     ),
 ]

@@ -16,6 +16,7 @@ from tasks.adapters.engine import programs
 from tasks.adapters.engine.exec_stream import Program
 from tasks.adapters.postgres.client_login import Login, client_login
 from tasks.adapters.postgres.fifo import fifo, read_fifo
+from tasks.adapters.postgres.roles_by_catalogue import END_MARK, roles_by_catalogue
 from tasks.adapters.postgres.session import SQL_ASCII, application_name, major_of_image, server_of, session
 from tasks.core.archive.manifest import Format
 from tasks.core.errors import ProgramFailed
@@ -109,11 +110,26 @@ def _output(
 def dump_roles(installation: Installation, *, timeout_seconds: float, encoding: str = "UTF8") -> bytes:
     """Return `pg_dumpall --roles-only`: every role with its password's hash and its memberships, as SQL. Keep it as secret as the dump.
 
-    The text is UTF-8, but for a database in SQL_ASCII (its `encoding`), which has nothing to translate: there bytes are as they are.
+    A role's name is bytes, which each database reads in its own encoding: they are asked for where the dump is taken, so that both
+    name a role alike. The text is UTF-8, but for a database in SQL_ASCII (its `encoding`), which has nothing to translate.
+    A name that is no text there makes pg_dumpall fail; the catalogue gives the roles all the same.
     """
+    try:
+        return _dump_roles(installation, [] if encoding == SQL_ASCII else ["--encoding=UTF8"], timeout_seconds)
+    except ProgramFailed as error:
+        if error.transient:
+            raise
+        logger.warning(
+            "The roles are read from the catalogue, without their settings and comments, for %s", error.message
+        )
+        with server_of(installation) as server, session(server, installation.database.name, purpose="roles") as opened:
+            return roles_by_catalogue(opened)
+
+
+def _dump_roles(installation: Installation, options: Sequence[str], timeout_seconds: float) -> bytes:
     command = [
         "pg_dumpall", f"--username={installation.database.superuser}", "--no-password", "--roles-only",
-        f"--database={connection_string('postgres')}", *([] if encoding == SQL_ASCII else ["--encoding=UTF8"]),
+        f"--database={connection_string(installation.database.name)}", *options,
     ]  # fmt: skip
     deadline = time.monotonic() + timeout_seconds
     with login_of(installation).start(command) as program:
@@ -122,7 +138,7 @@ def dump_roles(installation: Installation, *, timeout_seconds: float, encoding: 
         code = program.wait(max(1.0, deadline - time.monotonic()))
         if code != 0:
             raise program.failure(f"failed with exit code {code}", exit_code=code)
-        if b"PostgreSQL database cluster dump complete" not in text:
+        if END_MARK not in text:
             raise program.failure("ended without its end mark")
     return text
 

@@ -19,7 +19,8 @@ from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.outside_files import DATA_FILE, read_outside
 from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.facts import database_facts
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import session
 from tasks.core.archive.layout import BACKUP_MANIFEST, DATA_DIRECTORY
 from tasks.core.archive.manifest import DatabaseFacts
 from tasks.core.archive.names import PREFIX

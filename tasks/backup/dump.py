@@ -14,7 +14,8 @@ from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.census import census_reader
 from tasks.adapters.postgres.databases import oversized_values
 from tasks.adapters.postgres.facts import database_facts
-from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, Server, Session, server_of, session
+from tasks.adapters.postgres.server import Server, server_of
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, Session, session
 from tasks.core.archive.layout import DUMP_MEMBERS, ROLES_MEMBER
 from tasks.core.archive.manifest import Census, DatabaseFacts, Format
 from tasks.core.dump.sql import TRAILER

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.host.files import free_space
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import session
 from tasks.core.errors import BackupError
 from tasks.core.policy.copy_plan import CopyPlan, CopyWay, plan_copy
 from tasks.core.policy.space import MARGIN_BYTES, Need, dump_archive_bytes, require_room

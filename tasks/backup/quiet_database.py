@@ -6,7 +6,8 @@ import logging
 import time
 
 from tasks.adapters.postgres.databases import exclusive_work_in_progress
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import session
 from tasks.core.errors import BackupError
 from tasks.core.stack.installation import Installation
 from tasks.core.units import duration_text

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from tasks.adapters.host.locks import installation_lock
 from tasks.adapters.postgres import databases
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, server_of, session, wait_until_ready
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, session, wait_until_ready
 from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError, Busy
 from tasks.core.quoting import quoted

@@ -39,7 +39,7 @@ HANDLERS: dict[str, str] = {
     "stopped-services": "tasks.recovery.stopped_services:settle",
     "replacement": "tasks.restore.database_beside:settle",
     "swap": "tasks.restore.database_swap:settle",
-    "drop": "tasks.restore.database_swap:settle_drop",
+    "drop": "tasks.restore.database_commit:settle_drop",
     "copy": "tasks.restore.directory_beside:settle",
     "directory-swap": "tasks.restore.directory_swap:settle",
     "directory-drop": "tasks.restore.directory_swap:settle_drop",

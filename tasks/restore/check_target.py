@@ -8,7 +8,8 @@ from tasks.adapters.archive.reader import (
 from tasks.adapters.host.files import free_space
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.facts import migration_head, server_major
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session, wait_until_ready
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session, wait_until_ready
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.core.stack.compatibility import refuse_unfit_dump
 from tasks.core.stack.installation import Installation

@@ -16,14 +16,8 @@ from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.postgres import databases, loading_role
 from tasks.adapters.postgres.facts import tablespaces
 from tasks.adapters.postgres.loading_role import LoadingRole
-from tasks.adapters.postgres.session import (
-    LONG_ANSWER_SECONDS,
-    MAINTENANCE_DATABASE,
-    Server,
-    Session,
-    server_of,
-    session,
-)
+from tasks.adapters.postgres.server import Server, server_of
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, MAINTENANCE_DATABASE, Session, session
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import DatabaseFacts
 from tasks.core.dump.deferred import Deferred

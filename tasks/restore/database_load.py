@@ -18,7 +18,8 @@ from tasks.adapters.archive.reader import (
 from tasks.adapters.host.files import make_directory, remove_tree
 from tasks.adapters.host.streams import read_ahead
 from tasks.adapters.postgres import load, load_programs, loading_role
-from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, MAINTENANCE_DATABASE, Server, server_of, session
+from tasks.adapters.postgres.server import Server, server_of
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, MAINTENANCE_DATABASE, session
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import TableCensus
 from tasks.core.archive.tar_reader import TarEntry

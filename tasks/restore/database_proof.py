@@ -10,7 +10,8 @@ from tasks.adapters.archive.reader import (
 from tasks.adapters.postgres import facts as facts_of
 from tasks.adapters.postgres.census import take_census
 from tasks.adapters.postgres.facts import database_facts, server_major
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session
 from tasks.core.dump.census import differences
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.stack.database_attributes import attribute_differences

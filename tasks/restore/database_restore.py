@@ -11,7 +11,8 @@ from datetime import datetime
 
 from tasks.adapters.archive.reader import Archive, CheckedArchive
 from tasks.adapters.engine import containers
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session, wait_until_ready
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session, wait_until_ready
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.manifest import is_older_than
 from tasks.core.archive.names import time_in_name
@@ -21,11 +22,13 @@ from tasks.core.stack.installation import Installation
 from tasks.recovery.stopped_services import stopped
 from tasks.restore.check_target import check_target
 from tasks.restore.database_beside import Replacement, replacement
+from tasks.restore.database_commit import drop_kept
 from tasks.restore.database_load import load_replacement
 from tasks.restore.database_proof import apply_attributes, prove_replacement
-from tasks.restore.database_swap import POSTGRES_START_SECONDS, Kept, check_swap, drop_kept, swap_back, swap_in
+from tasks.restore.database_swap import check_swap, swap_back, swap_in
 from tasks.restore.expected import expected_content
 from tasks.restore.hand_over import hand_over_replacement
+from tasks.restore.kept_database import POSTGRES_START_SECONDS, Kept
 from tasks.restore.outcome import QUARANTINE_AFTER_HOURS, Restored, RestoreOptions
 from tasks.restore.probe import (
     put_back_also_where_it_does_not_answer,

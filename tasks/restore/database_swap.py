@@ -9,79 +9,32 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.adapters.engine import containers
 from tasks.adapters.host.journals import Journal, open_journal
-from tasks.adapters.host.own_directories import (
-    Identity,
-    exists,
-    identity_of,
-    remove_same,
-    require_absent,
-    require_same,
-)
+from tasks.adapters.host.own_directories import Identity, exists, identity_of, require_absent, require_same
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.facts import database_comment
-from tasks.adapters.postgres.session import (
-    LONG_ANSWER_SECONDS,
-    MAINTENANCE_DATABASE,
-    Server,
-    Session,
-    server_of,
-    session,
-    wait_until_ready,
-)
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, session, wait_until_ready
 from tasks.core.errors import BackupError, Refused
-from tasks.core.stack.beside import Mark, mark_of_database, mark_of_directory, stamp_of
+from tasks.core.stack.beside import Mark, mark_of_database, stamp_of
 from tasks.core.stack.installation import Installation
 from tasks.restore.database_beside import Replacement
 from tasks.restore.exchange import exchange
+from tasks.restore.kept_database import KEPT, POSTGRES_START_SECONDS, Kept, require_computed, require_number, server_for
 from tasks.restore.kept_list import Entry, remove_entry, write_entry
-from tasks.run.installations import installation_of, reread
+from tasks.run.installations import installation_of
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
 KIND = "swap"
-DROP_KIND = "drop"
-KEPT = "mailarchiver-backup kept "
-POSTGRES_START_SECONDS = 120.0
 _TOLD = ("of", "at", "backup", "keys", "current_keys", "comment", "undone")
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A database that a restore (or a rollback) put aside; `commit` drops it, `rollback` brings it back.
-
-    `undone` marks what a rollback put aside. `keys` is where its keys were put, "" where they were not swapped.
-    `number` is the database's own, 0 where there was none; `keys_identity` tells its keys from any other directory of
-    that name.
-    """
-
-    database: str
-    of: str
-    at: str
-    backup: str
-    keys: str
-    current_keys: str
-    comment: str | None
-    undone: bool = False
-    number: int = 0
-    keys_identity: Identity | None = None
-
-    @property
-    def mark(self) -> Mark:
-        """Give the mark that the names of what is kept bear."""
-        mark = mark_of_database(self.database, self.of)
-        if mark is None:
-            raise Refused(f"{self.database} is no name that a restore gives to what it puts aside")
-        return mark
 
 
 @step(name="swap databases and keys", retries=0)
@@ -119,27 +72,6 @@ def swap_back(installation: Installation, kept: Kept, *, now: datetime) -> Kept:
     return _swap(installation, kept.database, kept.keys, undone, kept.comment, replaced=kept)
 
 
-def require_computed(installation: Installation, kept: Kept, incoming: str = "", incoming_keys: str = "") -> None:
-    """Raise Refused where a name or a path is not what is computed from the installation: then it is nothing of ours."""
-    place = installation.keys_directory
-    mark = mark_of_database(kept.database, kept.of)
-    fits = (
-        kept.of == installation.database.name
-        and mark is not None
-        and (not incoming or mark_of_database(incoming, kept.of) is not None)
-        and kept.current_keys in ("", str(place))
-        and kept.keys in ("", str(mark.directory(place)) if place else "")
-        and (not incoming_keys or (place is not None and mark_of_directory(incoming_keys, place) is not None))
-    )
-    if not fits:
-        names = ", ".join(each for each in (kept.database, kept.keys, incoming, incoming_keys) if each)
-        raise Refused(
-            f"{names}: these are not the names that a restore of {installation.id} gives (database {installation.database.name},"
-            f" keys {place}), so nothing is done with them",
-            hint="has the compose file changed since? then give it back what it said, and try again",
-        )
-
-
 @step(name="check swap")
 def check_swap(installation: Installation, incoming: str | None = None, kept: Kept | None = None) -> tuple[str, ...]:
     """Raise Refused, before anything is stopped, where PostgreSQL would not let the current database (and `incoming`) be renamed.
@@ -162,102 +94,6 @@ def check_swap(installation: Installation, incoming: str | None = None, kept: Ke
             databases.refuse_to_swap(opened, current=current, replacement=incoming)
         found = databases.replication_of(opened, current)
     return tuple(f"{each} stays with the database that is put aside" for each in found)
-
-
-@step(name="check commit")
-def check_drop(installation: Installation, kept: Kept) -> None:
-    """Raise Refused, with nothing changed, where PostgreSQL would not drop what was kept, or something else bears its name."""
-    if kept.keys and exists(Path(kept.keys)):
-        require_same(Path(kept.keys), kept.keys_identity)
-    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="look") as opened:
-        if is_back(opened, kept):
-            return
-        require_number(opened, kept)
-        databases.refuse_to_drop(opened, kept.database)
-
-
-@step(name="drop kept data", retries=0)
-def drop_kept(installation: Installation, kept: Kept) -> None:
-    """Drop what was put aside, the database first, then its keys; safe to repeat. Where PostgreSQL refuses, nothing has changed.
-
-    A journal lets `recover` remove the keys of a database that is gone already.
-    """
-    require_computed(installation, kept)
-    keys = Path(kept.keys) if kept.keys else None
-    if keys is not None and exists(keys):
-        require_same(keys, kept.keys_identity)
-    with (
-        server_of(installation) as server,
-        session(server, MAINTENANCE_DATABASE, purpose="commit", answer_seconds=LONG_ANSWER_SECONDS) as opened,
-    ):
-        if is_back(opened, kept):
-            logger.warning("%s was brought back by hand as %s; it is no longer listed as kept", kept.database, kept.of)
-            remove_entry(installation.directory, "database", kept.mark)
-            return
-        require_number(opened, kept)
-        body = {
-            "project": installation.project,
-            "database": kept.database,
-            "number": kept.number,
-            "keys": kept.keys,
-            "keys_identity": asdict(kept.keys_identity) if kept.keys_identity else None,
-        }
-        journal = open_journal(
-            DROP_KIND, body, installation_id=installation.id, installation_directory=installation.directory
-        )
-        try:
-            try:
-                databases.drop_database(opened, kept.database)
-            except Refused:
-                journal.remove()
-                raise
-            if keys is not None:
-                remove_same(keys, kept.keys_identity)
-            remove_entry(installation.directory, "database", kept.mark)
-            journal.remove()
-        finally:
-            journal.abandon()
-
-
-def is_back(opened: Session, kept: Kept) -> bool:
-    """Tell whether what was kept bears the current database's name again, as somebody renamed it by hand."""
-    entry = databases.database_numbered(opened, kept.number) if kept.number else None
-    return entry is not None and entry.name == kept.of
-
-
-def require_number(opened: Session, kept: Kept) -> None:
-    """Raise Refused where another database bears the name of what was kept; that it is gone is no matter."""
-    entry = databases.database_entry(opened, kept.database)
-    if entry is not None and entry.number != kept.number:
-        raise Refused(
-            f"database {kept.database} is not the one that a restore put aside: its number is {entry.number}, not {kept.number}",
-            hint="it is left alone: see who made it, and rename or drop it",
-        )
-    numbered = databases.database_numbered(opened, kept.number) if kept.number and entry is None else None
-    if numbered is not None:
-        raise Refused(
-            f"the database that a restore put aside as {kept.database} is called {numbered.name} now, and is left alone",
-            hint="give it back its name: ALTER DATABASE ... RENAME TO ...",
-        )
-
-
-def settle_drop(journal: Journal) -> str:
-    """Complete the dropping of kept data whose database is gone, or half gone; where it is whole, nothing had begun."""
-    installation = installation_of(journal)
-    name, number, keys = str(journal.body["database"]), int(journal.body["number"]), str(journal.body["keys"])
-    kept = Kept(name, installation.database.name, "", "", keys, "", None, number=number)
-    require_computed(installation, kept)
-    with _server_for(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
-        entry = databases.database_numbered(opened, number)
-        if entry is not None and not entry.is_broken:
-            return f"the commit had not begun: {entry.name} is still kept"
-        if entry is not None:
-            require_number(opened, kept)
-            databases.drop_database(opened, entry.name)
-    if keys:
-        remove_same(Path(keys), Identity.read(journal.body.get("keys_identity")))
-    remove_entry(installation.directory, "database", kept.mark)
-    return f"completed the commit: {name} is dropped"
 
 
 def _swap(
@@ -380,7 +216,7 @@ def settle(journal: Journal) -> str:
     kept = _read_kept(journal.body["kept"])
     incoming, keys = str(journal.body["incoming"]), str(journal.body["incoming_keys"])
     require_computed(installation, kept, incoming, keys)
-    with _server_for(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
+    with server_for(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="recover") as opened:
         if not _had_swapped(opened, journal.body, incoming, kept):
             remove_entry(installation.directory, "database", kept.mark)
             return "the swap had not begun; the data is as it was"
@@ -409,15 +245,6 @@ def _had_swapped(opened: Session, body: Mapping[str, Any], incoming: str, kept: 
         return entry is not None and entry.name == kept.of
     # A journal of before numbers were written down: names have to do.
     return databases.database_exists(opened, kept.database) and not databases.database_exists(opened, incoming)
-
-
-@contextmanager
-def _server_for(installation: Installation) -> Iterator[Server]:
-    """Give an installation's server, started where it was stopped, once it answers."""
-    containers.start_container(installation.postgres.container_id)
-    with server_of(reread(installation)) as server:
-        wait_until_ready(server, MAINTENANCE_DATABASE, timeout_seconds=POSTGRES_START_SECONDS)
-        yield server
 
 
 def _swap_databases(opened: Session, incoming: str, kept: Kept, comment: str | None) -> None:

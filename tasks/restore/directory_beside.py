@@ -23,7 +23,8 @@ from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.streams import watched
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.indexes import damaged_indexes, newly_invalid_indexes
-from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, session
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.layout import DATA_DIRECTORY, KEYS_DIRECTORY
 from tasks.core.archive.tar_reader import TarEntry

@@ -10,7 +10,8 @@ from functools import partial
 
 from tasks.adapters.archive.reader import Archive, CheckedArchive
 from tasks.adapters.postgres.databases import set_password
-from tasks.adapters.postgres.session import server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import session
 from tasks.core.report.comparisons import Comparison
 from tasks.core.stack.installation import Installation
 from tasks.recovery.stopped_services import stopped

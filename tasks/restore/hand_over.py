@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tasks.adapters.postgres import code, databases, loading_role
-from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, MAINTENANCE_DATABASE, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, MAINTENANCE_DATABASE, session
 from tasks.core.byte_text import shown
 from tasks.core.dump.code_words import LISTED, new_code, refuse_code
 from tasks.core.dump.statements import roles_named

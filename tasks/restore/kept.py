@@ -7,12 +7,13 @@ from pathlib import Path
 
 from tasks.adapters.host.own_directories import exists
 from tasks.adapters.postgres import databases
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, session
 from tasks.core.stack.installation import Installation
-from tasks.restore.database_swap import Kept
 from tasks.restore.directory_beside import host_place
 from tasks.restore.directory_swap import Exchange, KeptDirectories
 from tasks.restore.kept_before import adopt_databases, adopt_directories
+from tasks.restore.kept_database import Kept
 from tasks.restore.kept_list import Entry, begin_list, entries
 
 

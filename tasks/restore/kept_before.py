@@ -24,8 +24,8 @@ from tasks.core.errors import Refused
 from tasks.core.stack.beside import mark_of_database, mark_of_directory
 from tasks.core.stack.installation import Installation
 from tasks.restore import database_swap, directory_swap
-from tasks.restore.database_swap import KEPT, Kept
 from tasks.restore.directory_swap import Exchange, KeptDirectories
+from tasks.restore.kept_database import KEPT, Kept
 from tasks.restore.kept_list import list_is_begun
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tasks.adapters.archive.identity import keys_of_this_host
 from tasks.adapters.archive.ownership import authenticity_of_archive, authenticity_of_checked
 from tasks.adapters.archive.reader import Archive, CheckedArchive
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session
 from tasks.core.archive.authenticity import Trust
 from tasks.core.archive.origin import FRESH_HOST_HINT, Words, require_words, why_foreign
 from tasks.core.errors import Refused, UsageError

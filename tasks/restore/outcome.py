@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from tasks.core.errors import Refused
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.report.comparisons import Comparison
-from tasks.restore.database_swap import Kept
 from tasks.restore.directory_swap import KeptDirectories
+from tasks.restore.kept_database import Kept
 
 QUARANTINE_AFTER_HOURS = 24
 

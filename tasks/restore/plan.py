@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from tasks.adapters.archive.repository import read_record
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session
 from tasks.core.archive.names import time_in_name
 from tasks.core.stack.installation import Installation
 from tasks.core.units import duration_text, size_text

@@ -13,7 +13,8 @@ from tasks.adapters.archive.reader import (
 )
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.facts import database_facts
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, Session, session
 from tasks.core.archive.layout import ROLES_MEMBER
 from tasks.core.archive.manifest import DatabaseFacts
 from tasks.core.byte_text import bytes_of, shown, text_of

@@ -11,11 +11,12 @@ from pathlib import Path
 from tasks.adapters.host.own_directories import exists, require_same
 from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
+from tasks.restore.database_commit import check_drop, drop_kept
 from tasks.restore.database_restore import put_back
-from tasks.restore.database_swap import Kept, check_drop, drop_kept
 from tasks.restore.directory_restore import put_directories_back
 from tasks.restore.directory_swap import KeptDirectories, drop_kept_directories
 from tasks.restore.kept import holdings
+from tasks.restore.kept_database import Kept
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tasks.adapters.engine import containers
 from tasks.adapters.host.journals import Journal
-from tasks.adapters.postgres.session import server_of, wait_until_ready
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import wait_until_ready
 from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError, UsageError
 from tasks.core.stack.installation import Installation, Service

@@ -21,7 +21,8 @@ from tasks.adapters.host.files import make_directory, remove_tree, write_atomica
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.state import state_subdirectory
 from tasks.adapters.postgres import facts
-from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session
 from tasks.core.errors import BackupError, Refused
 from tasks.core.policy.limits import StagingLimits
 from tasks.core.quoting import quoted

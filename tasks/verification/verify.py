@@ -19,7 +19,8 @@ from tasks.adapters.host.outside_files import KEY, sha256_outside
 from tasks.adapters.postgres import databases
 from tasks.adapters.postgres.census import take_census
 from tasks.adapters.postgres.indexes import damaged_indexes
-from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, server_of, session
+from tasks.adapters.postgres.server import server_of
+from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, session
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import Census, RestoredCensus, Verdict, Verification

@@ -12,7 +12,8 @@ import pytest
 from tasks.adapters.postgres.load import load_dump
 from tasks.adapters.postgres.load_programs import load_by_program
 from tasks.adapters.postgres.pg_programs import dump_database
-from tasks.adapters.postgres.session import Server, server_of, session
+from tasks.adapters.postgres.server import Server, server_of
+from tasks.adapters.postgres.session import session
 from tasks.core.archive.manifest import Format, TableCensus
 from tasks.core.dump.load_words import is_of_another_server
 from tasks.core.dump.sql import read_sql_dump

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tasks.adapters.engine import containers, programs, reach
-from tasks.adapters.postgres.session import Server, session
+from tasks.adapters.postgres.server import Server
+from tasks.adapters.postgres.session import session
 from tests.stack.stack import Stack, wait_until
 
 pytestmark = pytest.mark.docker

@@ -18,7 +18,8 @@ import pytest
 
 from tasks.adapters.engine import programs, reach
 from tasks.adapters.host.time_limit import time_limit
-from tasks.adapters.postgres.session import Server, server_of, session
+from tasks.adapters.postgres.server import Server, server_of
+from tasks.adapters.postgres.session import session
 from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError
 from tests.stack.stack import Stack, wait_until

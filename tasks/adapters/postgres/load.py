@@ -17,7 +17,8 @@ from contextlib import ExitStack, contextmanager
 from tasks.adapters.postgres.load_rows import Rows, binary_table
 from tasks.adapters.postgres.load_session import LoadSession, finish_work
 from tasks.adapters.postgres.load_table import depends_on_foreign_table, table_facts
-from tasks.adapters.postgres.session import Server, Session, session
+from tasks.adapters.postgres.server import Server
+from tasks.adapters.postgres.session import Session, session
 from tasks.core.archive.manifest import TableCensus
 from tasks.core.byte_text import shown, text_of
 from tasks.core.dump.events import (

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 
-from tasks.adapters.postgres.session import Server, Session, session
+from tasks.adapters.postgres.server import Server
+from tasks.adapters.postgres.session import Session, session
 from tasks.core.archive.manifest import TableCensus
 from tasks.core.dump.census import table_census
 from tasks.core.dump.events import CopyBegin

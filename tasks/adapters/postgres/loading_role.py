@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tasks.adapters.postgres.databases import end_sessions, role_exists, set_password
-from tasks.adapters.postgres.session import Server, Session
+from tasks.adapters.postgres.server import Server
+from tasks.adapters.postgres.session import Session
 from tasks.core.errors import ProgramFailed, Refused
 from tasks.core.quoting import quoted
 

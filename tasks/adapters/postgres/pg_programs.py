@@ -17,7 +17,8 @@ from tasks.adapters.engine.exec_stream import Program
 from tasks.adapters.postgres.client_login import Login, client_login
 from tasks.adapters.postgres.fifo import fifo, read_fifo
 from tasks.adapters.postgres.roles_by_catalogue import END_MARK, roles_by_catalogue
-from tasks.adapters.postgres.session import SQL_ASCII, application_name, major_of_image, server_of, session
+from tasks.adapters.postgres.server import major_of_image, server_of
+from tasks.adapters.postgres.session import SQL_ASCII, application_name, session
 from tasks.core.archive.manifest import Format
 from tasks.core.errors import ProgramFailed
 from tasks.core.policy.limits import DumpLimits

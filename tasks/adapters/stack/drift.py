@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.adapters.engine.compose import compose_hashes, compose_version
 from tasks.adapters.engine.containers import Container
 from tasks.adapters.engine.labels import HASH_LABEL, VERSION_LABEL
-from tasks.adapters.stack.discovery import find_stack
+from tasks.adapters.stack.find_stack import find_stack
 from tasks.core.errors import BackupError
 from tasks.core.stack.drift import Made, drift_of
 from tasks.core.stack.installation import Installation

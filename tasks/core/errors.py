@@ -71,8 +71,9 @@ class Busy(BackupError):
 class ProgramFailed(BackupError):
     """An external program did not prove that it succeeded.
 
-    What it said of rows is left out. Keeps the command (its secrets removed), the exit code (None: killed or unknown) and the end of its stderr; of what PostgreSQL refused,
-    its error code (`sqlstate`), and which object of a dump it was `about` ("TABLE DATA public.a"), where that is known.
+    What it said of rows is left out. Keeps the command (its secrets removed), the exit code (None: killed or unknown)
+    and the end of its stderr; of what PostgreSQL refused, its error code (`sqlstate`), and which object of a dump it
+    was `about` ("TABLE DATA public.a"), where that is known.
     """
 
     def __init__(

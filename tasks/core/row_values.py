@@ -1,4 +1,6 @@
-r"""Take rows and other people's passwords out of what PostgreSQL and its programs say: an error tells where, not what somebody has stored there.
+r"""Take rows and passwords out of what PostgreSQL and its programs say.
+
+An error tells where, not what somebody has stored there.
 
 A table of mail accounts holds passwords in clear text, and PostgreSQL shows the row that it stumbles over.
 """

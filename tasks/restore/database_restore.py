@@ -114,9 +114,10 @@ def restore_dump(
 ) -> tuple[Restored, CheckedArchive]:
     """Load the archive beside the current data while it is checked, prove it, swap it in, and see the application answer.
 
-    Nothing current changes unless the replacement's content equals the archive's census and every proof is content; else `differences`
-    says why, and the installation is as it was. An application that does not answer afterwards gets its former data back, and
-    BackupError is raised. Staging asks nobody about a stranger's code, so nothing there calls it: the replacement is proven, not swapped in.
+    Nothing current changes unless the replacement's content equals the archive's census and every proof is content;
+    else `differences` says why, and the installation is as it was. An application that does not answer afterwards gets
+    its former data back, and BackupError is raised. Staging asks nobody about a stranger's code, so nothing there calls
+    it: the replacement is proven, not swapped in.
     """
     begun = time.monotonic()
     check_target(installation, archive)

@@ -33,8 +33,9 @@ from tasks.step import step
 class Expected:
     """What a restore must come to: the census, and the roles that the dump cannot be loaded without.
 
-    `archive_format` is how the dump was read: a custom dump that only pg_restore can read came as SQL. `roles` are only looked for in a legacy archive; any other brings its own. Of a dump that we cannot read there is no
-    census: `note` says so. `shape` is what a legacy archive's dump looks like.
+    `archive_format` is how the dump was read: a custom dump that only pg_restore can read came as SQL. `roles` are only
+    looked for in a legacy archive; any other brings its own. Of a dump that we cannot read there is no census: `note`
+    says so. `shape` is what a legacy archive's dump looks like.
     """
 
     census: Census | None

@@ -1,8 +1,8 @@
 """What is said to be kept but is not in the list: by the comment on a database, or by a file beside the data.
 
-Before there was a list, these said it. Anybody who may comment on a database can say so too. So a comment is believed once, while there has never
-been a list, of a database that belongs to the current one's owner, and never for a path: the keys that it names stay where they are. All else is left
-alone and told.
+Before there was a list, these said it. Anybody who may comment on a database can say so too. So a comment is believed
+once, while there has never been a list, of a database that belongs to the current one's owner, and never for a path:
+the keys that it names stay where they are. All else is left alone and told.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What staging's application gets of the configuration files that production's mounts: their names, and of their content what holds no secret."""
+"""What staging's application gets of production's mounted configuration: names, and content that holds no secret."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def configuration_mounts(
 ) -> list[dict[str, Any]]:
     """Put stand-ins for the archive's configuration files below `directory`, and give the mounts that bring them to the application.
 
-    An application may not start without the files it is used to. A file of certificates has its certificates, one of settings what staging may
-    know of them, and every other is empty: a private key, a file of passwords, a secret of Compose's.
+    An application may not start without the files it is used to. A file of certificates has its certificates, one of
+    settings what staging may know of them, and every other is empty: a private key, a file of passwords, a secret of
+    Compose's.
     """
     members = {member.name for member in archive.members}
     held: dict[Mount, dict[str, Path]] = {}

@@ -52,7 +52,8 @@ def staging_model(
 ) -> dict[str, Any]:
     """Build the compose model of a staging stack and put what it mounts into `directory`.
 
-    Of production's secrets it has none: its database's password is its own. `settings` are those of production's server that objects may depend on.
+    Of production's secrets it has none: its database's password is its own. `settings` are those of production's server
+    that objects may depend on.
     """
     password = secrets.token_urlsafe(24)
     superuser = archive.manifest.superuser if archive.manifest else production.database.superuser

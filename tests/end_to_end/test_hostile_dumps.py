@@ -178,7 +178,7 @@ def test_verification_runs_no_strangers_code(
 
 
 def test_verification_touches_no_table_that_calls_back(stack: Stack, staging: Installation, tmp_path: Path) -> None:
-    """A genuine dump, equal in all, whose accounts and attachments bring code: they are neither neutralised nor hashed, and nothing starts on them."""
+    """A genuine dump whose accounts and attachments bring code: neither neutralised nor hashed, and nothing starts on it."""
     before = inside(staging, ALL_OF_THE_CLUSTER)
     stack.psql(f"CREATE DATABASE {SCRATCH}", database="postgres")
     try:

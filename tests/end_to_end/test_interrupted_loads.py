@@ -53,7 +53,7 @@ def slow_statements(stack: Stack) -> int:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
 def test_a_load_that_is_ended(stack: Stack, tmp_path: Path, how: str) -> None:
-    """P1, P15: SIGTERM is heard in the middle of the statement; after SIGKILL `recover` drops the load's own role and database, and no other."""
+    """P1, P15: SIGTERM is heard within a statement; after SIGKILL `recover` drops the load's own role and database alone."""
     operator = Operator(stack.directory, tmp_path)
     before = content(stack), roles(stack), databases(stack), stack.states()
     archive = archive_of(stack, tmp_path, dumped(stack, "pg_dump").replace(END, SLOW + END))

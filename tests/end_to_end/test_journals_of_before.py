@@ -1,7 +1,8 @@
 """P15 across versions: what the version before this layout had left in its journals when it was killed, this one settles.
 
-The journals in `journals_of_before/` were written by that version (commit 9eee8b9, in a copy of the repository) during real backups, a verification,
-restores and commits, and taken at the moment when they were on the disk; places, containers and databases' numbers are filled in.
+The journals in `journals_of_before/` were written by that version (commit 9eee8b9, in a copy of the repository) during
+real backups, a verification, restores and commits, and taken at the moment when they were on the disk; places,
+containers and databases' numbers are filled in.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ main()
 def test_what_is_kept_survives_a_kill_between_the_swap_and_the_list(
     stack: Stack, operator: Operator, state_directory: Path, method: str, module: str, name: str, when: str
 ) -> None:
-    """Whatever came first: after `recover`, the list holds what was put aside, and it can be brought back and dropped; or nothing had begun."""
+    """After `recover` the list holds what was put aside, to be brought back and dropped; or nothing had begun."""
     backup = backup_of(operator, method)
     stack.psql('UPDATE mail_archiver."ArchivedEmails" SET "Subject" = "Subject" || \' edited\' WHERE "Id" % 3 = 0')
     edited = content(stack)

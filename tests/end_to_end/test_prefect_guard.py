@@ -1,4 +1,4 @@
-"""Prefect is guarded: who has no password and who is another page neither reads nor starts; who has the password starts our flows, and nothing else."""
+"""Prefect is guarded: without the password nobody reads or starts anything; with it, our flows and nothing else."""
 
 from __future__ import annotations
 

@@ -266,7 +266,8 @@ def see_that_nothing_leaked(scene: Scene, seen: Seen, state_directory: Path, *ke
         state_directory, scene.repository, scene.log.parent, scene.metrics, without=["prefect/password.json", ".tar."]
     )
     assert seen.hits(CANARIES) == []
-    # An exporter, who is another user, reads the metrics. What Prefect makes in its home, which nobody else enters, has the mask that `serve` sets.
+    # An exporter, who is another user, reads the metrics. What Prefect makes in its home, which nobody else enters, has
+    # the mask that `serve` sets.
     home = state_directory / "prefect" / "home"
     assert open_to_others(state_directory, scene.repository, scene.log.parent, without=[f"{home}/"]) == []
     assert list(Path("/dev/shm").glob("*mailarchiver*")) == []

@@ -93,7 +93,10 @@ def run(
 
 
 def become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """Go on as another program in this very process, with `environment` added to ours; for service managers, which watch the process that they start."""
+    """Go on as another program in this very process, with `environment` added to ours.
+
+    For service managers, which watch the process that they start.
+    """
     os.execve(command[0], list(command), {**os.environ, **environment})
 
 

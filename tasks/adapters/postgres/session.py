@@ -63,7 +63,10 @@ class _TextDumper(Dumper):
 
 
 class _Connection(psycopg.Connection[Row]):
-    """A connection on which no answer is waited for without end: a paused container, or one whose disk is away, keeps its connections open."""
+    """A connection on which no answer is waited for without end.
+
+    A paused container, or one whose disk is away, keeps its connections open.
+    """
 
     answer_seconds = ANSWER_SECONDS
 
@@ -81,7 +84,7 @@ class _Connection(psycopg.Connection[Row]):
             raise
 
     def _cancel_soon(self, gen: PQGen[Any]) -> None:
-        """End the running statement after an interruption; where the server does not answer, the connection: a rollback would wait again."""
+        """End the running statement after an interruption, or the connection if the server is silent: a rollback would wait."""
         if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
             with suppress(psycopg.Error):
                 self.cancel_safe(timeout=LAST_ANSWER_SECONDS)
@@ -194,9 +197,10 @@ def session(
 ) -> Iterator[Session]:
     """Open a session that commits each statement by itself; close it on leaving.
 
-    What a database, a role or the server sets does not act on it (see `tasks/core/stack/session_settings.py`); `settings` come on top.
-    `purpose` shows in pg_stat_activity as `mailarchiver-backup PURPOSE`. No answer is waited for longer than `answer_seconds`. Raise BackupError where no login is possible: transient where
-    the server is not (yet) there, final where it refuses the password or has no such database.
+    What a database, a role or the server sets does not act on it (see `tasks/core/stack/session_settings.py`);
+    `settings` come on top. `purpose` shows in pg_stat_activity as `mailarchiver-backup PURPOSE`. No answer is waited
+    for longer than `answer_seconds`. Raise BackupError where no login is possible: transient where the server is not
+    (yet) there, final where it refuses the password or has no such database.
     """
     with _our_errors(f"connecting to database {database!r}", server):
         connection = _connect(server, database, purpose, settings or {})

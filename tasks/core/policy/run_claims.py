@@ -17,7 +17,8 @@ from tasks.core.policy.plain_input import shown
 
 POOL = "mailarchiver"
 POOL_TYPE = "mailarchiver-backup"
-# Nothing of a run can be set in the pool: neither command nor environment nor working directory. Our worker does not read it; any other runs `false`.
+# Nothing of a run can be set in the pool: neither command nor environment nor working directory. Our worker does not
+# read it; any other runs `false`.
 LOCKED_TEMPLATE: dict[str, Any] = {
     "job_configuration": {"command": "false"},
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},

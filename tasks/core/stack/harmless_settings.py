@@ -1,8 +1,8 @@
 """What of an application's settings its copy on staging may have: what can hold no secret. All else is left out, or replaced.
 
-Settings are judged by kind, for secrets stand under any name. Switches, small numbers, levels of logging and the few words that the runtime itself
-reads stay. What is named like a secret gets a value made for staging alone, since an application may insist on having one; every other text is left
-out, so that the application's own default holds.
+Settings are judged by kind, for secrets stand under any name. Switches, small numbers, levels of logging and the few
+words that the runtime itself reads stay. What is named like a secret gets a value made for staging alone, since an
+application may insist on having one; every other text is left out, so that the application's own default holds.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def archive_of(stack: Stack, place: Path, dump: bytes, *, member: str = "databas
 
 @pytest.mark.parametrize("commands", LOADED.values(), ids=LOADED.keys())
 def test_a_dump_with_other_options_is_loaded(small_stack: Stack, tmp_path: Path, commands: str) -> None:
-    """P21: every row of it is compared, though nothing but the dump says what to expect; what it was restored to is what there was."""
+    """P21: what can be compared of it is, though nothing but the dump says what to expect; it restores to what there was."""
     operator = Operator(small_stack.directory, tmp_path)
     before = content(small_stack)
     member = "database.dump" if "format=custom" in commands else "database.sql"
@@ -72,7 +72,11 @@ def test_a_dump_with_other_options_is_loaded(small_stack: Stack, tmp_path: Path,
 
     verdict = operator.run("verify", str(archive))
     assert (verdict.code, verdict.value.get("verdict")) == (0, "legacy"), f"{verdict.value} {verdict.stderr}"
-    assert verdict.value["rows"] > 100
+    if "inserts" in commands:
+        # The stack's database brings functions: rows in the words of INSERT are read back by what might run them.
+        assert any("rows were not compared" in note for note in verdict.value["notes"])
+    else:
+        assert verdict.value["rows"] > 100
 
     if commands in (LOADED["many rows in an insert"], LOADED["a whole server"], LOADED["custom, compressed"]):
         small_stack.psql('DELETE FROM mail_archiver."EmailAttachments"')

@@ -20,6 +20,7 @@ SAID = [
     'invalid input value for enum mood: "@"',
     'malformed array literal: "@"',
     'date/time field value out of range: "@"',
+    'invalid input syntax for type json (CONTEXT: JSON data, line 1: ...{"a": "b", "c": @...)',
     "unnamed portal with parameters: unnamed portal parameter $1 = '@'",
     'pg_restore: error: COPY failed for table "a": ERROR:  extra data after last expected column\nCONTEXT:  COPY a, line 1: "@\tb"\n',
 ]
@@ -40,6 +41,8 @@ def test_what_is_wrong_and_where_stays(said: str) -> None:
     assert said.split("(")[0].split(":")[0] in told.message
     again = ProgramFailed(f"cannot rebuild it: {told.message}. The archive itself is sound")
     assert again.message.endswith("The archive itself is sound")
+    both = ProgramFailed(f"cannot rebuild it: {told.message}; pg_restore fails as well: {told.message}. It is sound")
+    assert both.message.endswith(". It is sound")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from tasks.adapters.archive.identity import private_key
 from tasks.core.archive.authenticity import sign_record
 from tasks.core.archive.manifest import parse_record
 from tasks.core.errors import BackupError
+from tasks.oversight.status import raise_alarms
+from tasks.run.context import config_of
 from tasks.verification.verify import NotProven
 from tests.cli import PROGRAM, run_program
 from tests.receiver import Receiver, receiver
@@ -173,9 +175,13 @@ def test_silence_and_little_room_are_told_without_prefect(house: House) -> None:
     ]
     assert [each.wait(60) for each in both] == [1, 1]
     assert house.news() == ["overdue"]
+    earlier = watch.fn("main", alarm=False).status
     hot_backup.fn("main")
     watch.fn("main")
     assert house.news() == ["overdue is over"]
+    # A run that looked before the backup, and comes to tell only now.
+    raise_alarms(config_of("main"), earlier)
+    assert house.news() == []
 
     aged(house, timedelta(days=3))
     house.write(alarms={"free_below_bytes": "900 TB"})

@@ -69,7 +69,7 @@ def begun(stack: Stack, server: PrefectServer) -> Iterator[Begun]:
     with prefect_worker(server, server.place) as worker:
         running = service_states(stack)
         run = start_run(server, DEPLOYMENT, {"installation": "main"})
-        wait_until(lambda: service_states(stack)[APPLICATION_SERVICE] != "running", 60, "the stack was not stopped")
+        wait_until(lambda: service_states(stack)[APPLICATION_SERVICE] != "running", 120, "the stack was not stopped")
         yield Begun(run, worker, running)
 
 

@@ -48,6 +48,9 @@ HANDLERS: dict[str, str] = {
     "helper": "tasks.recovery.helper_containers:settle",
 }
 
+# What a run borrows that does not change the installation, and so without its lock: a verification of an hour, a `doctor`
+# that asks an image for its version. While it lives, it is in nobody's way.
+BESIDE = frozenset({"staging", "helper"})
 _CLAIM_SECONDS = 5.0
 
 
@@ -94,17 +97,18 @@ def recover(installation_directory: Path | None = None) -> list[Recovered]:
 def settle_journals(paths: Sequence[Path], *, claim_seconds: float = 0.0) -> list[Recovered]:
     """Settle these journals in this order, under the installation's lock; those of living processes are passed over.
 
-    With `claim_seconds`, raise Busy where a journal's owner still lives after that time: then something works without
-    the lock.
+    With `claim_seconds`, raise Busy where a journal's owner still lives after that time and may change the installation:
+    then something works without the lock.
     """
     results: list[Recovered] = []
     unsettled: set[str] = set()
     for path in paths:
         if is_ours(path):
             continue
-        with claimed(path, wait_seconds=claim_seconds) as journal:
+        patience_seconds = 0.0 if _is_beside(path) else claim_seconds
+        with claimed(path, wait_seconds=patience_seconds) as journal:
             if journal is None:
-                if claim_seconds and path.exists():
+                if patience_seconds and path.exists():
                     raise Busy(f"the journal {path} belongs to a process that still lives", hint="see what it is doing")
                 if path.exists():
                     # Alive, or dying this very moment: what it opened before this one is not to be undone first.
@@ -118,6 +122,11 @@ def settle_journals(paths: Sequence[Path], *, claim_seconds: float = 0.0) -> lis
             if not result.settled:
                 unsettled.add(journal.owner)
     return results
+
+
+def _is_beside(path: Path) -> bool:
+    journal = read_journal(path)
+    return journal is not None and journal.kind in BESIDE
 
 
 def _settle(journal: Journal) -> Recovered:

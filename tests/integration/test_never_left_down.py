@@ -25,7 +25,7 @@ from tasks.adapters.engine import containers
 from tasks.adapters.host import state
 from tasks.adapters.host.journals import list_journals
 from tasks.adapters.host.locks import installation_lock
-from tasks.core.errors import BackupError, Refused
+from tasks.core.errors import BackupError, Busy, Refused
 from tasks.core.stack.installation import Database, Installation, Mount, Service
 from tasks.recovery import recover
 from tasks.recovery.stopped_services import stopped
@@ -404,6 +404,36 @@ def test_recover_leaves_living_runs_alone(names: list[str], directory: Path) -> 
     with stopped(stack, stack.services, reason="a test"):
         assert recover.recover(directory) == []
         assert states(names) == ["exited"] * 3
+
+
+LIVING = """
+import sys
+from pathlib import Path
+from tasks.adapters.host.journals import open_journal
+body = {"project": "mailarchiver-staging-test-00000000", "directory": "/nowhere/staging"}
+journal = open_journal(sys.argv[1], body, installation_id="test", installation_directory=Path(sys.argv[2]))
+print("opened", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("kind", "in_the_way"), [("staging", False), ("swap", True)])
+def test_what_a_living_run_has_beside_the_installation_is_in_nobodys_way(
+    directory: Path, own_state: Path, monkeypatch: pytest.MonkeyPatch, kind: str, in_the_way: bool
+) -> None:
+    """A verification takes no lock and may last for hours: backups and restores go on meanwhile."""
+    monkeypatch.setattr(recover, "_CLAIM_SECONDS", 0.5)
+    with subprocess.Popen(
+        [sys.executable, "-c", LIVING, kind, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as living:
+        assert living.stdout is not None
+        assert living.stdout.readline() == "opened\n"
+        if in_the_way:
+            with pytest.raises(Busy, match="still lives"):
+                recover.recover(directory)
+        else:
+            assert recover.recover(directory) == []
+        living.communicate("")
 
 
 def test_docker_is_away_when_the_flow_dies(

@@ -180,23 +180,26 @@ def write_made(place: Path, repository: Path, made: MadeList) -> None:
 
 def read_revisions(place: Path, repository: Path) -> dict[str, int]:
     """Give the revisions of the records that were signed last, by the backups' names."""
-    found = {}
-    for path in _revisions(place, repository).glob("*.json"):
-        try:
-            found[path.stem] = int((read_json(path) or {}).get("revision", 0))
-        except (BackupError, TypeError, ValueError) as error:
-            logger.warning("%s cannot be understood: %s", path, error)
-    return found
+    found = {path.stem: _read_revision(path) for path in _revisions(place, repository).glob("*.json")}
+    return {name: revision for name, revision in found.items() if revision is not None}
 
 
-def note_revision(place: Path, repository: Path, name: str, revision: int) -> None:
-    """Remember the revision of a record that is signed now; never a lower one than before."""
+def next_revision(place: Path, repository: Path, name: str, revision: int) -> int:
+    """Give the revision of a record that is signed now, above its own and any before, and remember it."""
     directory = _revisions(place, repository)
     make_directory(directory)
     path = directory / f"{name}.json"
-    known = read_revisions(place, repository).get(name, 0)
-    if revision > known:
-        write_json(path, {"revision": revision})
+    found = max(revision, _read_revision(path) or 0) + 1
+    write_json(path, {"revision": found})
+    return found
+
+
+def _read_revision(path: Path) -> int | None:
+    try:
+        return int((read_json(path) or {}).get("revision", 0))
+    except (BackupError, TypeError, ValueError) as error:
+        logger.warning("%s cannot be understood: %s", path, error)
+        return None
 
 
 def forget_revisions(place: Path, repository: Path, names: Iterable[str]) -> None:

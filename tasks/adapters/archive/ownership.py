@@ -10,10 +10,9 @@ from tasks.adapters.archive.identity import (
     Made,
     MadeList,
     forget_revisions,
-    note_revision,
+    next_revision,
     read_identity,
     read_made,
-    read_revisions,
     write_made,
 )
 from tasks.adapters.archive.reader import CheckedArchive, read_record_beside
@@ -99,9 +98,7 @@ def note_sealed(place: Path, repository: Path, name: str) -> None:
 
 def sign_anew(place: Path, repository: Path, record: Record, key: bytes) -> Record:
     """Sign a record that is to take the place of the one before, and remember its revision: no older one counts from now on."""
-    name = record.manifest.name
-    revision = max(record.revision, read_revisions(place, repository).get(name, 0)) + 1
-    note_revision(place, repository, name, revision)
+    revision = next_revision(place, repository, record.manifest.name, record.revision)
     return sign_record(record.model_copy(update={"revision": revision}), key)
 
 

@@ -13,7 +13,7 @@ from tasks.core.errors import UsageError
 from tasks.oversight.approval import ask_for_approval
 from tasks.restore.check_archive import already_checked, check_backup
 from tasks.restore.fresh_host import set_up_fresh_host
-from tasks.restore.origin import installation_of_archive, keys_of_this_host, require_word_for_fresh_host
+from tasks.restore.origin import require_word_for_fresh_host, trusted_on_fresh_host
 from tasks.restore.outcome import Restored
 from tasks.restore.plan import RestorePlan, fitting_restore, plan_restore
 from tasks.run.config import InstallationConfig
@@ -87,8 +87,7 @@ def restore_fresh_host(
     """
     repository = config.repository if config else Path.cwd()
     archive = check_backup(repository, backup)
-    known = (*keys_of_this_host(installation_of_archive(archive)), *(config.settings.trusted_keys if config else ()))
-    trusted = (*known, *trusted_keys)
+    trusted = trusted_on_fresh_host(config, archive, trusted_keys)
     require_word_for_fresh_host(archive, trusted, words, quarantine)
     project = config.project if config else None
     fresh = set_up_fresh_host(archive, directory, repository, project=project, trusted_keys=trusted)

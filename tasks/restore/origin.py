@@ -15,14 +15,6 @@ from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import trust_of
 from tasks.step import step
 
-__all__ = [
-    "installation_of_archive",
-    "keys_of_this_host",
-    "require_word_for",
-    "require_word_for_fresh_host",
-    "why_not_own",
-]
-
 
 @step(name="ask whose archive it is")
 def why_not_own(config: InstallationConfig, stack: Installation, archive: Archive) -> str:
@@ -68,6 +60,14 @@ def require_word_for_fresh_host(
         if not words.foreign:
             error.hint = FRESH_HOST_HINT
         raise
+
+
+def trusted_on_fresh_host(
+    config: InstallationConfig | None, archive: Archive, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Give the keys by which an archive is known where there is no stack yet: this host's, the settings', and those given."""
+    of_settings = config.settings.trusted_keys if config else ()
+    return (*keys_of_this_host(installation_of_archive(archive)), *of_settings, *given)
 
 
 def installation_of_archive(archive: Archive) -> str:

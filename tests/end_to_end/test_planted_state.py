@@ -71,6 +71,14 @@ def names(stack: Stack) -> set[str]:
     return {str(name) for (name,) in stack.psql("SELECT datname FROM pg_database", database="postgres")}
 
 
+def both_refuse(operator: Operator, why: str) -> None:
+    """See `rollback` and `commit` refuse what is there, and say why."""
+    for command in ("rollback", "commit"):
+        answer = operator.run(command, "--yes")
+        assert answer.code == 1
+        assert why in answer.value["error"]
+
+
 def test_a_comment_names_no_directory_of_the_host(stack: Stack, operator: Operator, tmp_path: Path) -> None:
     """However well the database is named, `commit` and `rollback` leave the directory alone, and say so."""
     precious = tmp_path / "precious"
@@ -241,10 +249,7 @@ def test_a_comment_alone_is_believed_once_of_the_owners_database_and_for_no_path
     try:
         # Another role's database is neither brought into production nor dropped.
         claim(stack, planted, **said)
-        for command in ("rollback", "commit"):
-            answer = operator.run(command, "--yes")
-            assert answer.code == 1
-            assert "belongs to stranger, not to mailuser" in answer.value["error"]
+        both_refuse(operator, "belongs to stranger, not to mailuser")
         assert planted in names(stack)
 
         # The owner's is, as before there was a list; but nothing on the disk is touched because of it.
@@ -258,10 +263,7 @@ def test_a_comment_alone_is_believed_once_of_the_owners_database_and_for_no_path
         # From then on the list alone says what is kept, also while it is empty.
         stack.psql(f'CREATE DATABASE "{planted}"', database="postgres")
         claim(stack, planted, **said)
-        for command in ("rollback", "commit"):
-            answer = operator.run(command, "--yes")
-            assert answer.code == 1
-            assert "but the list of what is kept does not" in answer.value["error"]
+        both_refuse(operator, "but the list of what is kept does not")
         assert planted in names(stack)
         assert (copied / "letter").read_text() == "dear"
     finally:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tasks.adapters.archive.writer import PartialArchive, Sealed, begin_archive, seal_archive, segment, written_members
 from tasks.core.archive.manifest import DatabaseFacts, Format, Manifest
+from tasks.core.policy.settings import InstallationSettings, Retention
+from tasks.run.config import InstallationConfig
 
 NAME = "mailarchiver-backup-20260301-020005"
 NOW = datetime(2026, 3, 1, 2, 0, 5, tzinfo=UTC)
@@ -23,6 +25,16 @@ def manifest_of(partial: PartialArchive) -> Manifest:
         version=1, name=partial.name, method="hot", format=partial.format, installation="main", project="mail", created_at=NOW,
         database=facts, images=[], members=written_members(partial),
     )  # fmt: skip
+
+
+def installation_in(place: Path) -> InstallationConfig:
+    """Give an installation `main` with a directory and no stack in it, which keeps its last three backups."""
+    directory = place / "stack"
+    directory.mkdir()
+    wanted = InstallationSettings.model_construct(
+        directory=directory, repository=place / "backups", retention=Retention(keep_last=3, minimum_verified=1)
+    )
+    return InstallationConfig("main", wanted)
 
 
 def make_archive(

@@ -8,20 +8,15 @@ from typing import Any
 
 import pytest
 
-from tasks.core.policy.settings import InstallationSettings, Retention
 from tasks.run.config import InstallationConfig
 from tests.cli import Answer, Operator
+from tests.integration.archives import installation_in
 from tests.integration.test_authentic_repository import FIRST, back_up, forge
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> InstallationConfig:
-    directory = tmp_path / "stack"
-    directory.mkdir()
-    wanted = InstallationSettings.model_construct(
-        directory=directory, repository=tmp_path / "backups", retention=Retention(keep_last=3, minimum_verified=1)
-    )
-    return InstallationConfig("main", wanted)
+    return installation_in(tmp_path)
 
 
 def run(config: InstallationConfig, *words: str) -> Answer:

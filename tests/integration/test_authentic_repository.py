@@ -22,25 +22,20 @@ from tasks.core.archive.names import backup_name
 from tasks.core.archive.signatures import public_key
 from tasks.core.policy.due import verification_due
 from tasks.core.policy.history import Entry
-from tasks.core.policy.settings import InstallationSettings, Retention, VerificationPolicy
+from tasks.core.policy.settings import VerificationPolicy
 from tasks.oversight.adopting import adopt, adoptable, dismiss
 from tasks.oversight.pruning import plan_for, remove_planned
 from tasks.oversight.status import read_status
 from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import choose_backup, look_at, own_records, resign
-from tests.integration.archives import DUMP, manifest_of
+from tests.integration.archives import DUMP, installation_in, manifest_of
 
 FIRST = datetime(2026, 1, 5, 3, 30, tzinfo=UTC)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> InstallationConfig:
-    directory = tmp_path / "stack"
-    directory.mkdir()
-    wanted = InstallationSettings.model_construct(
-        directory=directory, repository=tmp_path / "backups", retention=Retention(keep_last=3, minimum_verified=1)
-    )
-    return InstallationConfig("main", wanted)  # fmt: skip
+    return installation_in(tmp_path)
 
 
 def back_up(config: InstallationConfig, at: datetime, *, verified: bool = True, signed: bool = True) -> Record:

@@ -78,7 +78,6 @@ def wait_for_login(
 ) -> Installation:
     """Wait until PostgreSQL takes a login over TCP, as superuser or application; give the installation as `read` found it.
 
-
     Raise BackupError where it has ended instead, refuses the login, or time is up; its message ends with the end of the server's log.
     """
     deadline = time.monotonic() + timeout_seconds

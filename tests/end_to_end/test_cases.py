@@ -67,7 +67,6 @@ VERIFIED = [
 class Hopeless:
     """A database whose dump PostgreSQL itself cannot load: what verification must say and name, and what stays unharmed.
 
-
     `without` is what a restore has to leave out, `asks` a query with its answer after that.
     """
 

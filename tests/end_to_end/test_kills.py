@@ -2,7 +2,6 @@
 
 The services are as they were, the content is the old or the new, the next run is green.
 
-
 The short version of `python -m tests.campaigns.kills`.
 """
 

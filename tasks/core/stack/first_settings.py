@@ -44,7 +44,6 @@ class UnitPaths:
 def installation_ids(names: Sequence[str]) -> list[str]:
     """Give each compose project an id for the settings: `main` for a single one, else its name as far as an id allows.
 
-
     >>> installation_ids(["mail"]), installation_ids(["mail", "Büro", "mail"])
     (['main'], ['mail', 'b-ro', 'mail-2'])
     """

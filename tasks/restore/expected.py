@@ -59,7 +59,7 @@ def expected_content(installation: Installation, archive: Archive) -> Expected:
         raise ArchiveDamaged(f"the record of {archive.path.name} holds no census", hint=ALTERED_HINT)
     try:
         expected = _read_through(
-            installation, archive if isinstance(archive, CheckedArchive) else check_archive(archive.path)
+            installation, archive if isinstance(archive, CheckedArchive) else check_archive(archive.source)
         )
     except ArchiveDamaged:
         if manifest is None:

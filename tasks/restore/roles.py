@@ -78,7 +78,7 @@ def create_roles(opened: Session, archive: Archive, facts: DatabaseFacts) -> Non
     missing = missing_roles(facts, [name for (name,) in opened.execute("SELECT rolname FROM pg_roles")])
     if not missing or not any(member.name == ROLES_MEMBER for member in archive.members):
         return
-    checked = archive if isinstance(archive, CheckedArchive) else check_archive(archive.path)
+    checked = archive if isinstance(archive, CheckedArchive) else check_archive(archive.source)
     statements = read_small_member(checked, ROLES_MEMBER, max_bytes=ROLES_LIMIT_BYTES)
     wanted = {bytes_of(name) for name in missing} | {bytes_of(quoted(name)) for name in missing}
     for event in read_sql_dump(iter((statements,))):

@@ -27,7 +27,8 @@ from pathlib import Path
 
 import zstandard
 
-from tasks.adapters.archive.reader import check_archive, check_while, record_path_of, recorded_archive
+from tasks.adapters.archive.archive_source import record_path_of
+from tasks.adapters.archive.reader import check_archive, check_while, recorded_archive
 from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.archive.repository_marker import MARKER_NAME, repository_problem
 from tasks.adapters.engine.compose import compose_files_in, files_named_in

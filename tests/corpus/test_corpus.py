@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.adapters.archive.archive_source import record_path_of
 from tasks.adapters.archive.extraction import extraction
-from tasks.adapters.archive.reader import RecordedArchive, check_archive, check_while, record_path_of, recorded_archive
+from tasks.adapters.archive.reader import RecordedArchive, check_archive, check_while, recorded_archive
 from tasks.adapters.archive.repository import list_backups
 from tasks.core.archive.manifest import parse_record
 from tasks.core.archive.tar_reader import TarEntry

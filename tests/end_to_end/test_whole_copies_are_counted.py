@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.archive.reader import record_path_of
+from tasks.adapters.archive.archive_source import record_path_of
 from tests.cli import Operator
 from tests.stack.stack import Stack
 

@@ -17,7 +17,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.adapters.archive.reader import Limits, check_archive, record_path_of
+from tasks.adapters.archive.archive_source import record_path_of
+from tasks.adapters.archive.reader import Limits, check_archive
 from tasks.core.archive.manifest import Format
 from tasks.core.archive.tar_writer import END_BLOCKS, checksum_of, padding, tar_header
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused

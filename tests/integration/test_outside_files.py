@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tasks.adapters.archive.reader import check_archive, record_path_of
+from tasks.adapters.archive.archive_source import record_path_of
+from tasks.adapters.archive.reader import check_archive
 from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.archive.repository_marker import MARKER_NAME, accept_repository
 from tasks.adapters.engine.compose import files_named_in

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.adapters.archive.archive_source import read_record_beside
 from tasks.adapters.archive.identity import (
     Made,
     MadeList,
@@ -15,7 +16,7 @@ from tasks.adapters.archive.identity import (
     read_made,
     write_made,
 )
-from tasks.adapters.archive.reader import CheckedArchive, read_record_beside
+from tasks.adapters.archive.reader import CheckedArchive
 from tasks.adapters.archive.repository import Backup, list_backups
 from tasks.core.archive.authenticity import (
     Authenticity,

@@ -7,7 +7,6 @@ once, extracting or loading beside the current data while it is checked; what ca
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -15,18 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from tasks.adapters.archive.archive_source import ArchiveSource, Identity, LocalArchive
 from tasks.adapters.archive.compression import decompressed, detect_format
 from tasks.adapters.archive.small_members import KeptMembers, KeptStream, SmallMembers, _is_small
 from tasks.adapters.archive.source import HashingReader
-from tasks.adapters.host.outside_files import ARCHIVE, RECORD, open_outside, read_outside
 from tasks.adapters.host.streams import read_ahead, watched
 from tasks.core.archive.layout import DATA_DIRECTORY, DATA_DIRECTORY_PROOFS, DUMP_KINDS, MANIFEST_NAME, Kind
-from tasks.core.archive.manifest import Format, Manifest, Member, Record, parse_manifest, parse_record
-from tasks.core.archive.names import EXTENSIONS, RECORD_EXTENSION
+from tasks.core.archive.manifest import Format, Manifest, Member, Record, parse_manifest
 from tasks.core.archive.structure import Structure, manifest_limit_bytes
 from tasks.core.archive.tar_reader import Limits, TarEntry, TarStream
 from tasks.core.dump.foreign_dump import refuse_bare_dump
-from tasks.core.errors import ArchiveDamaged, Refused, UsageError
+from tasks.core.errors import ArchiveDamaged, Refused
 
 Taker: TypeAlias = Callable[[TarEntry, str, Iterator[bytes]], None]
 """Gets each file and directory as it is checked: its entry, its name without the top directory, its bytes (to read or to leave)."""
@@ -45,7 +43,7 @@ class CheckedArchive:
     that nobody reads gigabytes again for a key; None where that was too much.
     """
 
-    path: Path
+    source: ArchiveSource
     sha256: str
     bytes: int
     name: str
@@ -55,7 +53,7 @@ class CheckedArchive:
     members: tuple[Member, ...]
     record: Record | None
     top: str
-    identity: tuple[int, int, int, int]
+    identity: Identity
     token: object = field(repr=False, compare=False)
     kept: KeptMembers | None = field(default=None, repr=False, compare=False)
 
@@ -64,18 +62,28 @@ class CheckedArchive:
         if self.token is not _TOKEN:
             raise AssertionError("only check_archive makes a CheckedArchive")
 
+    @property
+    def path(self) -> Path:
+        """Where it lies, or would lie, in the repository: its file's name, and the place of its record."""
+        return self.source.path
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedArchive:
     """An archive as the record beside it describes it; `check_while` finds out whether it is so."""
 
-    path: Path
+    source: ArchiveSource
     sha256: str
     bytes: int
     format: Format
     kind: Kind
     manifest: Manifest
     record: Record
+
+    @property
+    def path(self) -> Path:
+        """Where it lies, or would lie, in the repository: its file's name, and the place of its record."""
+        return self.source.path
 
     @property
     def name(self) -> str:
@@ -91,14 +99,15 @@ class RecordedArchive:
 Archive: TypeAlias = CheckedArchive | RecordedArchive
 
 
-def recorded_archive(path: Path) -> RecordedArchive | None:
+def recorded_archive(archive: Path | ArchiveSource) -> RecordedArchive | None:
     """Describe an archive by its record; None where it has none, or where even its size is another."""
-    record = read_record_beside(path)
-    if record is None or record.file != path.name or not path.is_file() or path.stat().st_size != record.bytes:
+    source = _source(archive)
+    record = source.record()
+    if record is None or record.file != source.path.name or source.bytes != record.bytes:
         return None
     manifest = record.manifest
-    kind = _kind(path, manifest.members)
-    return RecordedArchive(path, record.sha256, record.bytes, manifest.format, kind, manifest, record)
+    kind = _kind(source.path, manifest.members)
+    return RecordedArchive(source, record.sha256, record.bytes, manifest.format, kind, manifest, record)
 
 
 def check_while(archive: Archive, take: Taker) -> CheckedArchive:
@@ -106,7 +115,7 @@ def check_while(archive: Archive, take: Taker) -> CheckedArchive:
 
     What `take` made of the members is to be thrown away unless this returns.
     """
-    checked = check_archive(archive.path, take=_as_described(archive, take))
+    checked = check_archive(archive.source, take=_as_described(archive, take))
     if (checked.sha256, checked.manifest) != (archive.sha256, archive.manifest):
         raise ArchiveDamaged(
             f"{archive.path.name} is not what its record says, or changed since it was checked", hint=ALTERED_HINT
@@ -136,14 +145,16 @@ def _as_described(archive: Archive, take: Taker) -> Taker:
     return checked_take
 
 
-def check_archive(path: Path, *, limits: Limits | None = None, take: Taker | None = None) -> CheckedArchive:
+def check_archive(
+    archive: Path | ArchiveSource, *, limits: Limits | None = None, take: Taker | None = None
+) -> CheckedArchive:
     """Read an archive from its first byte to its last, in one pass and in bounded memory.
 
     Raise ArchiveDamaged where a byte is not what was sealed or the end is missing, Refused for what no archive of ours or the guide's
     holds (links, devices, paths that lead out, several tops), UsageError where there is no such file.
     """
-    with _opened(path) as (descriptor, archive_format, identity), ExitStack() as stack:
-        source = HashingReader(descriptor)
+    path = _source(archive).path
+    with _opened(_source(archive)) as (source, archive_format, identity), ExitStack() as stack:
         chunks = stack.enter_context(closing(_bounded(source, archive_format, limits or Limits())))
         members: list[Member] = []
         structure = Structure()
@@ -184,10 +195,10 @@ def check_archive(path: Path, *, limits: Limits | None = None, take: Taker | Non
     manifest = (
         parse_manifest(manifest_text, source=f"{path.name}/{MANIFEST_NAME}") if manifest_text is not None else None
     )
-    record = read_record_beside(path)
+    record = _source(archive).record()
     _compare(path, top, members, manifest, record, sha256)
     return CheckedArchive(
-        path,
+        _source(archive),
         sha256,
         size,
         top,
@@ -253,37 +264,22 @@ def read_small_members(archive: CheckedArchive, names: Collection[str], *, max_b
     return found
 
 
-def read_record_beside(path: Path) -> Record | None:
-    """Read an archive's sidecar; None where it has none."""
-    record_path = record_path_of(path)
-    try:
-        content, _ = read_outside(record_path, RECORD)
-    except FileNotFoundError:
-        return None
-    return parse_record(content, source=str(record_path))
-
-
-def record_path_of(path: Path) -> Path:
-    """Name the sidecar of an archive."""
-    stem = path.name
-    for extension in EXTENSIONS.values():
-        stem = stem.removesuffix(extension)
-    return path.with_name(stem + RECORD_EXTENSION)
+def _source(archive: Path | ArchiveSource) -> ArchiveSource:
+    return LocalArchive(archive) if isinstance(archive, Path) else archive
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[int, Format, tuple[int, int, int, int]]]:
-    with ExitStack() as stack:
-        try:
-            descriptor, found = stack.enter_context(open_outside(path, ARCHIVE))
-        except FileNotFoundError:
-            raise UsageError(f"there is no archive {path}", hint="mailarchiver-backup list") from None
-        head = os.pread(descriptor, HEAD_BYTES, 0)
-        refuse_bare_dump(_unpacked(head), str(path))
+def _opened(source: ArchiveSource) -> Iterator[tuple[HashingReader, Format, Identity]]:
+    with source.opened() as opened:
+        reader = HashingReader(opened.stream)
+        head = reader.head(HEAD_BYTES)
+        refuse_bare_dump(_unpacked(head), str(source.path))
         archive_format = detect_format(head)
         if archive_format is None:
-            raise ArchiveDamaged(f"{path.name} is neither gzip nor zstd: no archive, or its beginning is damaged")
-        yield descriptor, archive_format, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            raise ArchiveDamaged(
+                f"{source.path.name} is neither gzip nor zstd: no archive, or its beginning is damaged"
+            )
+        yield reader, archive_format, opened.identity
 
 
 def _unpacked(head: bytes) -> bytes:
@@ -300,13 +296,13 @@ def entries_of(archive: CheckedArchive, *wanted: str) -> Iterator[TarStream | Ke
     if archive.kept is not None and all(_is_small(each) for each in wanted):
         yield KeptStream(archive.kept)
         return
-    with _opened(archive.path) as (descriptor, archive_format, identity):
+    with _opened(archive.source) as (reader, archive_format, identity):
         if identity != archive.identity:
             raise ArchiveDamaged(
                 f"{archive.path.name} was replaced or changed since it was checked", hint="check it again"
             )
-        # Closed before the descriptor is: the thread that reads ahead must not meet another file under its number.
-        with closing(read_ahead(decompressed(HashingReader(descriptor), archive_format))) as chunks:
+        # Closed before the source is: the thread that reads ahead must not meet another file under its descriptor's number.
+        with closing(read_ahead(decompressed(reader, archive_format))) as chunks:
             yield TarStream(chunks, Limits())
 
 

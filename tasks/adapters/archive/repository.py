@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from tasks.adapters.archive.reader import read_record_beside, record_path_of
+from tasks.adapters.archive.archive_source import read_record_beside, record_path_of
 from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.host.files import fsync_directory, write_atomically
 from tasks.core.archive.manifest import Record, RestoredCensus, Verification, written

@@ -20,7 +20,7 @@ from pathlib import Path
 from tasks.adapters.archive.compression import THREADS
 from tasks.adapters.archive.segment import OnBytes, Segment
 from tasks.adapters.archive.sink import Sink
-from tasks.adapters.archive.source import HashingReader
+from tasks.adapters.archive.source import FileStream, HashingReader
 from tasks.adapters.host.files import (
     claimed_file,
     fsync_directory,
@@ -328,7 +328,7 @@ def _cut(descriptor: int, length: int) -> None:
 def _read_back(descriptor: int, on_bytes: OnBytes | None) -> tuple[int, str]:
     # What the disk holds counts, not what memory remembers: drop the (already written) pages first.
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    reader = HashingReader(descriptor)
+    reader = HashingReader(FileStream(descriptor))
     while reader.read():
         if on_bytes is not None:
             on_bytes(reader.count, reader.count)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -21,6 +22,8 @@ from tasks.core.errors import BackupError, Refused
 
 ANSWER_TIMEOUT_SECONDS = 60
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+# The engine says 500 also of a mount whose source is a file and should be a directory, or the other way: no waiting cures that.
+WAITING_CURES_NO_MOUNT = re.compile(r"error while creating mount source path|not a directory")
 
 
 def engine_address() -> str:
@@ -74,8 +77,9 @@ def in_our_words(act: str) -> Iterator[None]:
     try:
         yield
     except docker.errors.APIError as error:
-        transient = error.status_code is not None and error.status_code >= 500
-        raise BackupError(f"cannot {act}: Docker says: {explanation(error)}", transient=transient) from error
+        said = explanation(error)
+        transient = (error.status_code or 0) >= 500 and not WAITING_CURES_NO_MOUNT.search(said)
+        raise BackupError(f"cannot {act}: Docker says: {said}", transient=transient) from error
     except requests.exceptions.Timeout as error:
         raise BackupError(
             f"cannot {act}: Docker did not answer in time",

@@ -11,7 +11,7 @@ from tasks.backup.archive import copy_configuration, copy_keys, new_archive, sea
 from tasks.backup.data_directory import copy_stopped_data, first_copy, plan_data_copy
 from tasks.backup.free_space import require_room_for_data
 from tasks.core.archive.manifest import Record
-from tasks.core.policy.copy_plan import CopyWay
+from tasks.core.policy.copy_plan import CopyWay, way_for
 from tasks.oversight.reports import report_backup
 from tasks.recovery.stopped_services import stopped
 from tasks.restore.probe import require_answer
@@ -34,9 +34,15 @@ def complete_backup(installation: str = "main", way: CopyWay | None = None) -> R
     with locked_config(installation, "complete backup") as config:
         stack = read_installation(config)
         data = plan_data_copy(stack)
-        plan = require_room_for_data(stack, config.repository, data.bytes, config.settings.minimum_free_bytes, way=way)
+        plan = require_room_for_data(
+            stack,
+            config.repository,
+            data.bytes,
+            config.settings.minimum_free_bytes,
+            way=way_for(way, encrypted=config.settings.encryption is not None),
+        )
 
-        with new_archive(config.repository, "guide", datetime.now(UTC)) as archive:
+        with new_archive(config, "guide", datetime.now(UTC)) as archive:
             with (
                 first_copy(stack, archive, plan) as first,
                 stopped(stack, [stack.application, stack.postgres], reason="a complete backup") as loan,

@@ -32,7 +32,7 @@ def hot_backup(installation: str = "main", format: Format | None = None) -> Reco
         stack = read_installation(config)
         require_room_for_dump(stack, config.repository, config.settings.minimum_free_bytes)
 
-        with new_archive(config.repository, format or config.settings.format, datetime.now(UTC)) as archive:
+        with new_archive(config, format or config.settings.format, datetime.now(UTC)) as archive:
             dumped = dump_database(stack, archive, config.dump_limits)
             lacking = copy_keys(stack, archive)
             copy_configuration(stack, archive)

@@ -32,7 +32,7 @@ def online_backup(installation: str = "main") -> Record:
         plan = plan_data_copy(stack)
         require_room_for_data(stack, config.repository, plan.bytes, config.settings.minimum_free_bytes)
 
-        with new_archive(config.repository, "guide", datetime.now(UTC)) as archive:
+        with new_archive(config, "guide", datetime.now(UTC)) as archive:
             at = copy_running_data(stack, archive, config.dump_limits)
             lacking = copy_keys(stack, archive)
             copy_configuration(stack, archive)

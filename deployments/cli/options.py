@@ -57,6 +57,13 @@ COMMON = {
 }
 
 BackupName = Annotated[str, typer.Argument(metavar="[BACKUP]", help="An archive's path, a backup's name, or `latest`.")]
+IdentityFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity",
+        help="A file with the key that opens encrypted archives: an age identity or an SSH key (or MAILARCHIVER_BACKUP_IDENTITY).",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")]
 
 
@@ -83,6 +90,16 @@ class Call:
             sys.stdout.write(json.dumps(value, default=str) + "\n")
         else:
             sys.stdout.write(plain(text.rstrip("\n")) + "\n")
+
+
+@contextmanager
+def identity_used(identity: Path | None) -> Iterator[None]:
+    """Open encrypted archives with the keys of a file within the block; raise UsageError where it cannot be used."""
+    from tasks.adapters.archive.identity_file import read_identities
+    from tasks.adapters.archive.open_keys import opening_with
+
+    with opening_with(read_identities(identity) if identity is not None else None):
+        yield
 
 
 def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

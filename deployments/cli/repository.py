@@ -11,9 +11,11 @@ import typer
 from deployments.cli.options import (
     BackupName,
     Call,
+    IdentityFile,
     Yes,
     command,
     confirmed,
+    identity_used,
     run_flow,
 )
 from tasks.core.errors import UsageError
@@ -25,9 +27,10 @@ commands = typer.Typer()
 
 @commands.command("list", rich_help_panel="Backups")
 @command
-def list_backups(call: Call) -> None:
-    """List the backups in the repository, newest first."""
+def list_backups(call: Call, identity: IdentityFile = None) -> None:
+    """List the backups in the repository, newest first; with a key, which encrypted ones it opens."""
     from tasks.adapters.archive.ownership import judge_backups
+    from tasks.adapters.archive.reader import opens
     from tasks.adapters.archive.repository import list_backups as listed
     from tasks.adapters.archive.repository_marker import require_repository
     from tasks.run.own_backups import trust_of
@@ -35,40 +38,58 @@ def list_backups(call: Call) -> None:
     require_repository(call.installation_config.repository)
     found = listed(call.installation_config.repository)
     whose = judge_backups(trust_of(call.installation_config), found)
+    with identity_used(identity):
+        opened = {each.name: opens(each.path) for each in found if each.is_encrypted} if identity else {}
     told = [
         {
             "name": each.name, "method": each.method, "format": each.format, "bytes": each.bytes,
             "created": each.created.isoformat() if each.created else None, "verified": each.verified and whose[each.name].counts, "archive": str(each.path),
             "authenticity": str(whose[each.name]), "authenticity_reason": whose[each.name].reason,
+            "encrypted": each.is_encrypted, "opens": opened.get(each.name),
         }
         for each in found
     ]  # fmt: skip
     lines = [
         f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  "
         f"{'verified' if each.verified and whose[each.name].counts else 'not verified':12}  {whose[each.name]}"
+        f"{', encrypted' if each.is_encrypted else ''}{_opened_word(opened.get(each.name))}"
         for each in found
     ]
     call.answer(told, "\n".join(lines) or f"no backups in {call.installation_config.repository}")
 
 
+def _opened_word(opens: bool | None) -> str:
+    return "" if opens is None else ", opens with this key" if opens else ", does not open with this key"
+
+
 @commands.command("check", rich_help_panel="Backups")
 @command
 def check(
-    call: Call, archive: Annotated[str, typer.Argument(help="An archive's path, a backup's name, or `latest`.")]
+    call: Call,
+    archive: Annotated[str, typer.Argument(help="An archive's path, a backup's name, or `latest`.")],
+    identity: IdentityFile = None,
 ) -> None:
-    """Read an archive from its first byte to its last and compare it with its manifest."""
+    """Read an archive from its first byte to its last and compare it with its manifest; an encrypted one without a key, with its record."""
+    from tasks.adapters.archive.open_keys import keys_for
     from tasks.adapters.archive.ownership import authenticity_of_checked
     from tasks.core.archive.authenticity import Trust
-    from tasks.restore.check_archive import check_backup
+    from tasks.core.archive.names import is_sealed
+    from tasks.restore.check_archive import check_backup, wanted_backup
     from tasks.run.own_backups import choose_backup, trust_of
 
     config = call.config
     name = choose_backup(config, archive) if config else archive
-    found = check_backup(config.repository if config else Path.cwd(), name)
+    repository = config.repository if config else Path.cwd()
+    path = wanted_backup(repository, name)
+    with identity_used(identity):
+        if is_sealed(path.name) and not keys_for(path):
+            _check_sealed(call, path)
+            return
+        found = check_backup(repository, name)
     whose = authenticity_of_checked(trust_of(config) if config else Trust(""), found)
     told = {
         "archive": str(found.path), "name": found.name, "kind": found.kind, "format": found.format, "bytes": found.bytes,
-        "sha256": found.sha256, "members": len(found.members), "legacy": found.manifest is None, "authenticity": str(whose) if config else None,
+        "sha256": found.sha256, "members": len(found.members), "encrypted": is_sealed(path.name), "content_read": True, "legacy": found.manifest is None, "authenticity": str(whose) if config else None,
         "authenticity_reason": whose.reason,
     }  # fmt: skip
     note = "" if found.manifest else " It is a legacy archive: no manifest says what it must hold."
@@ -79,15 +100,40 @@ def check(
     )
 
 
+def _check_sealed(call: Call, path: Path) -> None:
+    from tasks.adapters.archive.reader import check_sealed
+    from tasks.core.archive.authenticity import Trust, authenticity_of
+    from tasks.run.own_backups import trust_of
+
+    found = check_sealed(path)
+    whose = authenticity_of(
+        trust_of(call.config) if call.config else Trust(""),
+        found.record,
+        name=found.record.manifest.name,
+        file_bytes=found.bytes,
+    )
+    told = {
+        "archive": str(path), "name": found.record.manifest.name, "bytes": found.bytes, "sha256": found.sha256, "encrypted": True,
+        "content_read": False, "authenticity": str(whose) if call.config else None, "authenticity_reason": whose.reason,
+    }  # fmt: skip
+    call.answer(
+        told,
+        f"{path.name} is sealed: intact, content not read. It is the file that its record describes: {size_text(found.bytes)}, SHA-256 {found.sha256}.\n"
+        "To have its content read too, give the key: --identity FILE.\n"
+        + (f"Whose it is: {whose}{f' ({whose.reason})' if whose.reason else ''}." if call.config else ""),
+    )
+
+
 @commands.command("verify", rich_help_panel="Backups")
 @command
-def verify(call: Call, backup: BackupName = "latest") -> None:
+def verify(call: Call, backup: BackupName = "latest", identity: IdentityFile = None) -> None:
     """Prove a backup by restoring it on an isolated staging stack."""
     from flows.restore_verification import restore_verification
     from tasks.verification.verify import NotProven
 
     try:
-        done = run_flow(restore_verification, call.installation_config.id, backup)
+        with identity_used(identity):
+            done = run_flow(restore_verification, call.installation_config.id, backup)
     except NotProven as refuted:
         done = refuted.verified
     found = done.verification
@@ -148,6 +194,7 @@ def adopt(
         ),
     ] = False,
     yes: Yes = False,
+    identity: IdentityFile = None,
 ) -> None:
     """Sign archives from before archives were signed, after a full check; or confirm the date of one that a clock made doubtful."""
     from tasks.oversight import adopting
@@ -161,7 +208,7 @@ def adopt(
         confirmed(
             f"{'Dismiss' if dismiss else 'Adopt'} as backups of {config.id}: {', '.join(names)}", config.id, yes=yes
         )
-    with locked_config(config.id, "adopt") as locked:
+    with identity_used(identity), locked_config(config.id, "adopt") as locked:
         done = adopting.dismiss(locked, names) if dismiss else adopting.adopt(locked, names, now=datetime.now(UTC))
     told = [{"backup": each.backup, "done": each.what, "refused": each.refused} for each in done]
     call.answer(told, "\n".join(f"{each.backup}: {each.what}" for each in done) or "nothing is to be adopted")

@@ -10,9 +10,11 @@ import typer
 from deployments.cli.options import (
     BackupName,
     Call,
+    IdentityFile,
     Yes,
     command,
     confirmed,
+    identity_used,
     run_flow,
 )
 from tasks.core.archive.origin import Words
@@ -62,8 +64,26 @@ def restore(
         list[str] | None,
         typer.Option(help="With --into: the public key of the installation, as `doctor` prints it; may be repeated."),
     ] = None,
+    identity: IdentityFile = None,
 ) -> None:
     """Restore a backup, reversibly: the current data is kept until `commit`, and `rollback` brings it back."""
+    with identity_used(identity):
+        _restore(
+            call, backup, yes, quarantine, restore_config, without, Words(foreign, with_code), into, trusted_key or []
+        )
+
+
+def _restore(
+    call: Call,
+    backup: str,
+    yes: bool,
+    quarantine: bool | None,
+    restore_config: bool,
+    without: list[str] | None,
+    words: Words,
+    into: Path | None,
+    trusted_key: list[str],
+) -> None:
     from flows.guided_restore import guided_restore, restore_fresh_host, show_plan
 
     if trusted_key and into is None:
@@ -77,8 +97,8 @@ def restore(
                 into.resolve(),
                 quarantine=quarantine,
                 without=without,
-                words=Words(foreign, with_code),
-                trusted_keys=_public_keys(trusted_key or []),
+                words=words,
+                trusted_keys=_public_keys(trusted_key),
             ),
         )
         return
@@ -86,7 +106,7 @@ def restore(
     plan = show_plan(config.id, backup, quarantine) if not yes else ""
     confirm = confirmed(f"{plan}\nThe data of {config.directory} will be replaced.", config.id, yes=yes)
     restored = run_flow(
-        guided_restore, config.id, backup, confirm, quarantine, restore_config, without, foreign, with_code
+        guided_restore, config.id, backup, confirm, quarantine, restore_config, without, words.foreign, words.with_code
     )
     _answer_restore(call, restored)
 

@@ -32,6 +32,7 @@ from tasks.core.archive.manifest import (
     MANIFEST_VERSION,
     Census,
     DatabaseFacts,
+    Encryption,
     Format,
     ImageFacts,
     Manifest,
@@ -45,6 +46,8 @@ from tasks.core.stack.identify import KEYS_TARGET
 from tasks.core.stack.installation import Installation, Service
 from tasks.core.stack.keys import keys_warnings
 from tasks.progress import progress
+from tasks.run.config import InstallationConfig
+from tasks.run.encryption import recipients_of
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -54,23 +57,24 @@ NAMES_TRIED = 1000
 
 
 @contextmanager
-def new_archive(repository: Path, archive_format: Format, now: datetime) -> Iterator[PartialArchive]:
-    """Begin an archive and give it; unless it was sealed by the end of the block, nothing of it stays."""
-    claim_repository(repository)
-    archive = _begin(repository, archive_format, now)
+def new_archive(config: InstallationConfig, archive_format: Format, now: datetime) -> Iterator[PartialArchive]:
+    """Begin an archive, encrypted where the settings say so, and give it; unless it was sealed by the end of the block, nothing of it stays."""
+    recipients = recipients_of(config)
+    claim_repository(config.repository)
+    archive = _begin(config.repository, archive_format, now, recipients)
     try:
         yield archive
     finally:
         abandon_archive(archive)
 
 
-def _begin(repository: Path, archive_format: Format, now: datetime) -> PartialArchive:
+def _begin(repository: Path, archive_format: Format, now: datetime, recipients: tuple[str, ...]) -> PartialArchive:
     """Begin an archive under the first free name; another installation's run may take one at the same moment."""
     taken = {found[0] for path in _entries(repository) if (found := split_archive_name(path.name))}
     while True:
         name = backup_name(now, taken)
         try:
-            return begin_archive(repository, name, archive_format)
+            return begin_archive(repository, name, archive_format, recipients)
         except NameTaken:
             if len(taken) > NAMES_TRIED:
                 raise
@@ -171,6 +175,7 @@ def seal_backup(
         census=census,
         no_census=no_census,
         warnings=list(warnings),
+        encryption=Encryption(recipients=list(archive.recipients)) if archive.recipients else None,
     )
     key = require_key(
         installation.id, installation.directory, project=installation.project, system_identifier=facts.system_identifier

@@ -58,6 +58,10 @@ class ArchiveDamaged(Refused):
     """The archive's bytes are not what was sealed: truncated, altered, or never complete."""
 
 
+class NoKey(Refused):
+    """No key at hand opens an encrypted archive: that says nothing of its content, neither good nor bad."""
+
+
 class DumpCutShort(ArchiveDamaged):
     """A dump ends before its end: what its reader gave so far is not all."""
 

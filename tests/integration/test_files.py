@@ -21,6 +21,7 @@ from tasks.core.archive.names import backup_name
 from tasks.core.errors import BackupError, NameTaken
 from tasks.core.stack.installation import ConfigFile, Database, Installation, Mount, Service
 from tasks.restore.config_files import restore_configuration
+from tasks.run.config import config_at
 from tests.integration.archives import NAME, NOW, make_archive
 
 
@@ -71,7 +72,8 @@ def test_a_name_that_is_taken_is_left_alone(tmp_path: Path, other: Any) -> None:
     with pytest.raises(NameTaken, match="not overwritten"):
         begin_archive(tmp_path, NAME, "guide")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    with new_archive(tmp_path, "guide", NOW) as second:
+    config = config_at("main", tmp_path / "stack", tmp_path)
+    with new_archive(config, "guide", NOW) as second:
         assert second.name == f"{NAME}-2"
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert after.pop(MARKER_NAME)  # the repository's own

@@ -69,6 +69,7 @@ wanted_packages() {
   if ! has debootstrap; then echo debootstrap; fi
   if [ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then echo debian-archive-keyring; fi
   if ! has zstd; then echo zstd; fi
+  if ! has age; then echo age; fi
   if ! has pgrep; then echo procps; fi
   # Only its program that reads units; it does not become the init system.
   if ! has systemd-analyze; then echo systemd; fi

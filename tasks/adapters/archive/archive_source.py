@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 from tasks.adapters.archive.source import FileStream, Stream
 from tasks.adapters.host.outside_files import ARCHIVE, RECORD, open_outside, read_outside
 from tasks.core.archive.manifest import Record, parse_record
-from tasks.core.archive.names import EXTENSIONS, RECORD_EXTENSION
+from tasks.core.archive.names import RECORD_EXTENSION, without_extension
 from tasks.core.errors import UsageError
 
 Identity: TypeAlias = tuple[object, ...]
@@ -82,7 +82,4 @@ def read_record_beside(path: Path) -> Record | None:
 
 def record_path_of(path: Path) -> Path:
     """Name the sidecar of an archive."""
-    stem = path.name
-    for extension in EXTENSIONS.values():
-        stem = stem.removesuffix(extension)
-    return path.with_name(stem + RECORD_EXTENSION)
+    return path.with_name(without_extension(path.name) + RECORD_EXTENSION)

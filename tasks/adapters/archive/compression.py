@@ -13,7 +13,7 @@ import zstandard
 
 from tasks.adapters.archive import parallel_gzip
 from tasks.adapters.archive.sink import Sink, _WriteBehind
-from tasks.adapters.archive.source import CHUNK_BYTES, HashingReader, _Followed
+from tasks.adapters.archive.source import CHUNK_BYTES, Readable, _Followed
 from tasks.adapters.host.files import BytesLike
 from tasks.core.archive.manifest import Format
 from tasks.core.archive.tar_writer import stored_segment
@@ -83,7 +83,7 @@ def detect_format(head: bytes) -> Format | None:
     return "fast" if head.startswith(_ZSTD_MAGIC) else None
 
 
-def decompressed(source: HashingReader, archive_format: Format) -> Iterator[bytes]:
+def decompressed(source: Readable, archive_format: Format) -> Iterator[bytes]:
     """Give the decompressed stream in chunks of at most a mebibyte, whatever the input claims.
 
     Raise ArchiveDamaged where it is not a whole row of gzip members or zstd frames: cut off, altered, or followed by something.
@@ -104,11 +104,11 @@ def decompressed(source: HashingReader, archive_format: Format) -> Iterator[byte
         raise ArchiveDamaged(f"the compressed data is damaged near byte {source.count}: {error}") from error
 
 
-def _unpacked_gzip(source: HashingReader) -> Iterator[bytes]:
+def _unpacked_gzip(source: Readable) -> Iterator[bytes]:
     return parallel_gzip.inflated(source, threads=THREADS)
 
 
-def _unpacked_zstd(source: HashingReader) -> Iterator[bytes]:
+def _unpacked_zstd(source: Readable) -> Iterator[bytes]:
     # zstandard's reader takes the end of the file inside a frame for the end of the data. So we add a frame with a secret:
     # only a decoder that stood between two frames will hand it out at the end.
     secret = secrets.token_bytes(32)

@@ -16,15 +16,18 @@ from typing import TypeAlias
 
 from tasks.adapters.archive.archive_source import ArchiveSource, Identity, LocalArchive
 from tasks.adapters.archive.compression import decompressed, detect_format
+from tasks.adapters.archive.open_keys import keys_for
 from tasks.adapters.archive.small_members import KeptMembers, KeptStream, SmallMembers, _is_small
-from tasks.adapters.archive.source import HashingReader
+from tasks.adapters.archive.source import HashingReader, Readable
+from tasks.adapters.archive.unsealing import NO_KEY_HINT, unsealed
 from tasks.adapters.host.streams import read_ahead, watched
 from tasks.core.archive.layout import DATA_DIRECTORY, DATA_DIRECTORY_PROOFS, DUMP_KINDS, MANIFEST_NAME, Kind
 from tasks.core.archive.manifest import Format, Manifest, Member, Record, parse_manifest
+from tasks.core.archive.sealed_layout import directory_in
 from tasks.core.archive.structure import Structure, manifest_limit_bytes
 from tasks.core.archive.tar_reader import Limits, TarEntry, TarStream
 from tasks.core.dump.foreign_dump import refuse_bare_dump
-from tasks.core.errors import ArchiveDamaged, Refused
+from tasks.core.errors import ArchiveDamaged, NoKey, Refused
 
 Taker: TypeAlias = Callable[[TarEntry, str, Iterator[bytes]], None]
 """Gets each file and directory as it is checked: its entry, its name without the top directory, its bytes (to read or to leave)."""
@@ -154,8 +157,8 @@ def check_archive(
     holds (links, devices, paths that lead out, several tops), UsageError where there is no such file.
     """
     path = _source(archive).path
-    with _opened(_source(archive)) as (source, archive_format, identity), ExitStack() as stack:
-        chunks = stack.enter_context(closing(_bounded(source, archive_format, limits or Limits())))
+    with _opened(_source(archive)) as (source, content, archive_format, identity), ExitStack() as stack:
+        chunks = stack.enter_context(closing(_bounded(content, archive_format, limits or Limits())))
         members: list[Member] = []
         structure = Structure()
         manifest_text: bytes | None = None
@@ -187,8 +190,9 @@ def check_archive(
             else:
                 small.add(entry, name, b"".join(kept))
                 members.append(Member(name=name, bytes=entry.size, sha256=digest.hexdigest()))
-        while source.read():  # whatever the decompressor left unread counts to the file's SHA-256
-            pass
+        for rest in (content, source):  # whatever the decompressor left unread counts to the file's SHA-256
+            while rest.read():
+                pass
         sha256, size = source.hexdigest(), source.count
 
     top = structure.top
@@ -212,6 +216,45 @@ def check_archive(
         _TOKEN,
         small.all(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SealedFile:
+    """An encrypted archive of which only the file was looked at: it is what its record says, and nothing is known of its content."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    record: Record
+
+
+def check_sealed(archive: Path | ArchiveSource) -> SealedFile:
+    """Read an encrypted archive's file without opening it, and compare it with its record.
+
+    Raise ArchiveDamaged where it is not the file that was sealed, NoKey where no record says which that is.
+    """
+    source = _source(archive)
+    record = source.record()
+    if record is None or record.file != source.path.name:
+        raise NoKey(
+            f"{source.path.name} is encrypted and has no record: without a key nothing can be told of it",
+            hint=NO_KEY_HINT,
+        )
+    with source.opened() as opened:
+        reader = HashingReader(opened.stream)
+        while reader.read():
+            pass
+    _require_recorded(source.path, record, reader.hexdigest())
+    return SealedFile(source.path, reader.hexdigest(), reader.count, record)
+
+
+def opens(archive: Path | ArchiveSource) -> bool:
+    """Tell whether the keys at hand open an encrypted archive; only its first part is read."""
+    try:
+        with _opened(_source(archive), quick=True):
+            return True
+    except Refused:
+        return False
 
 
 def open_member(archive: CheckedArchive, name: str) -> Iterator[bytes]:
@@ -269,17 +312,35 @@ def _source(archive: Path | ArchiveSource) -> ArchiveSource:
 
 
 @contextmanager
-def _opened(source: ArchiveSource) -> Iterator[tuple[HashingReader, Format, Identity]]:
-    with source.opened() as opened:
+def _opened(
+    source: ArchiveSource, *, quick: bool = False
+) -> Iterator[tuple[HashingReader, Readable, Format, Identity]]:
+    """Give the file as it is read, its content (decrypted, where it is encrypted), the content's format, and which file it is."""
+    with source.opened() as opened, ExitStack() as stack:
         reader = HashingReader(opened.stream)
-        head = reader.head(HEAD_BYTES)
+        content: Readable = reader
+        if directory_in(reader.head(HEAD_BYTES)) is not None:
+            content = stack.enter_context(closing(unsealed(reader, keys_for(source.path), source.path.name)))
+        try:
+            head = content.head(HEAD_BYTES)
+        except NoKey as error:
+            if not quick:
+                _refuse_altered(source, reader)
+            raise error
         refuse_bare_dump(_unpacked(head), str(source.path))
         archive_format = detect_format(head)
         if archive_format is None:
             raise ArchiveDamaged(
                 f"{source.path.name} is neither gzip nor zstd: no archive, or its beginning is damaged"
             )
-        yield reader, archive_format, opened.identity
+        yield reader, content, archive_format, opened.identity
+
+
+def _refuse_altered(source: ArchiveSource, reader: HashingReader) -> None:
+    """Raise ArchiveDamaged where a file that no key opens is not even what its record says: then the key may be right."""
+    while reader.read():
+        pass
+    _require_recorded(source.path, source.record(), reader.hexdigest())
 
 
 def _unpacked(head: bytes) -> bytes:
@@ -296,17 +357,17 @@ def entries_of(archive: CheckedArchive, *wanted: str) -> Iterator[TarStream | Ke
     if archive.kept is not None and all(_is_small(each) for each in wanted):
         yield KeptStream(archive.kept)
         return
-    with _opened(archive.source) as (reader, archive_format, identity):
+    with _opened(archive.source) as (_, content, archive_format, identity):
         if identity != archive.identity:
             raise ArchiveDamaged(
                 f"{archive.path.name} was replaced or changed since it was checked", hint="check it again"
             )
         # Closed before the source is: the thread that reads ahead must not meet another file under its descriptor's number.
-        with closing(read_ahead(decompressed(reader, archive_format))) as chunks:
+        with closing(read_ahead(decompressed(content, archive_format))) as chunks:
             yield TarStream(chunks, Limits())
 
 
-def _bounded(source: HashingReader, archive_format: Format, limits: Limits) -> Generator[bytes, None, None]:
+def _bounded(source: Readable, archive_format: Format, limits: Limits) -> Generator[bytes, None, None]:
     """Give the decompressed stream, unless it grows beyond all proportion: then it is a bomb."""
     total = 0
     with closing(read_ahead(decompressed(source, archive_format))) as chunks:
@@ -317,14 +378,24 @@ def _bounded(source: HashingReader, archive_format: Format, limits: Limits) -> G
             yield chunk
 
 
-def _compare(
-    path: Path, top: str, members: list[Member], manifest: Manifest | None, record: Record | None, sha256: str
-) -> None:
+def _require_recorded(path: Path, record: Record | None, sha256: str) -> None:
+    """Raise ArchiveDamaged where a file is not the one that the record beside it describes."""
     if record is not None and record.file == path.name and record.sha256 != sha256:
         raise ArchiveDamaged(
             f"{path.name} has SHA-256 {sha256}, its record says {record.sha256}: the file was altered after it was sealed",
             hint="restore another backup; `mailarchiver-backup list` shows them",
         )
+
+
+def _compare(
+    path: Path,
+    top: str,
+    members: list[Member],
+    manifest: Manifest | None,
+    record: Record | None,
+    sha256: str,
+) -> None:
+    _require_recorded(path, record, sha256)
     if manifest is None:
         if record is not None and record.file == path.name:
             raise ArchiveDamaged(f"{path.name} holds no {MANIFEST_NAME}, but has a record: it is not what was sealed")

@@ -13,7 +13,7 @@ from tasks.adapters.archive.archive_source import read_record_beside, record_pat
 from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.host.files import fsync_directory, write_atomically
 from tasks.core.archive.manifest import Record, RestoredCensus, Verification, written
-from tasks.core.archive.names import REMOVING_EXTENSION, split_archive_name, time_in_name
+from tasks.core.archive.names import REMOVING_EXTENSION, is_sealed, split_archive_name, time_in_name
 from tasks.core.errors import BackupError, Refused, UsageError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,11 @@ class Backup:
     created: datetime | None
     verified: bool
     record: Record | None
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Tell whether it is an encrypted archive."""
+        return is_sealed(self.path.name)
 
 
 def list_backups(repository: Path) -> list[Backup]:

@@ -83,10 +83,9 @@ class Segment:
                 self._format,
             )
 
-        header_position = self._sink.position
-        self._sink.write(header(0))
+        room = self._sink.reserve(header(0))
         size, digest = self._write_content(chunks)
-        self._sink.overwrite(header(size), header_position)
+        self._sink.fill(room, header(size))
         return self._added(member_name, size, digest)
 
     def add_bytes(
@@ -164,12 +163,16 @@ class Segment:
     def finish(self) -> None:
         """End the compressed part and tell the last progress."""
         self._end_compressor()
+        self._sink.end()
         self._tell(final=True)
 
     def give_up(self) -> None:
         """Stop the compressor's threads without writing what it still holds."""
         self._sink.discard = True
-        self._end_compressor()
+        try:
+            self._end_compressor()
+        finally:
+            self._sink.abandon()
 
     @property
     def written_bytes(self) -> int:

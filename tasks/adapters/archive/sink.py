@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.adapters.host.files import SEND_BYTES, BytesLike, send_to_disk, write_all, write_error
 from tasks.core.errors import BackupError
 
 _PIECES_BEHIND = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes of the file that were reserved to be written later; `place` is what an encrypting sink knows of them."""
+
+    position: int
+    bytes: int
+    place: object = None
 
 
 class Sink:
@@ -52,6 +62,23 @@ class Sink:
             raise write_error(self.path, error, written_bytes=self.position) from error
         if count != len(data):
             raise BackupError(f"only {count} of {len(data)} bytes at {position} of {self.path} could be replaced")
+
+    def reserve(self, data: bytes) -> Room:
+        """Write `data` for the time being; `fill` will replace it by as many bytes."""
+        position = self.position
+        self.write(data)
+        return Room(position, len(data))
+
+    def fill(self, room: Room, data: bytes) -> None:
+        """Write what room was reserved for."""
+        self.overwrite(data, room.position)
+
+    def end(self) -> None:
+        """End this segment's part of the file; a plain file needs nothing."""
+
+    def abandon(self) -> None:
+        """Stop writing; what was written is going to be cut off."""
+        self.discard = True
 
     def flush(self) -> None:
         """Do nothing: nothing is kept back here. The libraries call it."""

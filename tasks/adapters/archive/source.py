@@ -20,6 +20,15 @@ class Stream(Protocol):
         """Read at most `size` bytes; empty means the end, and only that."""
 
 
+class Readable(Protocol):
+    """Bytes that may be looked at before they are read; `count` says how many bytes of the file they took so far."""
+
+    @property
+    def count(self) -> int: ...
+    def head(self, size: int, /) -> bytes: ...
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 class FileStream:
     """Read an open file from its start; the disk works ahead."""
 
@@ -87,7 +96,7 @@ class HashingReader:
 class _Followed:
     """The archive's bytes with one more zstd frame after them; see `_unpacked_zstd`."""
 
-    def __init__(self, source: HashingReader, tail: bytes) -> None:
+    def __init__(self, source: Readable, tail: bytes) -> None:
         self._source = source
         self._tail = tail
 

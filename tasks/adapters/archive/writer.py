@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters.archive.compression import THREADS
+from tasks.adapters.archive.sealed_sink import SealedSink, Sealing, seal_first
 from tasks.adapters.archive.segment import OnBytes, Segment
 from tasks.adapters.archive.sink import Sink
 from tasks.adapters.archive.source import FileStream, HashingReader
@@ -36,7 +38,8 @@ from tasks.adapters.host.files import (
 from tasks.adapters.host.outside_files import ARCHIVE_JOURNAL, read_outside
 from tasks.core.archive.layout import MANIFEST_NAME
 from tasks.core.archive.manifest import Format, Manifest, Member, Record, written
-from tasks.core.archive.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
+from tasks.core.archive.names import ALL_EXTENSIONS, EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
+from tasks.core.archive.sealed_layout import SECRET_BYTES
 from tasks.core.archive.segments import (
     JOURNAL_EXTENSION,
     FinishedSegment,
@@ -65,6 +68,8 @@ _SEAL = "manifest and end"
 _TOP = "top directory"
 _held: dict[Path, int] = {}
 """The locked descriptors of the archives this process builds. The kernel lets go of them when it dies."""
+_sealings: dict[Path, Sealing] = {}
+"""How the encrypted ones among them are encrypted; the secret of an archive's parts is in no journal."""
 _busy: set[Path] = set()
 _guard = threading.Lock()
 
@@ -79,12 +84,16 @@ class Sealed:
     record: Record
 
 
-def begin_archive(repository: Path, name: str, archive_format: Format) -> PartialArchive:
+def begin_archive(
+    repository: Path, name: str, archive_format: Format, recipients: tuple[str, ...] = ()
+) -> PartialArchive:
     """Begin an archive, making the repository where it is missing; raise NameTaken where anything of that name exists.
 
+    With recipients it is encrypted to them, part by part as it is written; raise BackupError where that cannot be done.
     Of two runs that begin the same name at the same moment, the loser removes nothing: only what this call itself has made is its own.
     """
-    partial = PartialArchive(partial_path(repository, name, archive_format), name, archive_format)
+    place = partial_path(repository, name, archive_format, sealed=bool(recipients))
+    partial = PartialArchive(place, name, archive_format, recipients)
     try:
         make_directory(repository)
         descriptor = _create_locked(partial.path)
@@ -93,10 +102,15 @@ def begin_archive(repository: Path, name: str, archive_format: Format) -> Partia
     except OSError as error:
         raise write_error(partial.path, error, written_bytes=0) from error
     _held[partial.path] = descriptor
+    if recipients:
+        _sealings[partial.path] = Sealing(name, archive_format, recipients, secrets.token_hex(SECRET_BYTES))
     try:
         # Only now that the name is claimed: what another run seals meanwhile would be seen neither before nor after.
-        others = [repository / (name + extension) for extension in (*EXTENSIONS.values(), RECORD_EXTENSION)]
-        others += [partial_path(repository, name, each) for each in EXTENSIONS if each != archive_format]
+        others = [repository / (name + extension) for extension in (*ALL_EXTENSIONS, RECORD_EXTENSION)]
+        others += [
+            partial_path(repository, name, each, sealed=sealed) for each in EXTENSIONS for sealed in (False, True)
+        ]
+        others.remove(partial.path)
         for path in others:
             if os.path.lexists(path):
                 raise _taken(path)
@@ -105,9 +119,14 @@ def begin_archive(repository: Path, name: str, archive_format: Format) -> Partia
         fsync_directory(repository)
         moment = time_in_name(name) or datetime.now(UTC)
         header = tar_header(name, kind="directory", mode=0o700, mtime_seconds=int(moment.timestamp()))
+        sink, parts = Sink(partial.path, descriptor, 0), 0
         top = stored_segment(header, archive_format)
-        write_all(descriptor, top)
-        _append_to_file(partial.journal_path, journal_line(FinishedSegment(_TOP, 0, len(top), (), ())) + "\n")
+        if recipients:
+            parts = seal_first(sink, _sealings[partial.path], top)
+        else:
+            sink.write(top)
+        done = FinishedSegment(_TOP, 0, sink.position, (), (), parts)
+        _append_to_file(partial.journal_path, journal_line(done) + "\n")
     except NameTaken:
         _remove_own(partial.path, descriptor)
         _let_go(partial)
@@ -115,6 +134,9 @@ def begin_archive(repository: Path, name: str, archive_format: Format) -> Partia
     except OSError as error:
         _remove(partial)
         raise write_error(partial.path, error, written_bytes=0) from error
+    except BackupError:
+        _remove(partial)
+        raise
     return partial
 
 
@@ -147,13 +169,19 @@ def segment(
         taken = [MANIFEST_NAME] if name != _SEAL else []
         taken += [each for done in before for each in (*done.directories, *(member.name for member in done.members))]
         sink = Sink(partial.path, descriptor, begins)
+        if partial.recipients:
+            parts_before = sum(each.parts for each in before)
+            sink = SealedSink(sink, _sealings[partial.path], before=parts_before, is_last=name == _SEAL)
         written = Segment(
             sink, partial.name, partial.format, taken=taken, level=level, threads=threads, on_bytes=on_bytes
         )
         try:
             yield written
             written.finish()
-            done = FinishedSegment(name, begins, sink.position, tuple(written.members), tuple(written.directories))
+            parts = sink.parts if isinstance(sink, SealedSink) else 0
+            done = FinishedSegment(
+                name, begins, sink.position, tuple(written.members), tuple(written.directories), parts
+            )
             with _writing(partial, descriptor):
                 os.fdatasync(descriptor)
                 _append_to_file(partial.journal_path, journal_line(done) + "\n")
@@ -244,7 +272,7 @@ def reclaim_partials(repository: Path) -> list[Path]:
     if not repository.is_dir():
         return []
     removed = reclaim_temporaries(repository)
-    for extension in EXTENSIONS.values():
+    for extension in ALL_EXTENSIONS:
         for path in sorted(repository.glob(f"*{extension}{PARTIAL_EXTENSION}")):
             if path not in _held:
                 removed += _reclaim(path, extension)
@@ -267,7 +295,7 @@ def _reclaim(path: Path, extension: str) -> list[Path]:
             return []
         stem = path.name.removesuffix(extension + PARTIAL_EXTENSION)
         belongings = [path.with_name(path.name + JOURNAL_EXTENSION)]
-        if extension and not any((path.parent / (stem + each)).exists() for each in EXTENSIONS.values()):
+        if extension and not any((path.parent / (stem + each)).exists() for each in ALL_EXTENSIONS):
             belongings.append(path.with_name(stem + RECORD_EXTENSION))
         for each in belongings:
             each.unlink(missing_ok=True)
@@ -364,5 +392,6 @@ def _remove_own(path: Path, descriptor: int) -> None:
 def _let_go(partial: PartialArchive) -> None:
     with _guard:
         descriptor = _held.pop(partial.path, None)
+        _sealings.pop(partial.path, None)
     if descriptor is not None:
         os.close(descriptor)

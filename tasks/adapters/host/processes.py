@@ -151,6 +151,30 @@ def start_companion(command: Sequence[str], *, ready_seconds: float) -> Iterator
         process.stdout.close()
 
 
+@contextmanager
+def start_filter(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program of ours through which bytes pass, from its stdin to its stdout; killed where it still runs when the block ends."""
+    process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=PROGRAM_PLACE,
+        env=_own_environment(),
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait(COMPANION_STOP_SECONDS)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Background:
     """A program that runs beside us, in a process group of its own."""

@@ -169,6 +169,13 @@ class RecordSignature(Value):
     signature: str
 
 
+class Encryption(Value):
+    """To which public keys (age recipients) an archive is encrypted; `verification` is the one whose private half is kept for one verification."""
+
+    recipients: Strings
+    verification: str = ""
+
+
 class Manifest(Value):
     """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy.
 
@@ -196,6 +203,7 @@ class Manifest(Value):
     census: Census | None = None
     no_census: str = ""
     warnings: Sentences = Field(default_factory=list)
+    encryption: Encryption | None = None
     origin: Origin | None = None
 
 

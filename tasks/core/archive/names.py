@@ -1,4 +1,8 @@
-"""Names of archives: `mailarchiver-backup-YYYYMMDD-HHMMSS`, in UTC, with a suffix where two would collide."""
+"""Names of archives: `mailarchiver-backup-YYYYMMDD-HHMMSS`, in UTC, with a suffix where two would collide.
+
+An encrypted archive is a tar of age files, and its name says so: `NAME.tar.gz.age.tar` unpacks to `NAME.tar.gz.age/000001.age` and so on, which
+decrypt to `NAME.tar.gz`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from tasks.core.archive.manifest import Format
 
 PREFIX = "mailarchiver-backup-"
 EXTENSIONS: dict[Format, str] = {"guide": ".tar.gz", "fast": ".tar.zst"}
+SEALED_EXTENSION = ".age.tar"
+"""What follows the extension of the archive that is inside an encrypted one."""
+ALL_EXTENSIONS = tuple(each + end for end in ("", SEALED_EXTENSION) for each in EXTENSIONS.values())
 RECORD_EXTENSION = ".manifest.json"
 PARTIAL_EXTENSION = ".partial"
 REMOVING_EXTENSION = ".removing"
@@ -35,12 +42,45 @@ def backup_name(now: datetime, taken: Collection[str] = ()) -> str:
     return candidate
 
 
+def extension_of(archive_format: Format, *, sealed: bool) -> str:
+    """Give the extension of an archive.
+
+    >>> extension_of("fast", sealed=True)
+    '.tar.zst.age.tar'
+    """
+    return EXTENSIONS[archive_format] + (SEALED_EXTENSION if sealed else "")
+
+
+def is_sealed(file_name: str) -> bool:
+    """Tell from its name whether an archive is encrypted.
+
+    >>> is_sealed("mailarchiver-backup-20260301-020005.tar.gz.age.tar")
+    True
+    """
+    return file_name.endswith(tuple(each + SEALED_EXTENSION for each in EXTENSIONS.values()))
+
+
+def without_extension(file_name: str) -> str:
+    """Give an archive's file name without its extension, if it has one.
+
+    >>> without_extension("mailarchiver-backup-20260301-020005.tar.zst.age.tar")
+    'mailarchiver-backup-20260301-020005'
+    """
+    for extension in ALL_EXTENSIONS:
+        if file_name.endswith(extension):
+            return file_name.removesuffix(extension)
+    return file_name
+
+
 def split_archive_name(file_name: str) -> tuple[str, Format] | None:
     """Split an archive's file name into the backup's name and format; None where it is not one of ours or the guide's.
 
     >>> split_archive_name("mailarchiver-backup-20260301-020005.tar.gz")
     ('mailarchiver-backup-20260301-020005', 'guide')
+    >>> split_archive_name("mailarchiver-backup-20260301-020005.tar.gz.age.tar")
+    ('mailarchiver-backup-20260301-020005', 'guide')
     """
+    file_name = file_name.removesuffix(SEALED_EXTENSION) if is_sealed(file_name) else file_name
     for archive_format, extension in EXTENSIONS.items():
         stem = file_name.removesuffix(extension)
         if stem != file_name and _NAME.fullmatch(stem):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.archive.manifest import Format, Member
-from tasks.core.archive.names import EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION
+from tasks.core.archive.names import PARTIAL_EXTENSION, RECORD_EXTENSION, extension_of
 from tasks.core.errors import BackupError
 
 JOURNAL_EXTENSION = ".journal"
@@ -16,11 +16,15 @@ JOURNAL_EXTENSION = ".journal"
 
 @dataclass(frozen=True, slots=True)
 class PartialArchive:
-    """An archive under construction, which no reader looks at. It belongs to the process that began it, and dies with it."""
+    """An archive under construction, which no reader looks at. It belongs to the process that began it, and dies with it.
+
+    `recipients` are the public keys that it is encrypted to; none where it is not encrypted.
+    """
 
     path: Path
     name: str
     format: Format
+    recipients: tuple[str, ...] = ()
 
     @property
     def repository(self) -> Path:
@@ -30,7 +34,7 @@ class PartialArchive:
     @property
     def final_path(self) -> Path:
         """The name it gets when it is sealed."""
-        return self.repository / (self.name + EXTENSIONS[self.format])
+        return self.repository / (self.name + extension_of(self.format, sealed=bool(self.recipients)))
 
     @property
     def record_path(self) -> Path:
@@ -43,20 +47,21 @@ class PartialArchive:
         return self.path.with_name(self.path.name + JOURNAL_EXTENSION)
 
 
-def partial_path(repository: Path, name: str, archive_format: Format) -> Path:
+def partial_path(repository: Path, name: str, archive_format: Format, *, sealed: bool = False) -> Path:
     """Name the file an archive is built in."""
-    return repository / (name + EXTENSIONS[archive_format] + PARTIAL_EXTENSION)
+    return repository / (name + extension_of(archive_format, sealed=sealed) + PARTIAL_EXTENSION)
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedSegment:
-    """One step's part of the archive: where it lies in the file, and what it holds."""
+    """One step's part of the archive: where it lies in the file, and what it holds; `parts` is the number of age files in it."""
 
     name: str
     begins: int
     ends: int
     members: tuple[Member, ...]
     directories: tuple[str, ...]
+    parts: int = 0
 
 
 def journal_line(segment: FinishedSegment) -> str:
@@ -68,6 +73,7 @@ def journal_line(segment: FinishedSegment) -> str:
             "ends": segment.ends,
             "members": [[member.name, member.bytes, member.sha256] for member in segment.members],
             "directories": list(segment.directories),
+            "parts": segment.parts,
         }
     )
 
@@ -87,7 +93,12 @@ def read_journal(lines: Iterable[str]) -> tuple[FinishedSegment, ...]:
             if "ends" in entry:
                 members = tuple(Member(name=name, bytes=size, sha256=sha) for name, size, sha in entry["members"])
                 finished = FinishedSegment(
-                    entry["segment"], begins, int(entry["ends"]), members, tuple(entry["directories"])
+                    entry["segment"],
+                    begins,
+                    int(entry["ends"]),
+                    members,
+                    tuple(entry["directories"]),
+                    int(entry["parts"]),
                 )
                 valid.append(finished)
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.core.errors import UsageError
+
 # Reading, hashing and compressing a data directory into an archive (tests/benchmarks; two cores). A pessimist's figure.
 STREAM_BYTES_PER_SECOND = 250_000_000
 WORTH_A_COPY_SECONDS = 15.0
@@ -19,6 +21,20 @@ class CopyPlan:
     way: CopyWay
     reason: str
     expected_downtime_seconds: float | None
+
+
+def way_for(asked: CopyWay | None, *, encrypted: bool) -> CopyWay | None:
+    """Give the way that is asked for; an encrypted archive is always streamed, for a first copy would lie beside it in the clear.
+
+    >>> way_for(None, encrypted=True)
+    'stream'
+    """
+    if encrypted and asked == "copy first":
+        raise UsageError(
+            "an encrypted backup cannot copy first: the copy would lie beside the archive unencrypted",
+            hint="leave the way away, or take an online backup, which stops nothing",
+        )
+    return "stream" if encrypted else asked
 
 
 def plan_copy(data_bytes: int, *, free_bytes: int, archive_bytes: int, asked: CopyWay | None = None) -> CopyPlan:

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from tasks.core.archive.manifest import Format, Method
+from tasks.core.archive.recipients import RECIPIENTS_LIMIT, recipient_problem
 from tasks.core.archive.signatures import public_key_problem
 from tasks.core.policy.cron import cron_problem
 from tasks.core.policy.plain_input import shown, text_problem
@@ -61,6 +62,14 @@ def _absolute(value: object) -> object:
     return value
 
 
+def _recipient(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("is not a recipient, but no text")
+    if problem := recipient_problem(value):
+        raise ValueError(problem)
+    return value
+
+
 def _public_key(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("is not a public key, but no text")
@@ -82,6 +91,7 @@ Days = Annotated[int, Field(ge=0, le=DAYS_LIMIT, strict=True)]
 Seconds = Annotated[float, Field(gt=0, le=SECONDS_LIMIT, allow_inf_nan=False)]
 Hours = Annotated[float, Field(gt=0, le=HOURS_LIMIT, allow_inf_nan=False)]
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
+Recipient = Annotated[str, BeforeValidator(_recipient)]
 PublicKey = Annotated[str, BeforeValidator(_public_key)]
 
 
@@ -107,6 +117,21 @@ class Retention(_Section):
         if not (self.keep_days or self.keep_last or self.keep_daily or self.keep_weekly or self.keep_monthly):
             raise ValueError(
                 "keeps nothing: give at least one of keep_days, keep_last, keep_daily, keep_weekly, keep_monthly"
+            )
+        return self
+
+
+class Encryption(_Section):
+    """To whom archives are encrypted: age recipients (`age1...`, `ssh-ed25519 ...`, a plugin's), here or in a file, one a line."""
+
+    recipients: Annotated[tuple[Recipient, ...], Field(max_length=RECIPIENTS_LIMIT)] = ()
+    recipients_file: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _has_a_recipient(self) -> Encryption:
+        if not self.recipients and self.recipients_file is None:
+            raise ValueError(
+                "names nobody: give recipients, or recipients_file; leave the section out for plain archives"
             )
         return self
 
@@ -217,6 +242,7 @@ class InstallationSettings(_Section):
     format: Format = "guide"
     schedule: Schedule = Schedule()
     retention: Retention = Retention(keep_days=30)
+    encryption: Encryption | None = None
     verification: VerificationPolicy = VerificationPolicy()
     minimum_free_bytes: Bytes = 0
     staging: Staging = Staging()

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from tasks.core.archive.recipients import looks_secret
 from tasks.core.errors import UsageError
 
 _SHOWN_CHARACTERS = 80
@@ -58,6 +59,8 @@ def _words(message: str) -> str:
 
 def _shown(value: object) -> str:
     text = repr(value)
+    if looks_secret(text):
+        return "a secret, not shown"
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
 
 

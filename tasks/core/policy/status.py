@@ -62,9 +62,10 @@ class Status:
                 f" up to {duration_text(self.rpo_seconds)} ago (RPO)"
             )
         newest, verified = self.age_seconds(self.newest), self.age_seconds(self.newest_verified)
+        sealed = " (encrypted)" if self.newest and self.newest.manifest.encryption else ""
         lines = [
             first,
-            f"{_count(self.backups)}; newest {_ago(newest)}, newest verified {_ago(verified)}; {size_text(self.free_bytes)} free",
+            f"{_count(self.backups)}; newest {_ago(newest)}{sealed}, newest verified {_ago(verified)}; {size_text(self.free_bytes)} free",
             *(f"{problem.kind.upper()}: {problem.text}" for problem in self.problems),
             *(f"Note: {note}" for note in self.notes),
         ]

@@ -51,7 +51,7 @@ def catalogue(listed: Sequence[Listed], plan: RetentionPlan, *, now: datetime) -
         lines.append(
             CatalogueLine(
                 backup=each.name,
-                method=f"{record.manifest.method}, {record.manifest.format}" if record else "legacy",
+                method=_method(record),
                 age=duration_text((now - each.created).total_seconds()) if each.created else "unknown",
                 size=size_text(each.bytes),
                 verdict=each.whose or _verdict(record),
@@ -64,6 +64,13 @@ def catalogue(listed: Sequence[Listed], plan: RetentionPlan, *, now: datetime) -
             )
         )
     return lines
+
+
+def _method(record: Record | None) -> str:
+    if record is None:
+        return "legacy"
+    words = [record.manifest.method, record.manifest.format, *(["encrypted"] if record.manifest.encryption else [])]
+    return ", ".join(words)
 
 
 def _verdict(record: Record | None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.core.archive.manifest import Record, Verification
+from tasks.core.archive.manifest import Encryption, Record, Verification
+from tasks.core.archive.recipients import short_recipient
 from tasks.core.plain_text import cell, line
 from tasks.core.policy.retention import RetentionPlan
 from tasks.core.policy.status import Status
@@ -29,6 +30,7 @@ def backup_report(record: Record) -> str:
         ("Took", duration_text(record.seconds)),
         ("Downtime", duration_text(manifest.downtime_seconds) if manifest.downtime_seconds else "none"),
         ("PostgreSQL", manifest.database.server_version),
+        ("Encrypted", _encrypted_to(manifest.encryption)),
         ("SHA-256", f"`{record.sha256}`"),
     ]
     if manifest.census:
@@ -44,6 +46,12 @@ def backup_report(record: Record) -> str:
         )
     rows += [("Warning", f"**{warning}**") for warning in manifest.warnings]
     return f"# Backup of {line(manifest.installation)}\n\n{table(rows)}\n\nNot yet proven: a verification restores it on staging.\n"
+
+
+def _encrypted_to(encryption: Encryption | None) -> str:
+    if encryption is None:
+        return "**no**: whoever reads the archive reads the mail"
+    return "to " + ", ".join(short_recipient(each) for each in encryption.recipients)
 
 
 def verification_report(name: str, verification: Verification) -> str:

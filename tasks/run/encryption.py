@@ -1,0 +1,33 @@
+"""To whom an installation's archives are encrypted: the settings' recipients, and those of the file that they name."""
+
+from __future__ import annotations
+
+from tasks.adapters.host.outside_files import RECIPIENTS, read_outside
+from tasks.core.archive.recipients import RECIPIENTS_LIMIT, recipients_in
+from tasks.core.errors import UsageError
+from tasks.run.config import InstallationConfig
+
+
+def recipients_of(config: InstallationConfig) -> tuple[str, ...]:
+    """Give the recipients of an installation's archives; none where the settings ask for no encryption.
+
+    Raise UsageError where they ask for it and the file of recipients cannot be used: nothing is ever left unencrypted for that.
+    """
+    wanted = config.settings.encryption
+    if wanted is None:
+        return ()
+    named: tuple[str, ...] = ()
+    if wanted.recipients_file is not None:
+        place = wanted.recipients_file
+        hint = "the setting encryption.recipients_file names it: one recipient a line, as `age-keygen -y` prints it"
+        try:
+            content, _ = read_outside(place, RECIPIENTS)
+        except FileNotFoundError:
+            raise UsageError(f"there is no file of recipients {place}", hint=hint) from None
+        named, wrong = recipients_in(content.decode(errors="replace"))
+        if wrong or not named:
+            raise UsageError(f"{place}: {'; '.join(wrong[:5]) or 'it holds no recipient'}", hint=hint)
+    found = tuple(dict.fromkeys((*wanted.recipients, *named)))
+    if len(found) > RECIPIENTS_LIMIT:
+        raise UsageError(f"there are {len(found)} recipients, more than {RECIPIENTS_LIMIT}", hint="who needs them all?")
+    return found

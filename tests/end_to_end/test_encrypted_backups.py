@@ -1,0 +1,170 @@
+"""P13, P23: encrypted to public keys, proven, restored with the key, and opened by `age` and `tar` alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+
+from tasks.adapters.archive.open_keys import IDENTITY_VARIABLE
+from tasks.adapters.archive.reader import check_archive
+from tests.cli import PROGRAM, run_program
+from tests.content import content
+from tests.settings import write_settings
+from tests.stack.stack import Stack, create_stack
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+# What SECURITY.md and the recovery sheet tell people to type.
+SHELL = """
+set -e
+tar -xf "$1.tar.gz.age.tar"
+for part in "$1".tar.gz.age/*.age; do age -d -i "$2" "$part"; done > "$1.tar.gz"
+tar -xzf "$1.tar.gz"
+"""
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """A stack whose settings ask for encryption, and the key that nobody but its owner has."""
+
+    stack: Stack
+    settings: Path
+    repository: Path
+    identity: Path
+
+    def run(self, *words: str) -> tuple[int, Any, str]:
+        """Run a command as its operator does; give its exit code, its JSON and what it told people."""
+        code, out, err = run_program([PROGRAM, *words, "--settings", str(self.settings), "--json"])
+        return code, json.loads(out) if out.strip() else None, err
+
+    def must(self, *words: str) -> Any:
+        """Run a command that has to succeed."""
+        code, value, err = self.run(*words)
+        assert code == 0, f"{value} {err}"
+        return value
+
+
+@pytest.fixture(scope="module")
+def sealing(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sealing]:
+    """Lend a small stack that is backed up encrypted."""
+    place = tmp_path_factory.mktemp("sealed")
+    stack = create_stack(place / "stack", megabytes=1)
+    key = pyrage.x25519.Identity.generate()
+    identity = place / "identity"
+    identity.write_text(f"# recovery key\n{key}\n")
+    identity.chmod(0o600)
+    main = {
+        "directory": stack.directory,
+        "repository": place / "backups",
+        "encryption": {"recipients": [str(key.to_public())]},
+    }
+    yield Sealing(stack, write_settings(place / "settings.yaml", {"main": main}), place / "backups", identity)
+    stack.destroy()
+
+
+@pytest.fixture(scope="module")
+def backup(sealing: Sealing) -> dict[str, Any]:
+    made: dict[str, Any] = sealing.must("backup", "hot")
+    return made
+
+
+def test_it_is_listed_and_checked_without_a_key(sealing: Sealing, backup: dict[str, Any]) -> None:
+    """The record is readable, the file is compared with it, and the answer claims no more than that."""
+    (listed,) = sealing.must("list")
+    assert (listed["name"], listed["encrypted"], listed["authenticity"]) == (backup["name"], True, "authentic")
+    checked = sealing.must("check", "latest")
+    assert (checked["content_read"], checked["sha256"]) == (False, backup["sha256"])
+    code, out, _ = run_program([PROGRAM, "check", "latest", "--settings", str(sealing.settings)])
+    assert code == 0
+    assert "sealed: intact, content not read" in out
+    assert sealing.must("status")["newest"] == Path(backup["archive"]).name
+
+
+def test_keys_open_it_and_others_do_not(sealing: Sealing, backup: dict[str, Any], tmp_path: Path) -> None:
+    """By option or environment; a wrong key, a file that others read, and a locked one are told apart, and nothing is touched."""
+    with_key = ("--identity", str(sealing.identity))
+    assert sealing.must("check", "latest", *with_key)["content_read"] is True
+    assert [each["opens"] for each in sealing.must("list", *with_key)] == [True]
+    code, _, err = run_with(sealing, {IDENTITY_VARIABLE: str(sealing.identity)}, "check", "latest")
+    assert code == 0, err
+    wrong = tmp_path / "wrong"
+    wrong.write_text(f"{pyrage.x25519.Identity.generate()}\n")
+    wrong.chmod(0o600)
+    code, value, _ = sealing.run("check", "latest", "--identity", str(wrong))
+    assert (code, "no key that was given opens it" in value["error"]) == (1, True)
+    assert [each["opens"] for each in sealing.must("list", "--identity", str(wrong))] == [False]
+    wrong.chmod(0o644)
+    code, value, _ = sealing.run("restore", "latest", "--yes", "--identity", str(wrong))
+    assert (code, "open to others" in value["error"]) == (2, True)
+    wrong.write_bytes(pyrage.passphrase.encrypt(b"x", "secret"))
+    wrong.chmod(0o600)
+    code, value, _ = sealing.run("restore", "latest", "--yes", "--identity", str(wrong))
+    assert (code, "passphrase" in value["error"]) == (2, True)
+    code, value, _ = sealing.run("restore", "latest", "--yes")
+    assert (code, "no key is at hand" in value["error"], "--identity" in value["hint"]) == (1, True, True)
+
+
+def run_with(sealing: Sealing, environment: dict[str, str], *words: str) -> tuple[int, str, str]:
+    """Run a command with more in its environment."""
+    done = subprocess.run(
+        [PROGRAM, *words, "--settings", str(sealing.settings), "--json"], capture_output=True, text=True, timeout=120,
+        stdin=subprocess.DEVNULL, env={**os.environ, **environment}, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_it_is_verified_and_restored_with_the_key(sealing: Sealing, backup: dict[str, Any]) -> None:
+    """The restored bytes are proven as those of a plain archive are, and the mail comes back."""
+    before = content(sealing.stack)
+    with_key = ("--identity", str(sealing.identity))
+    verdict = sealing.must("verify", "latest", *with_key)
+    assert (verdict["verdict"], verdict["differences"]) == ("verified", [])
+    sealing.stack.psql('DELETE FROM mail_archiver."EmailAttachments"')
+    assert content(sealing.stack) != before
+    sealing.must("restore", "latest", "--yes", "--no-quarantine", *with_key)
+    assert content(sealing.stack) == before
+
+
+@pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed (tests/stack/machine.sh)")
+def test_age_and_tar_alone_open_it(sealing: Sealing, backup: dict[str, Any], tmp_path: Path) -> None:
+    """P19: in four lines of shell it becomes an archive of the guide, with the very members that were sealed."""
+    shutil.copy(backup["archive"], tmp_path)
+    name = backup["name"]
+    subprocess.run(["bash", "-c", SHELL, "sh", name, str(sealing.identity)], cwd=tmp_path, check=True, timeout=60)
+    opened = check_archive(tmp_path / f"{name}.tar.gz")
+    record = json.loads((sealing.repository / f"{name}.manifest.json").read_text())
+    assert [member.model_dump() for member in opened.members] == record["manifest"]["members"]
+    assert (tmp_path / name / "database.sql").stat().st_size > 0
+
+
+def test_no_copy_beside_is_made_in_the_clear(sealing: Sealing) -> None:
+    """A complete backup that copies first would leave the data unencrypted beside the archive for a while."""
+    code, value, _ = sealing.run("backup", "complete", "--way", "copy first")
+    assert (code, "cannot copy first" in value["error"]) == (2, True)
+
+
+def test_nothing_is_left_unencrypted_where_recipients_cannot_be_read(sealing: Sealing, tmp_path: Path) -> None:
+    """A file of recipients that is gone, empty or wrong ends the backup with a hint; no plain archive is made instead."""
+    place = tmp_path / "recipients"
+    main = {
+        "directory": sealing.stack.directory,
+        "repository": tmp_path / "backups",
+        "encryption": {"recipients_file": str(place)},
+    }
+    settings = write_settings(tmp_path / "settings.yaml", {"main": main})
+    for text in (None, "# nobody\n", "age1nonsense\n"):
+        if text is not None:
+            place.write_text(text)
+        code, out, _ = run_program([PROGRAM, "backup", "hot", "--settings", str(settings), "--json"])
+        assert code == 2
+        assert str(place) in json.loads(out)["error"]
+    assert not list(tmp_path.glob("backups/*.tar*"))

@@ -7,10 +7,14 @@ from typing import Any
 from tasks.adapters.archive.identity import Identity, read_identity
 from tasks.adapters.host.files import free_space
 from tasks.adapters.host.locks import lock_holder
+from tasks.adapters.host.memory_place import memory_obstacle
 from tasks.adapters.stack.diagnosis import Problem, problems
+from tasks.core.archive.recipients import short_recipient
 from tasks.core.stack.installation import Installation
 from tasks.core.units import size_text
 from tasks.run.config import InstallationConfig
+from tasks.run.drills import drill_state
+from tasks.run.encryption import keeps_verification_key, recipients_of
 from tasks.run.installations import discover
 
 
@@ -25,11 +29,36 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         "installation": _facts(found),
         "repository": {"path": str(config.repository), "free_bytes": free_bytes},
         "signing_key": {"public": identity.public or None, "file": str(identity.key_file)},
+        "encryption": _encryption(config),
         "busy": str(holder) if holder else None,
         "problems": [{"severity": each.severity, "what": each.what, "hint": each.hint} for each in wrong],
     }
     healthy = not any(each.severity == "error" for each in wrong)
     return value, _text(found, config, free_bytes, wrong, identity), healthy
+
+
+def _encryption(config: InstallationConfig) -> dict[str, Any] | None:
+    """Tell to whom archives are encrypted, and whether they can be proven here; None where they are not."""
+    if config.settings.encryption is None:
+        return None
+    drill = drill_state(config.id)
+    return {
+        "recipients": list(recipients_of(config)),
+        "verifiable_here": keeps_verification_key(config) and not memory_obstacle(),
+        "obstacle": memory_obstacle() or None,
+        "drilled_at": drill.drilled_at.isoformat() if drill and drill.drilled_at else None,
+    }
+
+
+def _encryption_text(config: InstallationConfig) -> list[str]:
+    told = _encryption(config)
+    if told is None:
+        return ["Encryption     none: whoever reads an archive reads the mail; set encryption.recipients"]
+    lines = [f"Encryption     to {', '.join(short_recipient(each) for each in told['recipients'])}"]
+    if not told["verifiable_here"]:
+        lines.append(f"  Archives are not verifiable here: {told['obstacle'] or 'the settings keep no key for that'}")
+    lines.append(f"  Recovery key last drilled: {told['drilled_at'] or 'never'}")
+    return lines
 
 
 def _facts(found: Installation) -> dict[str, Any]:
@@ -74,6 +103,7 @@ def _text(
         lines += [
             f"  {identity.key_file} is gone: put its copy back, or add trusted_keys: [{', '.join(identity.former)}] to the settings."
         ]
+    lines += _encryption_text(config)
     for each in wrong:
         lines += ["", f"{each.severity.upper()}: {each.what}", f"  HINT: {each.hint}"]
     return "\n".join([*lines, "", "Nothing is in the way of a backup." if not wrong else ""])

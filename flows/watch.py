@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from tasks.adapters.archive.verification_keys import drop_stale_keys
 from tasks.oversight.crashed_runs import mark_crashed_runs
 from tasks.oversight.reports import show_status
 from tasks.oversight.status import StatusReport, write_status_report
@@ -24,4 +25,5 @@ def watch(installation: str = "main", alarm: bool = True) -> StatusReport:
     """
     config = config_of(installation)
     mark_crashed_runs()
+    drop_stale_keys(now=datetime.now(UTC))
     return show_status(config) if alarm else write_status_report(config, now=datetime.now(UTC))

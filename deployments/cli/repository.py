@@ -126,14 +126,25 @@ def _check_sealed(call: Call, path: Path) -> None:
 
 @commands.command("verify", rich_help_panel="Backups")
 @command
-def verify(call: Call, backup: BackupName = "latest", identity: IdentityFile = None) -> None:
+def verify(
+    call: Call,
+    backup: BackupName = "latest",
+    identity: IdentityFile = None,
+    with_recovery_key: Annotated[
+        bool,
+        typer.Option(
+            "--with-recovery-key",
+            help="The yearly drill: open an encrypted backup with the key of --identity alone, and note that it does.",
+        ),
+    ] = False,
+) -> None:
     """Prove a backup by restoring it on an isolated staging stack."""
     from flows.restore_verification import restore_verification
     from tasks.verification.verify import NotProven
 
     try:
         with identity_used(identity):
-            done = run_flow(restore_verification, call.installation_config.id, backup)
+            done = run_flow(restore_verification, call.installation_config.id, backup, with_recovery_key)
     except NotProven as refuted:
         done = refuted.verified
     found = done.verification
@@ -148,6 +159,7 @@ def verify(call: Call, backup: BackupName = "latest", identity: IdentityFile = N
         "restore_seconds",
         "seconds",
         "archive_sha256",
+        "opened_with",
     )
     told = {"archive": str(done.path), **found.model_dump(mode="json", include=set(wanted))}
     call.answer(told, verification_report(done.archive, found))

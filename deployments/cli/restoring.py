@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,11 +163,13 @@ def lift_quarantine(call: Call) -> None:
 @command
 def recover(call: Call) -> None:
     """Finish what killed runs left: start what they had stopped, complete or undo what they had begun. Safe to run at any time."""
+    from tasks.adapters.archive.verification_keys import drop_stale_keys
     from tasks.oversight.stack_health import look_at_stack
     from tasks.recovery.recover import recover as settle
     from tasks.run.context import known_configs, notify_recovered
 
     done = settle(call.config.directory if call.config else None)
+    drop_stale_keys(now=datetime.now(UTC))
     notify_recovered(done)
     told = [
         {"installation": each.installation_id, "kind": each.kind, "settled": each.settled, "message": each.message}

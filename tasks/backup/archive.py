@@ -17,6 +17,7 @@ from tasks.adapters.archive.identity import read_identity, require_key
 from tasks.adapters.archive.ownership import next_place, note_made, note_sealed
 from tasks.adapters.archive.repository_marker import claim_repository
 from tasks.adapters.archive.segment import Segment
+from tasks.adapters.archive.verification_keys import VerificationKey, drop_key, keep_key, new_verification_key
 from tasks.adapters.archive.writer import (
     PartialArchive,
     abandon_archive,
@@ -47,7 +48,8 @@ from tasks.core.stack.installation import Installation, Service
 from tasks.core.stack.keys import keys_warnings
 from tasks.progress import progress
 from tasks.run.config import InstallationConfig
-from tasks.run.encryption import recipients_of
+from tasks.run.drills import note_encrypting
+from tasks.run.encryption import keeps_verification_key, recipients_of, verification_key_limit
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -60,21 +62,32 @@ NAMES_TRIED = 1000
 def new_archive(config: InstallationConfig, archive_format: Format, now: datetime) -> Iterator[PartialArchive]:
     """Begin an archive, encrypted where the settings say so, and give it; unless it was sealed by the end of the block, nothing of it stays."""
     recipients = recipients_of(config)
+    key = new_verification_key() if recipients and keeps_verification_key(config) else None
     claim_repository(config.repository)
-    archive = _begin(config.repository, archive_format, now, recipients)
+    archive = _begin(config.repository, archive_format, now, recipients, key)
     try:
+        if recipients:
+            note_encrypting(config.id, recipients, now)
+        if key is not None:
+            keep_key(archive.final_path, key, until=datetime.now(UTC) + verification_key_limit(config))
         yield archive
     finally:
         abandon_archive(archive)
+        if key is not None and not archive.final_path.exists():
+            drop_key(archive.final_path)
 
 
-def _begin(repository: Path, archive_format: Format, now: datetime, recipients: tuple[str, ...]) -> PartialArchive:
+def _begin(
+    repository: Path, archive_format: Format, now: datetime, recipients: tuple[str, ...], key: VerificationKey | None
+) -> PartialArchive:
     """Begin an archive under the first free name; another installation's run may take one at the same moment."""
+    public = key.public if key else ""
+    everybody = (*recipients, public) if public else recipients
     taken = {found[0] for path in _entries(repository) if (found := split_archive_name(path.name))}
     while True:
         name = backup_name(now, taken)
         try:
-            return begin_archive(repository, name, archive_format, recipients)
+            return begin_archive(repository, name, archive_format, everybody, verification_key=public)
         except NameTaken:
             if len(taken) > NAMES_TRIED:
                 raise
@@ -175,7 +188,7 @@ def seal_backup(
         census=census,
         no_census=no_census,
         warnings=list(warnings),
-        encryption=Encryption(recipients=list(archive.recipients)) if archive.recipients else None,
+        encryption=_encryption(archive),
     )
     key = require_key(
         installation.id, installation.directory, project=installation.project, system_identifier=facts.system_identifier
@@ -196,6 +209,14 @@ def seal_backup(
     note_sealed(place, archive.repository, manifest.name)
     logger.info("Sealed %s: %d bytes, SHA-256 %s", sealed.path, sealed.bytes, sealed.sha256)
     return sealed.record
+
+
+def _encryption(archive: PartialArchive) -> Encryption | None:
+    """Tell to whom an archive is encrypted; the key for its one verification is told apart."""
+    if not archive.recipients:
+        return None
+    lasting = [each for each in archive.recipients if each != archive.verification_key]
+    return Encryption(recipients=lasting, verification=archive.verification_key)
 
 
 def _image(service: Service) -> ImageFacts:

@@ -72,6 +72,8 @@ def report_verification(config: InstallationConfig, verified: Verified) -> None:
         "mailarchiver.verification.completed", installation, {"archive": archive, "verdict": verification.verdict}
     )
     status_report = show_status(config)
+    if verified.is_open:
+        return
     told = any(each.kind == "verification" and archive in each.text for each in status_report.status.problems)
     if not verified.holds and not told:
         # An older backup, of a monthly drill: the status tells of the newest judged one alone.

@@ -20,6 +20,7 @@ from tasks.adapters.outbox.metrics_file import write_metrics
 from tasks.adapters.outbox.report_page import write_report_page
 from tasks.core.errors import BackupError
 from tasks.core.policy.clocks import Dated, ahead_problem, jump_problem
+from tasks.core.policy.drill import drill_problem
 from tasks.core.policy.history import Entry, last_backup_failed
 from tasks.core.policy.settings import PROBLEMS, AlarmKind
 from tasks.core.policy.status import Problem, Status, judge
@@ -28,6 +29,7 @@ from tasks.core.report.charts import duration_chart, size_chart
 from tasks.core.report.others import authenticity_problems, clock_problems, notes_on_others
 from tasks.oversight.pruning import plan_for
 from tasks.run.config import InstallationConfig
+from tasks.run.drills import drill_state
 from tasks.run.history import notify
 from tasks.run.own_backups import OwnBackups, look_at
 from tasks.step import step
@@ -75,9 +77,18 @@ def _status_of(config: InstallationConfig, own: OwnBackups, entries: Sequence[En
         if failed
         else "",
         repository_problem=wrong,
-        others=[*clock_problems(clocks), *([] if wrong else _authenticity_of(config, own))],
+        others=[*clock_problems(clocks), *_drill_of(config, now), *([] if wrong else _authenticity_of(config, own))],
         notes=notes_on_others(own.authenticity),
     )
+
+
+def _drill_of(config: InstallationConfig, now: datetime) -> list[Problem]:
+    """Tell that the recovery key was not tried for too long, where archives are encrypted."""
+    wanted = config.settings.encryption
+    if wanted is None:
+        return []
+    told = drill_problem(drill_state(config.id), within_days=wanted.drill_within_days, now=now)
+    return [Problem("overdue", told)] if told else []
 
 
 def _authenticity_of(config: InstallationConfig, own: OwnBackups) -> list[Problem]:

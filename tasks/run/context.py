@@ -6,7 +6,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 
+from tasks.adapters.archive.verification_keys import drop_stale_keys
 from tasks.adapters.archive.writer import reclaim_partials
 from tasks.adapters.host.locks import installation_lock
 from tasks.adapters.host.settings_file import load_settings, settings_path
@@ -83,4 +85,5 @@ def locked_config(installation_id: str, purpose: str, *, confirmed: str | None =
     with remembered(config, purpose), installation_lock(config.directory, purpose):
         notify_recoveries(config, recover(config.directory))
         reclaim_partials(config.repository)
+        drop_stale_keys(now=datetime.now(UTC))
         yield config

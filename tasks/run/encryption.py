@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from tasks.adapters.host.outside_files import RECIPIENTS, read_outside
 from tasks.core.archive.recipients import RECIPIENTS_LIMIT, recipients_in
 from tasks.core.errors import UsageError
@@ -31,3 +33,15 @@ def recipients_of(config: InstallationConfig) -> tuple[str, ...]:
     if len(found) > RECIPIENTS_LIMIT:
         raise UsageError(f"there are {len(found)} recipients, more than {RECIPIENTS_LIMIT}", hint="who needs them all?")
     return found
+
+
+def keeps_verification_key(config: InstallationConfig) -> bool:
+    """Tell whether a key for one verification is kept of each archive: unless verifications or such keys are switched off."""
+    wanted = config.settings.encryption
+    return wanted is not None and wanted.verification_key_hours > 0 and config.settings.verification.when != "never"
+
+
+def verification_key_limit(config: InstallationConfig) -> timedelta:
+    """Give how long such a key is kept at the most."""
+    wanted = config.settings.encryption
+    return timedelta(hours=wanted.verification_key_hours if wanted is not None else 0)

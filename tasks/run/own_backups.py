@@ -69,16 +69,19 @@ def own_records(config: InstallationConfig, *, now: datetime) -> tuple[Record, .
     return look_at(config, list_backups(config.repository), now=now).records
 
 
-def choose_backup(config: InstallationConfig, backup: str) -> str:
+def choose_backup(
+    config: InstallationConfig, backup: str, can_be_opened: Callable[[Record], bool] | None = None
+) -> str:
     """Turn "latest" and "stalest" into a name: of the backups that count for this installation the newest, or the one verified longest ago.
 
-    Any other word stands for itself.
+    Any other word stands for itself. Of encrypted ones the stalest is chosen among those that `can_be_opened`, as long as there are any.
     """
     if backup not in ("latest", "stalest"):
         return backup
     require_repository(config.repository)
     own = look_at(config, list_backups(config.repository), now=datetime.now(UTC))
-    found = own.records[0] if backup == "latest" and own.records else stalest(own.records)
+    openable = [each for each in own.records if can_be_opened is None or can_be_opened(each)]
+    found = own.records[0] if backup == "latest" and own.records else stalest(openable or own.records)
     if found is None:
         others = f"; {len(own.candidates)} others are there" if own.candidates else ""
         raise UsageError(

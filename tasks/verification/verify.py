@@ -23,7 +23,7 @@ from tasks.adapters.postgres.server import server_of
 from tasks.adapters.postgres.session import LONG_ANSWER_SECONDS, session
 from tasks.adapters.stack import mail_archiver
 from tasks.core.archive.layout import KEYS_DIRECTORY
-from tasks.core.archive.manifest import Census, RestoredCensus, Verdict, Verification
+from tasks.core.archive.manifest import Census, OpenedWith, RestoredCensus, Verdict, Verification
 from tasks.core.archive.names import time_in_name
 from tasks.core.dump.census import differences, row_count
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed
@@ -53,16 +53,22 @@ class RestoreTest:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The end of a verification: the archive and the verdict on it."""
+    """The end of a verification: the archive, the verdict on it, and to whom it is encrypted."""
 
     path: Path
     verification: Verification
     census: RestoredCensus | None = None
+    recipients: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
         """Tell whether nothing speaks against the archive: it is equal, or restored where nothing said what to expect."""
         return self.verification.verdict in ("verified", "legacy")
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether nothing was found out: the archive could not be opened here."""
+        return self.verification.verdict == "not verifiable"
 
     @property
     def problem(self) -> str:
@@ -235,7 +241,9 @@ def check_keys(archive: CheckedArchive, keys: Path | None) -> list[str]:
     return [f"key file {name} differs" for name in changed]
 
 
-def conclude(archive: CheckedArchive, tested: RestoreTest, *, now: datetime, begun: float) -> Verified:
+def conclude(
+    archive: CheckedArchive, tested: RestoreTest, *, now: datetime, begun: float, opened_with: OpenedWith = ""
+) -> Verified:
     """Turn a drill into a verdict bound to the archive's bytes: equal is verified, or `legacy` where nothing said what to expect."""
     verdict: Verdict = "verified" if archive.manifest and _told_what_to_expect(tested.restored) else "legacy"
     if tested.restored.differences:
@@ -256,8 +264,10 @@ def conclude(archive: CheckedArchive, tested: RestoreTest, *, now: datetime, beg
             data_age_seconds=(now - moment).total_seconds() if moment else None,
             notes=list(tested.restored.notes),
             compared=list(tested.restored.comparisons),
+            opened_with=opened_with,
         ),
         tested.census if verdict == "verified" else None,
+        tuple(archive.manifest.encryption.recipients) if archive.manifest and archive.manifest.encryption else (),
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,15 @@ import pytest
 
 from tasks.adapters.archive.open_keys import IDENTITY_VARIABLE
 from tasks.adapters.archive.reader import check_archive
+from tasks.adapters.host.memory_place import MEMORY_VARIABLE
 from tests.cli import PROGRAM, run_program
 from tests.content import content
 from tests.settings import write_settings
-from tests.stack.stack import Stack, create_stack
+from tests.stack.stack import Stack, create_stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
+CANARY = "c4nary-of-a-subject-91be07"
 # What SECURITY.md and the recovery sheet tell people to type.
 SHELL = """
 set -e
@@ -40,6 +44,7 @@ class Sealing:
     settings: Path
     repository: Path
     identity: Path
+    memory: Path
 
     def run(self, *words: str) -> tuple[int, Any, str]:
         """Run a command as its operator does; give its exit code, its JSON and what it told people."""
@@ -55,9 +60,11 @@ class Sealing:
 
 @pytest.fixture(scope="module")
 def sealing(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sealing]:
-    """Lend a small stack that is backed up encrypted."""
+    """Lend a small stack that is backed up encrypted, on a host with a place in memory for keys."""
     place = tmp_path_factory.mktemp("sealed")
     stack = create_stack(place / "stack", megabytes=1)
+    stack.psql(f'UPDATE mail_archiver."ArchivedEmails" SET "Subject" = \'{CANARY}\' WHERE "Id" = 1')
+    (stack.directory / "data-protection-keys" / "key-canary.xml").write_text(f"<key>{CANARY}</key>")
     key = pyrage.x25519.Identity.generate()
     identity = place / "identity"
     identity.write_text(f"# recovery key\n{key}\n")
@@ -67,7 +74,10 @@ def sealing(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "repository": place / "backups",
         "encryption": {"recipients": [str(key.to_public())]},
     }
-    yield Sealing(stack, write_settings(place / "settings.yaml", {"main": main}), place / "backups", identity)
+    settings = write_settings(place / "settings.yaml", {"main": main})
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MEMORY_VARIABLE, f"{memory}/keys")
+        yield Sealing(stack, settings, place / "backups", identity, Path(memory) / "keys")
     stack.destroy()
 
 
@@ -122,12 +132,64 @@ def run_with(sealing: Sealing, environment: dict[str, str], *words: str) -> tupl
     return done.returncode, done.stdout, done.stderr
 
 
-def test_it_is_verified_and_restored_with_the_key(sealing: Sealing, backup: dict[str, Any]) -> None:
-    """The restored bytes are proven as those of a plain archive are, and the mail comes back."""
+def test_it_is_proven_though_sealed_once(sealing: Sealing, backup: dict[str, Any]) -> None:
+    """P23: by the key made for this one verification, which is gone afterwards; then nothing here opens the archive, and that is no verdict."""
+    (key,) = sealing.memory.iterdir()
+    assert b"AGE-SECRET-KEY" in key.read_bytes()
+    verdict = sealing.must("verify", "latest")
+    assert (verdict["verdict"], verdict["opened_with"]) == ("verified", "verification key")
+    assert list(sealing.memory.iterdir()) == []
+    code, told, _ = sealing.run("verify", "latest")
+    assert (code, told["verdict"]) == (1, "not verifiable")
+    (listed,) = sealing.must("list")
+    assert listed["verified"] is True
+    assert "verification" not in {each["kind"] for each in sealing.must("status")["problems"]}
+    page = (sealing.repository / "report-main.html").read_text()
+    assert "verified though sealed" in page
+
+
+def test_a_killed_backup_leaves_neither_plaintext_nor_key(sealing: Sealing, state_directory: Path) -> None:
+    """What lies on the disk at any moment is encrypted; the next run takes the key of the dead one away."""
+    before = set(sealing.repository.iterdir())
+    command = [PROGRAM, "backup", "hot", "--settings", str(sealing.settings), "--json"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: list(sealing.repository.glob("*.partial")), 60, "no archive was begun")
+        wait_until(lambda: sealing.memory.is_dir() and list(sealing.memory.iterdir()), 10, "no key was kept")
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait(10)
+    assert (
+        _holding_canary(sealing.repository, state_directory, Path(tempfile.gettempdir()) / "mailarchiver-backup") == []
+    )
+    sealing.must("prune")
+    assert list(sealing.memory.iterdir()) == []
+    assert {path for path in sealing.repository.iterdir() if "report" not in path.name} <= before
+
+
+def _holding_canary(*places: Path) -> list[str]:
+    """Name the files below these places in which the canary stands, plainly or compressed."""
+    found = []
+    for place in places:
+        for path in [each for each in place.rglob("*") if each.is_file()]:
+            content = path.read_bytes()
+            if CANARY.encode() in content or b"\x1f\x8b\x08\x04\0\0\0\0" in content:
+                found.append(str(path))
+    return found
+
+
+def test_it_is_verified_and_restored_with_the_key(
+    sealing: Sealing, backup: dict[str, Any], state_directory: Path
+) -> None:
+    """The drill of the recovery key is noted. The restored bytes are proven as those of a plain archive are, and the mail comes back."""
     before = content(sealing.stack)
     with_key = ("--identity", str(sealing.identity))
-    verdict = sealing.must("verify", "latest", *with_key)
-    assert (verdict["verdict"], verdict["differences"]) == ("verified", [])
+    code, value, _ = sealing.run("verify", "latest", "--with-recovery-key")
+    assert (code, "no recovery key was given" in value["error"]) == (2, True)
+    verdict = sealing.must("verify", "latest", "--with-recovery-key", *with_key)
+    assert (verdict["verdict"], verdict["opened_with"]) == ("verified", "recovery key")
+    drill = json.loads((state_directory / "drills" / "main.json").read_text())
+    assert drill["backup"] == Path(backup["archive"]).name
     sealing.stack.psql('DELETE FROM mail_archiver."EmailAttachments"')
     assert content(sealing.stack) != before
     sealing.must("restore", "latest", "--yes", "--no-quarantine", *with_key)

@@ -60,7 +60,7 @@ def test_no_plaintext_is_in_it(tmp_path: Path) -> None:
     content = sealed.path.read_bytes()
     assert DUMP[:9] not in content
     assert b"docker-compose" not in content
-    assert b"\x1f\x8b\x08" not in content
+    assert b"\x1f\x8b\x08\x04\0\0\0\0" not in content
 
 
 def test_every_recipient_opens_it_and_nobody_else(tmp_path: Path) -> None:

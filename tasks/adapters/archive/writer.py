@@ -85,7 +85,12 @@ class Sealed:
 
 
 def begin_archive(
-    repository: Path, name: str, archive_format: Format, recipients: tuple[str, ...] = ()
+    repository: Path,
+    name: str,
+    archive_format: Format,
+    recipients: tuple[str, ...] = (),
+    *,
+    verification_key: str = "",
 ) -> PartialArchive:
     """Begin an archive, making the repository where it is missing; raise NameTaken where anything of that name exists.
 
@@ -93,7 +98,7 @@ def begin_archive(
     Of two runs that begin the same name at the same moment, the loser removes nothing: only what this call itself has made is its own.
     """
     place = partial_path(repository, name, archive_format, sealed=bool(recipients))
-    partial = PartialArchive(place, name, archive_format, recipients)
+    partial = PartialArchive(place, name, archive_format, recipients, verification_key)
     try:
         make_directory(repository)
         descriptor = _create_locked(partial.path)

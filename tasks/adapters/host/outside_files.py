@@ -50,6 +50,7 @@ CONFIGURATION = FileKind("configuration file", 1 << 20, may_be_link=True)
 KEY = FileKind("key file", None)
 SIGNING_KEY = FileKind("signing key", 4096, ours=True)
 IDENTITY = FileKind("identity file", 64 << 10, may_be_link=True, ours=True)
+VERIFICATION_KEY = FileKind("key for one verification", 4096, ours=True)
 RECIPIENTS = FileKind("file of recipients", 64 << 10, may_be_link=True, ours=True)
 DATA_FILE = FileKind("file of the data directory", 1 << 20)
 

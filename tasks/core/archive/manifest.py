@@ -29,7 +29,9 @@ Sentences = Annotated[list[Annotated[str, Field(max_length=65_536)]], Field(fail
 
 Method = Literal["hot", "complete", "online"]
 Format = Literal["guide", "fast"]
-Verdict = Literal["verified", "different", "failed", "legacy"]
+# "not verifiable" (an encrypted archive whose key is not here) is told, and never recorded.
+Verdict = Literal["verified", "different", "failed", "legacy", "not verifiable"]
+OpenedWith = Literal["", "verification key", "recovery key", "identity"]
 Sha256 = Annotated[str, Field(max_length=64)]
 
 
@@ -212,6 +214,7 @@ class Verification(Value):
 
     `compared` names what was compared (`tasks/core/report/comparisons.py`); None in records that do not say.
     `notes` tell what else is worth knowing: that our loader failed and PostgreSQL's own program loaded the dump, that there was no census.
+    `opened_with` names the key that opened an encrypted archive: the one made for this verification, the recovery key, or another.
     """
 
     verdict: Verdict
@@ -226,6 +229,7 @@ class Verification(Value):
     data_age_seconds: Age | None = None
     notes: Sentences = Field(default_factory=list)
     compared: Strings | None = None
+    opened_with: OpenedWith = ""
 
 
 class RestoredCensus(Value):

@@ -18,13 +18,15 @@ JOURNAL_EXTENSION = ".journal"
 class PartialArchive:
     """An archive under construction, which no reader looks at. It belongs to the process that began it, and dies with it.
 
-    `recipients` are the public keys that it is encrypted to; none where it is not encrypted.
+    `recipients` are the public keys that it is encrypted to, none where it is not encrypted; `verification_key` is one of them, whose private half
+    is kept for one verification.
     """
 
     path: Path
     name: str
     format: Format
     recipients: tuple[str, ...] = ()
+    verification_key: str = ""
 
     @property
     def repository(self) -> Path:

@@ -126,6 +126,10 @@ class Encryption(_Section):
 
     recipients: Annotated[tuple[Recipient, ...], Field(max_length=RECIPIENTS_LIMIT)] = ()
     recipients_file: AbsolutePath | None = None
+    # How long the key for one verification may be kept, in memory alone; 0: none is made, and no archive is verifiable here.
+    verification_key_hours: Annotated[float, Field(ge=0, le=24 * 366, allow_inf_nan=False)] = 24
+    # The recovery key opens an archive at least so often (`verify --with-recovery-key`), or that is an alarm; 0: nobody asks.
+    drill_within_days: Days = 365
 
     @model_validator(mode="after")
     def _has_a_recipient(self) -> Encryption:

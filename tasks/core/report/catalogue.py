@@ -77,4 +77,6 @@ def _verdict(record: Record | None) -> str:
     found = record.verification if record else None
     if record is None or found is None:
         return "not verified"
+    if found.verdict == "verified" and record.verified and found.opened_with == "verification key":
+        return "verified though sealed"
     return found.verdict if found.verdict != "verified" or record.verified else "not verified"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.core.archive.manifest import Encryption, Record, Verification
+from tasks.core.archive.manifest import Encryption, OpenedWith, Record, Verification
 from tasks.core.archive.recipients import short_recipient
 from tasks.core.plain_text import cell, line
 from tasks.core.policy.retention import RetentionPlan
@@ -54,6 +54,14 @@ def _encrypted_to(encryption: Encryption | None) -> str:
     return "to " + ", ".join(short_recipient(each) for each in encryption.recipients)
 
 
+OPENED: dict[OpenedWith, str] = {
+    "": "",
+    "verification key": "the key made for this one verification, now gone: proven though sealed",
+    "recovery key": "the recovery key: that it opens backups is proven, too",
+    "identity": "a key that was given",
+}
+
+
 def verification_report(name: str, verification: Verification) -> str:
     """Describe a verdict: what was compared, the measured time to restore (RTO), and the age of the data (RPO)."""
     age, compared = verification.data_age_seconds, verification.compared
@@ -79,6 +87,8 @@ def verification_report(name: str, verification: Verification) -> str:
         ("Verification took", duration_text(verification.seconds)),
         ("Archive's SHA-256", f"`{verification.archive_sha256}`"),
     ]
+    if verification.opened_with:
+        rows.insert(1, ("Opened with", OPENED[verification.opened_with]))
     text = f"# Verification of {name}\n\n{table(rows)}\n"
     if verification.verdict == "legacy":
         text += "\nThere is no census to compare with: it restored, and everything that can be checked without one is right.\n"

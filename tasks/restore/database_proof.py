@@ -8,11 +8,11 @@ from tasks.adapters.archive.reader import (
     Archive,
 )
 from tasks.adapters.postgres import facts as facts_of
-from tasks.adapters.postgres.census import take_census
+from tasks.adapters.postgres.census import rows_of, take_census
 from tasks.adapters.postgres.facts import database_facts, server_major
 from tasks.adapters.postgres.server import server_of
 from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session
-from tasks.core.dump.census import differences
+from tasks.core.dump.census import differences, in_the_expected_order, reordered
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.stack.database_attributes import attribute_differences
 from tasks.core.stack.installation import Installation
@@ -42,8 +42,13 @@ def prove_replacement(
     known = loaded.rows if expected.shape is None or expected.shape.encoding == "UTF8" else {}
     with progress("census"):
         found = take_census(installation, new.database, expected.archive_format, limits, known=known, options=options)
-    with server_of(installation) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
-        major = server_major(opened)
+    with server_of(installation) as server:
+        if not (expected.shape and expected.shape.inserts) and (targets := reordered(expected.census, found)):
+            encoding = expected.shape.encoding if expected.shape else ""
+            read = rows_of(server, new.database, targets, limits, encoding=encoding)
+            found = in_the_expected_order(found, read)
+        with session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
+            major = server_major(opened)
     by = archive.manifest.database.server_major if archive.manifest else expected.shape and expected.shape.major
     left_out = loaded.left_out
     before, after = left_out.without(expected.census), left_out.without(found)

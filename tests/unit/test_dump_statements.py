@@ -19,6 +19,8 @@ from tasks.core.dump.statements import is_allowed, is_session_setting, may_run_i
         b"CREATE TABLE public.a (id integer);",
         b"CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;",
         b"CREATE UNIQUE INDEX x ON a (b);",
+        b"CREATE UNLOGGED SEQUENCE public.a AS integer START WITH 1;",
+        b"CREATE UNLOGGED TABLE public.a (b integer GENERATED ALWAYS AS (1) STORED);",
         b"ALTER TABLE ONLY public.a ADD CONSTRAINT b PRIMARY KEY (c);",
         b"COMMENT ON TABLE a IS 'DROP DATABASE x';",
         b"GRANT SELECT ON TABLE a TO reader;",

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tasks.adapters.postgres import pg_programs
+from tasks.adapters.postgres.load import READING_SETTINGS, milliseconds
+from tasks.adapters.postgres.server import Server
+from tasks.adapters.postgres.session import ANSWER_SECONDS, session
 from tasks.core.archive.manifest import Census, Format, TableCensus
 from tasks.core.byte_text import shown
-from tasks.core.dump.census import CensusTaker, table_of
+from tasks.core.dump.census import CensusTaker, table_census, table_of
 from tasks.core.dump.custom import read_custom_dump
+from tasks.core.dump.events import CopyBegin
 from tasks.core.dump.sql import read_sql_dump
 from tasks.core.errors import ArchiveDamaged, DumpCutShort, ProgramFailed
 from tasks.core.policy.limits import DumpLimits
@@ -59,6 +63,21 @@ def take_census(
         raise ProgramFailed(f"pg_dump of {database} wrote what cannot be read: {error.message}") from error
     finally:
         chunks.close()
+
+
+def rows_of(
+    server: Server, database: str, targets: Sequence[str], limits: DumpLimits, *, encoding: str = ""
+) -> dict[str, TableCensus]:
+    """Take the census of tables' rows, read by the columns that each COPY target names, in their order.
+
+    The rows come in `encoding`, as the dump that they are compared with has them; without one, in the server's.
+    """
+    settings = {**READING_SETTINGS, "statement_timeout": milliseconds(limits.total_seconds)}
+    answer_seconds = limits.total_seconds + ANSWER_SECONDS
+    with session(server, database, purpose="check", settings=settings, answer_seconds=answer_seconds) as opened:
+        wanted = encoding or opened.value("SHOW server_encoding")
+        opened.execute("SELECT set_config('client_encoding', %s, false)", (wanted,))
+        return {each: table_census(opened.copy_out(CopyBegin(each).reading)) for each in targets}
 
 
 def _can_be_said(target: str) -> bool:

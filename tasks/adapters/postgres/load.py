@@ -86,7 +86,7 @@ def load_dump(
     # The server ends a statement by itself, with its own words; this is for one that does not.
     deadline = time.monotonic() + limits.total_seconds + GRACE_SECONDS
     # Only sessions of this load hold locks in the new database, for as long as they read back.
-    bounded = {"statement_timeout": _milliseconds(limits.total_seconds), "lock_timeout": "0"}
+    bounded = {"statement_timeout": milliseconds(limits.total_seconds), "lock_timeout": "0"}
     with ExitStack() as stack:
         main = stack.enter_context(
             session(
@@ -222,7 +222,7 @@ class _Loader:
     def _refresh(self, sql: bytes) -> None:
         """Refresh a view of another server's tables, which may be away: on staging it always is."""
         seconds = min(self._limits.foreign_seconds, self._limits.total_seconds)
-        self._main.execute("SELECT set_config('statement_timeout', %s, false)", (_milliseconds(seconds),))
+        self._main.execute("SELECT set_config('statement_timeout', %s, false)", (milliseconds(seconds),))
         try:
             self._main.run(sql)
         except ProgramFailed as error:
@@ -230,7 +230,7 @@ class _Loader:
                 error.message += f" (after {seconds:g} s: it reads another server's tables; is that server there?)"
             raise
         self._main.execute(
-            "SELECT set_config('statement_timeout', %s, false)", (_milliseconds(self._limits.total_seconds),)
+            "SELECT set_config('statement_timeout', %s, false)", (milliseconds(self._limits.total_seconds),)
         )
 
     def _wait_for_rows(self) -> None:
@@ -293,5 +293,6 @@ def _about(what: str) -> Iterator[None]:
         raise
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """Give a time limit as PostgreSQL takes it: never 0, which is none, and no more than it knows."""
     return str(max(1, min(int(seconds * 1000), LONGEST_TIMEOUT_MILLISECONDS)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tasks.core.archive.manifest import Census, TableCensus
@@ -34,6 +34,7 @@ _MODULUS = 1 << 256
 _SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('(?P<name>(?:[^']|'')+)', (?P<value>-?\d+, (?:true|false))\);")
 # Sent along with every dump but no object of the database: how to read the dump, and what the next CREATE TABLE defaults to.
 _TABLE = re.compile(r'(?:"(?:[^"]|"")*"|[^\s"(])+')
+_COLUMN = re.compile(r'"(?:[^"]|"")*"|[^\s",()]+')
 _SESSION = re.compile(rb"SET \w+ = |SELECT pg_catalog\.set_config\(")
 _INHERITS = re.compile(
     rb"(?P<head>CREATE (?:UNLOGGED )?TABLE [^\n]*\()\n(?P<columns>.*)\n(?P<rest>\)\nINHERITS \(.*)", re.DOTALL
@@ -190,6 +191,34 @@ def table_of(target: str) -> str:
     """
     found = _TABLE.match(target)
     return found[0] if found else target
+
+
+def reordered(expected: Census, found: Census) -> list[str]:
+    """List the targets of COPY whose table has the very columns that are expected, in another order.
+
+    So PostgreSQL restores tables that inherit: their columns come in their parent's order. The rows are equal where they
+    are so when read in the expected order.
+    """
+    others = {(table_of(each), _columns_of(each)) for each in found.tables}
+    return [
+        each for each in expected.tables if each not in found.tables and (table_of(each), _columns_of(each)) in others
+    ]
+
+
+def in_the_expected_order(found: Census, read: Mapping[str, TableCensus]) -> Census:
+    """Put the rows as `read` in the expected order of the columns in place of those that stand under another."""
+    tables = {table_of(each) for each in read}
+    kept = {each: rows for each, rows in found.tables.items() if table_of(each) not in tables}
+    return found.model_copy(update={"tables": dict(sorted({**kept, **read}.items()))})
+
+
+def _columns_of(target: str) -> tuple[str, ...]:
+    """Give the columns that a COPY's target names, sorted.
+
+    >>> _columns_of('public."Odd (table)" (id, "b, c", "a (b")')
+    ('"a (b"', '"b, c"', 'id')
+    """
+    return tuple(sorted(_COLUMN.findall(target[len(table_of(target)) :])))
 
 
 def differences(expected: Census, found: Census, *, compare_schema: bool = True) -> list[str]:

@@ -45,9 +45,8 @@ def is_allowed(statement: bytes) -> bool:
         case "CREATE":
             kind = words[3] if words[1:3] == ["OR", "REPLACE"] else words[1]
             mapping = words[1:3] == ["USER", "MAPPING"]
-            return (kind not in _OF_THE_SERVER or mapping) and not (
-                kind in ("TABLE", "UNLOGGED") and _makes_rows(statement)
-            )
+            table = kind == "TABLE" or words[1:3] == ["UNLOGGED", "TABLE"]
+            return (kind not in _OF_THE_SERVER or mapping) and not (table and _makes_rows(statement))
         case "ALTER":
             return words[1] not in _OF_THE_SERVER or words[1:3] == ["USER", "MAPPING"]
         case "GRANT" | "REVOKE":

@@ -11,24 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tasks.adapters.archive.identity import read_identity, require_key
-from tasks.adapters.archive.ownership import next_place, note_made
+from tasks.adapters.archive.identity import read_identity
 from tasks.adapters.archive.repository import list_backups, write_verification
-from tasks.adapters.archive.writer import begin_archive, seal_archive, segment
-from tasks.adapters.outbox.history_file import append_history, read_history
-from tasks.core.archive.authenticity import sign_manifest, sign_record
-from tasks.core.archive.manifest import Record, Verification
+from tasks.adapters.outbox.history_file import read_history
+from tasks.core.archive.manifest import Record
 from tasks.core.archive.names import backup_name
-from tasks.core.archive.signatures import public_key
 from tasks.core.policy.due import verification_due
-from tasks.core.policy.history import Entry
 from tasks.core.policy.settings import VerificationPolicy
 from tasks.oversight.adopting import adopt, adoptable, dismiss
 from tasks.oversight.pruning import plan_for, remove_planned
 from tasks.oversight.status import read_status
 from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import choose_backup, look_at, own_records, resign
-from tests.integration.archives import DUMP, installation_in, manifest_of
+from tests.integration.archives import back_up, installation_in, verdict
 
 FIRST = datetime(2026, 1, 5, 3, 30, tzinfo=UTC)
 
@@ -36,37 +31,6 @@ FIRST = datetime(2026, 1, 5, 3, 30, tzinfo=UTC)
 @pytest.fixture
 def config(tmp_path: Path) -> InstallationConfig:
     return installation_in(tmp_path)
-
-
-def back_up(config: InstallationConfig, at: datetime, *, verified: bool = True, signed: bool = True) -> Record:
-    """Make a tiny real backup as the flow does: sealed, signed, remembered, verified."""
-    config.repository.mkdir(exist_ok=True)
-    partial = begin_archive(
-        config.repository, backup_name(at, [b.name for b in list_backups(config.repository)]), "guide"
-    )
-    with segment(partial, "dump") as seg:
-        seg.add_stream("database.sql", [DUMP], mtime=at)
-    manifest = manifest_of(partial).model_copy(update={"created_at": at})
-    if signed:
-        key = require_key(config.id, config.directory, project="mail", system_identifier="7")
-        place = read_identity(config.id, config.directory).place
-        made, previous = next_place(public_key(key), place, config.repository)
-        manifest = sign_manifest(manifest, key, sequence=made.sequence + 1, previous=previous)
-        note_made(place, config.repository, made, manifest, state="sealing")
-        sealed = seal_archive(partial, manifest, sign=lambda each: sign_record(each, key))
-        note_made(place, config.repository, made, manifest)
-    else:
-        sealed = seal_archive(partial, manifest)
-    if verified:
-        write_verification(sealed.path, verdict(at, sealed.sha256), resign(config))
-    append_history(config.id, Entry(run="hot backup", at=at, seconds=1, outcome="succeeded"))
-    return sealed.record
-
-
-def verdict(at: datetime, sha256: str) -> Verification:
-    return Verification(
-        verdict="verified", at=at, archive_sha256=sha256, rows=9, tables=1, attachments=0, differences=[], restore_seconds=1, seconds=1
-    )  # fmt: skip
 
 
 def prune(config: InstallationConfig, now: datetime) -> tuple[str, ...]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from tasks.adapters.archive.identity import Identity, read_identity
+from tasks.adapters.copies.rclone_program import config_secrets, rclone_program
 from tasks.adapters.host.files import free_space
 from tasks.adapters.host.locks import lock_holder
 from tasks.adapters.host.memory_place import memory_obstacle
 from tasks.adapters.stack.diagnosis import Problem, problems
 from tasks.core.archive.recipients import short_recipient
+from tasks.core.copies.judge import SeenCopies, wipeable
+from tasks.core.copies.state import is_locked, newest
+from tasks.core.errors import BackupError
 from tasks.core.stack.installation import Installation
 from tasks.core.units import size_text
+from tasks.oversight.status import copies_seen
 from tasks.run.config import InstallationConfig
 from tasks.run.drills import drill_state
 from tasks.run.encryption import keeps_verification_key, recipients_of
@@ -21,7 +28,8 @@ from tasks.run.installations import discover
 def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     """Return what is seen as JSON and as text, and whether nothing stands in a backup's way."""
     found = discover(config.directory, installation_id=config.id, project=config.project)
-    wrong = problems(found)
+    copies, now = copies_seen(config), datetime.now(UTC)
+    wrong = [*problems(found), *_problems_of_copies(config, copies, now)]
     free_bytes, _ = free_space(config.repository)
     holder = lock_holder(config.directory)
     identity = read_identity(config.id, config.directory)
@@ -30,11 +38,60 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         "repository": {"path": str(config.repository), "free_bytes": free_bytes},
         "signing_key": {"public": identity.public or None, "file": str(identity.key_file)},
         "encryption": _encryption(config),
+        "copies": [_copy_facts(each, now) for each in copies],
         "busy": str(holder) if holder else None,
         "problems": [{"severity": each.severity, "what": each.what, "hint": each.hint} for each in wrong],
     }
     healthy = not any(each.severity == "error" for each in wrong)
-    return value, _text(found, config, free_bytes, wrong, identity), healthy
+    told = [_copy_line(each, now) for each in copies]
+    return value, _text(found, config, free_bytes, wrong, identity, told), healthy
+
+
+def _problems_of_copies(config: InstallationConfig, copies: Sequence[SeenCopies], now: datetime) -> list[Problem]:
+    """Tell what stands in the way of copies, and which of them this machine, or whoever takes it over, could remove."""
+    wrong = []
+    try:
+        if copies:
+            rclone_program()
+        for each in copies:
+            config_secrets(each.target.remote, config.settings.rclone_config)
+    except BackupError as error:
+        wrong.append(Problem("warning", error.message, error.hint))
+    names = [each.target.name for each in copies if wipeable(each, now)]
+    if names:
+        wrong.append(
+            Problem(
+                "warning",
+                f"this machine could wipe the copies at {', '.join(names)}: whoever takes it over, ransomware for one, can remove them too",
+                "lock them (S3 object lock: lock_days), or give rclone a key there that may write and not remove",
+            )
+        )
+    return wrong
+
+
+def _copy_facts(seen: SeenCopies, now: datetime) -> dict[str, Any]:
+    last = newest(seen.state.copies)
+    locks = [
+        each.locked_until
+        for each in seen.state.copies.values()
+        if each.counts and is_locked(each, now) and each.locked_until
+    ]
+    return {
+        "target": seen.target.name, "copies": seen.status().copies, "newest": last.created_at.isoformat() if last else None,
+        "off_site": seen.target.off_site, "medium": seen.target.kept_on, "locked": len(locks),
+        "locked_until": max(locks).isoformat() if locks else None, "refused_removal": seen.state.refused or None,
+        "could_wipe": wipeable(seen, now), "error": seen.state.error or None,
+    }  # fmt: skip
+
+
+def _copy_line(seen: SeenCopies, now: datetime) -> str:
+    facts = _copy_facts(seen, now)
+    if facts["locked"]:
+        lock = f"{facts['locked']} locked, up to {facts['locked_until'][:10]}"
+    else:
+        lock = "it refused a removal" if facts["refused_removal"] else "not locked"
+    where = f"{'off-site' if facts['off_site'] else 'on-site'}, {facts['medium']}"
+    return f"Copies         target {facts['target']} ({where}): {facts['copies']} there, {lock}"
 
 
 def _encryption(config: InstallationConfig) -> dict[str, Any] | None:
@@ -80,7 +137,12 @@ def _facts(found: Installation) -> dict[str, Any]:
 
 
 def _text(
-    found: Installation, config: InstallationConfig, free_bytes: int, wrong: list[Problem], identity: Identity
+    found: Installation,
+    config: InstallationConfig,
+    free_bytes: int,
+    wrong: list[Problem],
+    identity: Identity,
+    copies: Sequence[str],
 ) -> str:
     lines = [
         f"Installation   {found.id} in {found.directory} (compose project {found.project})",
@@ -91,6 +153,7 @@ def _text(
         f"Keys           {found.keys_mount.source if found.keys_mount else 'not mounted'}",
         f"Configuration  {', '.join(file.archive_name for file in found.config_files) or 'none found'}",
         f"Repository     {config.repository}, {size_text(free_bytes)} free",
+        *copies,
         f"Signing key    {identity.public or 'none yet: the first backup makes it'}",
     ]
     if identity.public:

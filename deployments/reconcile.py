@@ -60,10 +60,10 @@ def remove_unwanted(client: SyncPrefectClient, wanted: Mapping[str, set[str]]) -
     return gone
 
 
-def tighten_parameters(client: SyncPrefectClient, installations: Sequence[str]) -> None:
+def tighten_parameters(client: SyncPrefectClient, installations: Sequence[str], targets: Sequence[str]) -> None:
     """Have the server refuse, with a reason and before any run begins, what a run would refuse: unknown keys and installations, and paths.
 
-    The known installations become a list to choose from in the UI.
+    The known installations, and the targets of copies, become lists to choose from in the UI.
     """
     for deployment in client.read_deployments(deployment_filter=OURS):
         schema = copy.deepcopy(dict(deployment.parameter_openapi_schema or {}))
@@ -71,6 +71,8 @@ def tighten_parameters(client: SyncPrefectClient, installations: Sequence[str]) 
         properties = schema.get("properties", {})
         if "installation" in properties:
             properties["installation"]["enum"] = list(installations)
+        if "target" in properties:
+            properties["target"]["enum"] = ["", *targets]
         if "backup" in properties:
             properties["backup"]["pattern"] = BACKUP_PARAMETER
         client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))
@@ -166,7 +168,8 @@ def main() -> None:
         for line in remove_unwanted(client, wanted):
             sys.stdout.write(plain(f"removed {line}") + "\n")
         settings = load_settings()
-        tighten_parameters(client, list(settings.installations))
+        targets = {each.name for one in settings.installations.values() for each in one.copies}
+        tighten_parameters(client, list(settings.installations), sorted(targets))
         limit_queues(client, content["definitions"]["work_pool"]["name"])
         replace_automation(client, crash_zombies())
         blocks = save_blocks(client, webhooks(settings))

@@ -56,8 +56,9 @@ def _schedule(
         "automated-backup": chosen.backup,
         "complete-backup": chosen.complete,
         "restore-verification": chosen.verification,
+        "copy-backups": chosen.copies if installation.copies else None,
     }
-    cron = wanted.get(deployment, template["cron"])
+    cron = wanted.get(deployment, template["cron"])  # None: not by itself
     if deployment == "restore-verification" and installation.verification.when == "never":
         cron = None
     return {

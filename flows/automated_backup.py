@@ -1,4 +1,4 @@
-"""Method 3 of the guide: the backup of every night, from the look at the database to the report."""
+"""Method 3 of the guide: the backup of every night, from the look at the database to the copies and the report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from flows.complete_backup import complete_backup
+from flows.copy_backups import copy_backups
 from flows.hot_backup import hot_backup
 from flows.online_backup import online_backup
 from flows.prune import Pruned, prune
@@ -15,7 +16,15 @@ from flows.restore_verification import restore_verification
 from tasks.backup.quiet_database import wait_for_quiet_database
 from tasks.core.archive.manifest import Method, Record
 from tasks.core.errors import BackupError
-from tasks.oversight.nightly import pinged, scheduled_time, superseding_backup, tell_overdue, verification_is_ours
+from tasks.oversight.copies import CopiesFailed
+from tasks.oversight.nightly import (
+    copies_are_ours,
+    pinged,
+    scheduled_time,
+    superseding_backup,
+    tell_overdue,
+    verification_is_ours,
+)
 from tasks.oversight.reports import status_shown
 from tasks.run.context import config_of
 from tasks.run.history import remembered
@@ -48,9 +57,9 @@ def _run_name() -> str:
 
 @flow(name="automated-backup", flow_run_name=_run_name)
 def automated_backup(installation: str = "main", method: Method | None = None) -> Night:
-    """Wait for a quiet database, back up by the chosen method, verify when that is due, apply retention, and report.
+    """Wait for a quiet database, back up by the chosen method, verify when that is due, copy, apply retention, and report.
 
-    The verification of a run in Prefect is a run of its own, begun by this run's event. A scheduled run that a later
+    In Prefect verification and copies are runs of their own, begun by this run's event. A scheduled run that a later
     backup has made unnecessary (the host was off for three nights, and all three runs come at once) makes none.
 
     Args:
@@ -59,7 +68,7 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
     """
     config = config_of(installation)
     chosen = method or config.settings.method
-    verified, refuted, pruned = None, None, None
+    verified, refuted, not_copied, pruned = None, None, None, None
     with pinged(config), status_shown(config):
         with remembered(config, "automated backup") as run:
             tell_overdue(config)
@@ -73,7 +82,15 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
                     except NotProven as error:
                         refuted, verified = error, error.verified
                         run.fail(error.message)
+                if copies_are_ours(config):
+                    try:
+                        run_flow(copy_backups, installation)
+                    except CopiesFailed as error:
+                        not_copied = error
+                        run.fail(error.message)
                 pruned = run_flow(prune, installation)
         if refuted is not None:
             raise refuted
+        if not_copied is not None:
+            raise not_copied
     return Night(record, verified, pruned)

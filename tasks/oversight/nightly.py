@@ -63,6 +63,11 @@ def verification_is_ours(config: InstallationConfig) -> bool:
     )
 
 
+def copies_are_ours(config: InstallationConfig) -> bool:
+    """Tell whether the caller is to copy the new backup itself; in Prefect its event has asked for a run of its own."""
+    return not surroundings().verifies_by_event and bool(config.settings.copies)
+
+
 def tell_overdue(config: InstallationConfig) -> None:
     """Raise the alarm where backups are overdue before this run begins: after a pause it is the first that can tell of it."""
     status = read_status(config, now=datetime.now(UTC))

@@ -59,6 +59,7 @@ def report_backup(config: InstallationConfig, record: Record) -> None:
         own_records(config, now=datetime.now(UTC)), config.settings.verification
     ):
         surroundings().announce("mailarchiver.verification.due", manifest.installation, payload)
+    _announce_copies(config, manifest.name)
 
 
 def report_verification(config: InstallationConfig, verified: Verified) -> None:
@@ -71,6 +72,7 @@ def report_verification(config: InstallationConfig, verified: Verified) -> None:
     surroundings().announce(
         "mailarchiver.verification.completed", installation, {"archive": archive, "verdict": verification.verdict}
     )
+    _announce_copies(config, archive)
     status_report = show_status(config)
     if verified.is_open:
         return
@@ -85,6 +87,12 @@ def report_verification(config: InstallationConfig, verified: Verified) -> None:
         )
     if not verified.holds:
         raise NotProven(verified)
+
+
+def _announce_copies(config: InstallationConfig, archive: str) -> None:
+    """Announce that there is something new to copy (`mailarchiver.copies.due`), where the settings name targets."""
+    if config.settings.copies:
+        surroundings().announce("mailarchiver.copies.due", config.id, {"installation": config.id, "archive": archive})
 
 
 def report_restore(installation: str, restored: Restored) -> None:
@@ -125,6 +133,11 @@ def report_plan(config: InstallationConfig, backup: str, plan: str) -> None:
 def report_done(installation: str, what: str, text: str) -> None:
     """Show in a sentence what a run did that has no figures to tell."""
     _artifact(f"{what}-{installation}", f"# {what.replace('-', ' ').capitalize()} of {installation}\n\n{text}\n")
+
+
+def show_report(key: str, text: str) -> None:
+    """Show a text on the run's page."""
+    _artifact(key, text)
 
 
 def report_approval(config: InstallationConfig, backup: str, outcome: str, by: str, at: datetime, problem: str) -> None:

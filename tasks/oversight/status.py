@@ -13,17 +13,20 @@ from tasks.adapters.archive.identity import read_identity
 from tasks.adapters.archive.ownership import missed
 from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.archive.repository_marker import require_repository
+from tasks.adapters.copies.target_state import read_target_state
 from tasks.adapters.host.files import free_space, one_at_a_time
 from tasks.adapters.host.state import read_json, state_subdirectory, write_json
 from tasks.adapters.outbox.history_file import read_history
 from tasks.adapters.outbox.metrics_file import write_metrics
 from tasks.adapters.outbox.report_page import write_report_page
+from tasks.core.copies.judge import SeenCopies, copy_notes, copy_problems, is_kept, require_problems, standing_of
 from tasks.core.errors import BackupError
 from tasks.core.policy.clocks import Dated, ahead_problem, jump_problem
 from tasks.core.policy.drill import drill_problem
 from tasks.core.policy.history import Entry, last_backup_failed
 from tasks.core.policy.settings import PROBLEMS, AlarmKind
 from tasks.core.policy.status import Problem, Status, judge
+from tasks.core.report.calendar import nights
 from tasks.core.report.catalogue import CatalogueLine, Listed, catalogue
 from tasks.core.report.charts import duration_chart, size_chart
 from tasks.core.report.others import authenticity_problems, clock_problems, notes_on_others
@@ -56,10 +59,22 @@ class StatusReport:
 def read_status(config: InstallationConfig, *, now: datetime) -> Status:
     """Judge how an installation's backups stand; touch nothing."""
     own = look_at(config, list_backups(config.repository), now=now)
-    return _status_of(config, own, read_history(config.id), now=now)
+    return _status_of(config, own, read_history(config.id), copies_seen(config), now=now)
 
 
-def _status_of(config: InstallationConfig, own: OwnBackups, entries: Sequence[Entry], *, now: datetime) -> Status:
+def copies_seen(config: InstallationConfig) -> tuple[SeenCopies, ...]:
+    """Give what is remembered of each target; none of them is asked."""
+    return tuple(SeenCopies(each, read_target_state(config.id, each.name)) for each in config.settings.copies)
+
+
+def _status_of(
+    config: InstallationConfig,
+    own: OwnBackups,
+    entries: Sequence[Entry],
+    copies: Sequence[SeenCopies],
+    *,
+    now: datetime,
+) -> Status:
     failed = last_backup_failed(entries)
     wrong = _problem_of(config.repository)
     dated = [Dated(each.name, each.created, each.confirmed) for each in own.candidates if not each.foreign]
@@ -77,8 +92,16 @@ def _status_of(config: InstallationConfig, own: OwnBackups, entries: Sequence[En
         if failed
         else "",
         repository_problem=wrong,
-        others=[*clock_problems(clocks), *_drill_of(config, now), *([] if wrong else _authenticity_of(config, own))],
-        notes=notes_on_others(own.authenticity),
+        others=[
+            *clock_problems(clocks),
+            *_drill_of(config, now),
+            *([] if wrong else _authenticity_of(config, own)),
+            *copy_problems(own.records, copies, now),
+            *require_problems(config.settings.require, own.records, copies, now),
+        ],
+        notes=[*notes_on_others(own.authenticity), *copy_notes(copies)],
+        standing=standing_of(own.records[0], copies, now) if own.records else None,
+        targets=[each.status() for each in copies],
     )
 
 
@@ -121,11 +144,13 @@ def write_status_report(config: InstallationConfig, *, now: datetime) -> StatusR
     """
     backups, entries = list_backups(config.repository), read_history(config.id)
     own = look_at(config, backups, now=now)
-    status = _status_of(config, own, entries, now=now)
+    copies = copies_seen(config)
+    status = _status_of(config, own, entries, copies, now=now)
     listed = [
         Listed(
             each.name, str(each.path), each.bytes, each.created, each.record,
             "" if own.authenticity[each.name].counts or each.record is None else str(own.authenticity[each.name]),
+            str(standing_of(each.record, copies, now)) if each.record is not None and own.authenticity[each.name].counts else "",
         )
         for each in backups
     ]  # fmt: skip
@@ -136,7 +161,11 @@ def write_status_report(config: InstallationConfig, *, now: datetime) -> StatusR
     try:
         # Below a mount that is gone the page would lie where nobody looks, and say that there is no backup.
         if config.repository.is_dir() and not any(problem.kind == "repository" for problem in status.problems):
-            page = write_report_page(config.repository, status, lines, charts, entries)
+            shown = nights(
+                records, entries, now=now, is_daily=config.settings.alarms.backup_within_hours <= 36,
+                is_kept=lambda each: is_kept(config.settings.require, standing_of(each, copies, now)),
+            )  # fmt: skip
+            page = write_report_page(config.repository, status, lines, charts, entries, shown)
         if config.settings.metrics_directory is not None:
             write_metrics(config.settings.metrics_directory, status)
     except (BackupError, OSError) as error:
@@ -211,7 +240,7 @@ def lines_of(status_report: StatusReport) -> Sequence[dict[str, str]]:
     """Give the catalogue as rows of a table; what is asked for most stands first, for Prefect shows five columns without scrolling."""
     return [
         {
-            "backup": line.backup, "verdict": line.verdict, "age": line.age, "size": line.size, "kept because": line.kept,
+            "backup": line.backup, "verdict": line.verdict, "age": line.age, "size": line.size, "kept because": line.kept, "copies": line.copies,
             "method": line.method, "took": line.took, "downtime": line.downtime, "location": line.location,
         }
         for line in status_report.lines

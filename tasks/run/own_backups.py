@@ -46,9 +46,14 @@ def trust_of(config: InstallationConfig) -> Trust:
     return read_trust(config.id, config.directory, config.repository, config.settings.trusted_keys)
 
 
-def look_at(config: InstallationConfig, backups: Sequence[Backup], *, now: datetime) -> OwnBackups:
-    """Judge backups: which are this installation's own and count, and which are kept out of every decision, and why."""
-    trust = trust_of(config)
+def look_at(
+    config: InstallationConfig, backups: Sequence[Backup], *, now: datetime, trust: Trust | None = None
+) -> OwnBackups:
+    """Judge backups: which are this installation's own and count, and which are kept out of every decision, and why.
+
+    Those of another place than the repository are judged by a `trust` of their own.
+    """
+    trust = trust or trust_of(config)
     judged = judge_backups(trust, backups)
     candidates = tuple(_candidate(each, judged[each.name]) for each in backups)
     own = {each.name for each in candidates if not each.foreign}

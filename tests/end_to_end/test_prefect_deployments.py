@@ -67,7 +67,7 @@ class Host:
 
     def __init__(self, server: PrefectServer, stack: Stack, heard: Receiver) -> None:
         self.server, self.stack, self.heard = server, stack, heard
-        self.repository = server.place / "backups"
+        self.repository, self.copies = server.place / "backups", server.place / "copies"
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Ask the API as anybody does who reaches it."""
@@ -80,7 +80,11 @@ class Host:
     def write_settings(self, *, office: bool, told: bool, approval_seconds: int = 3) -> None:
         """Write the settings, with an office or without one, and with somebody to tell or without."""
         timeouts = {"approval_seconds": approval_seconds}
-        main = {"directory": self.stack.directory, "repository": self.repository, "timeouts": timeouts}
+        self.copies.mkdir(exist_ok=True)
+        main = {
+            "directory": self.stack.directory, "repository": self.repository, "timeouts": timeouts,
+            "copies": [{"name": "disk", "remote": str(self.copies)}],
+        }  # fmt: skip
         if told:
             main["notifications"] = self.heard.settings()
         other = {"directory": self.server.place / "office", "repository": self.server.place / "backups-office"}
@@ -156,8 +160,8 @@ def test_after_three_nights_without_a_host_one_backup_is_made_and_people_are_tol
     assert titles == ["mailarchiver-backup: overdue of main", "mailarchiver-backup: overdue of main is over"]
 
 
-def test_a_run_through_the_api_completes_and_verification_follows_by_event(host: Host, worker: None) -> None:
-    """Issue 2, point 9: triggered through the API; the event of its end starts the verification."""
+def test_a_run_through_the_api_completes_and_verification_and_copies_follow_by_event(host: Host, worker: None) -> None:
+    """Issue 2, point 9: triggered through the API; the event of its end starts the verification, and the copies of both."""
     before = {each["id"] for each in runs(host.server)}
     run = wait_for_run(host.server, host.start("hot-backup"))
 
@@ -166,6 +170,12 @@ def test_a_run_through_the_api_completes_and_verification_follows_by_event(host:
         host.server, lambda each: each["id"] not in before and each["name"].startswith("verification of mailarchiver-backup-")
     )  # fmt: skip
     assert verification["state"] == "COMPLETED", verification["message"]
+    newest = max(host.repository.glob("*.manifest.json"))
+    wait_until(
+        lambda: (host.copies / newest.name).read_bytes() == newest.read_bytes(), 60, "the verdict was not copied"
+    )
+    copies = wait_for_run(host.server, lambda each: each["id"] not in before and each["name"] == "copies of main")
+    assert copies["state"] == "COMPLETED", copies["message"]
     logs = host.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [verification["id"]]}}})
     # What the layers below Prefect say stands on the run's page too.
     assert any(each["name"].startswith("tasks.") and each["level"] == logging.INFO for each in logs), logs
@@ -197,6 +207,7 @@ BAD: dict[str, tuple[str, Any]] = {
     "a path for an installation": ("installation", "../main"),
     "an unknown key": ("directory", "/etc"),
     "an unknown choice": ("method", "rm -rf"),
+    "an unknown target": ("target", "elsewhere:bucket"),
 }
 
 

@@ -47,10 +47,15 @@ def installation_in(place: Path) -> InstallationConfig:
 
 
 def make_archive(
-    repository: Path, archive_format: Format = "guide", *, name: str = NAME, members: Mapping[str, bytes] | None = None
+    repository: Path,
+    archive_format: Format = "guide",
+    *,
+    name: str = NAME,
+    members: Mapping[str, bytes] | None = None,
+    recipients: tuple[str, ...] = (),
 ) -> Sealed:
-    """Make a complete archive of a dump and other members."""
-    partial = begin_archive(repository, name, archive_format)
+    """Make a complete archive of a dump and other members, encrypted where there are recipients."""
+    partial = begin_archive(repository, name, archive_format, recipients)
     with segment(partial, "dump") as seg:
         seg.add_stream("database.sql", [DUMP[:1000], DUMP[1000:]], mtime=NOW)
     with segment(partial, "configuration") as seg:

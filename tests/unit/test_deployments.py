@@ -61,7 +61,7 @@ def test_two_installations_at_the_same_hour_wait_for_each_other() -> None:
     """A limit that cancels would silently lose the second one's night; a lease's would end a run whose server is away."""
     for deployment in rendered(PREFECT_FILE, settings_of(main={}, office={}))["deployments"]:
         if deployment["schedules"]:
-            assert deployment["work_pool"]["work_queue_name"] in ("backups", "verifications", "watches")
+            assert deployment["work_pool"]["work_queue_name"] in ("backups", "verifications", "watches", "copies")
         assert "concurrency_limit" not in deployment
 
 

@@ -175,6 +175,41 @@ def start_filter(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
                     pipe.close()
 
 
+@contextmanager
+def start_piped(
+    command: Sequence[str], *, feed: bool = False, read: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program whose stderr, and stdin or stdout where asked, are pipes of ours; what still runs at the block's end is killed.
+
+    Raise ProgramFailed where it cannot be started. How it ended is for the block to look at.
+    """
+    try:
+        process = subprocess.Popen(
+            list(command),
+            bufsize=0,
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if read else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**_own_environment(), **(environment or {})},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ProgramFailed(
+            f"cannot start {command[0]}: {error.strerror}", command=tuple(command), hint="is it installed?"
+        ) from error
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+        for each in (process.stdin, process.stdout, process.stderr):
+            if each is not None:
+                with suppress(OSError):
+                    each.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Background:
     """A program that runs beside us, in a process group of its own."""

@@ -24,6 +24,26 @@ def write_metrics(directory: Path, status: Status) -> Path:
     return path
 
 
+def _copies(registry: CollectorRegistry, status: Status) -> None:
+    found, names = status.standing, ["installation", "target"]
+    for name, help_text, value in (
+        ("copies", "Copies of the newest backup, the repository's own among them", found.copies if found else 0),
+        ("copies_media", "Kinds of media that the newest backup is on", found.media if found else 0),
+        ("copies_off_site", "Copies of the newest backup away from the site", found.off_site if found else 0),
+        ("copies_immutable", "Copies of the newest backup that nobody can remove or change", found.immutable if found else 0),
+        ("copies_errors", "Errors of the newest backup's verification; -1: none yet", -1 if found is None or found.errors is None else found.errors),
+    ):  # fmt: skip
+        Gauge(f"{PREFIX}_{name}", help_text, ["installation"], registry=registry).labels(status.installation).set(value)
+    counts = Gauge(f"{PREFIX}_target_copies", "Copies at a target", names, registry=registry)
+    moments = Gauge(
+        f"{PREFIX}_target_last_timestamp_seconds", "Moment of the newest copy's data", names, registry=registry
+    )
+    for each in status.targets:
+        counts.labels(status.installation, each.name).set(each.copies)
+        if each.newest is not None:
+            moments.labels(status.installation, each.name).set(each.newest.timestamp())
+
+
 def metrics_text(status: Status) -> bytes:
     """Write the metrics in Prometheus' text format."""
     registry = CollectorRegistry()
@@ -54,6 +74,8 @@ def metrics_text(status: Status) -> bytes:
     )
     for each in VERDICTS:
         verdicts.labels(status.installation, each).set(each == verdict)
+    if status.targets:
+        _copies(registry, status)
     kinds = Gauge(f"{PREFIX}_problem", "Things that are wrong, by kind", ["installation", "kind"], registry=registry)
     for problem in status.problems:
         kinds.labels(status.installation, problem.kind).set(1)

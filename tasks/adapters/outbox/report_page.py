@@ -12,6 +12,7 @@ from tasks.adapters.host.files import write_atomically
 from tasks.core.plain_text import plain
 from tasks.core.policy.history import Entry
 from tasks.core.policy.status import Status
+from tasks.core.report.calendar import Night
 from tasks.core.report.catalogue import CatalogueLine
 from tasks.core.units import duration_text, size_text
 
@@ -19,7 +20,12 @@ SHOWN_RUNS = 30
 
 
 def write_report_page(
-    repository: Path, status: Status, lines: Sequence[CatalogueLine], charts: Sequence[str], entries: Sequence[Entry]
+    repository: Path,
+    status: Status,
+    lines: Sequence[CatalogueLine],
+    charts: Sequence[str],
+    entries: Sequence[Entry],
+    calendar: Sequence[Night] = (),
 ) -> Path:
     """Write `report-ID.html` into the repository, readable by its owner alone; return the file."""
     environment = jinja2.Environment(
@@ -38,6 +44,10 @@ def write_report_page(
         free=size_text(status.free_bytes),
         lines=lines,
         charts=[Markup(chart) for chart in charts],
+        calendar=calendar,
+        targets=[
+            (each, _ago((status.at - each.newest).total_seconds() if each.newest else None)) for each in status.targets
+        ],
         entries=list(reversed(entries[-SHOWN_RUNS:])),
     )
     path = repository / f"report-{status.installation}.html"

@@ -18,6 +18,9 @@ from tasks.core.policy.settings import Retention
 
 Proof = Literal["verified", "unverified", "refuted"]
 
+# Why a backup stays that no rule keeps.
+PAUSED = "no rule keeps it, but pruning is paused"
+
 _WORTH: dict[Proof, int] = {"verified": 2, "unverified": 1, "refuted": 0}
 
 
@@ -162,7 +165,7 @@ def plan_retention(
         elif reasons[each.name]:
             decisions.append(Decision(each.name, True, tuple(reasons[each.name])))
         elif odd:
-            decisions.append(Decision(each.name, True, ("no rule keeps it, but pruning is paused",)))
+            decisions.append(Decision(each.name, True, (PAUSED,)))
         else:
             decisions.append(Decision(each.name, False, ("no rule keeps it",)))
     return RetentionPlan(tuple(decisions), tuple(odd))

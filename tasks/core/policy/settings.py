@@ -26,6 +26,7 @@ from pydantic import (
 from tasks.core.archive.manifest import Format, Method
 from tasks.core.archive.recipients import RECIPIENTS_LIMIT, recipient_problem
 from tasks.core.archive.signatures import public_key_problem
+from tasks.core.policy.copy_places import is_directory, remote_problem
 from tasks.core.policy.cron import cron_problem
 from tasks.core.policy.plain_input import shown, text_problem
 from tasks.core.policy.settings_problems import places_problems, problems_in, refuse
@@ -70,6 +71,14 @@ def _recipient(value: object) -> object:
     return value
 
 
+def _remote(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("is not a place of rclone's, but no text")
+    if problem := remote_problem(value):
+        raise ValueError(problem)
+    return value
+
+
 def _public_key(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("is not a public key, but no text")
@@ -77,6 +86,9 @@ def _public_key(value: object) -> object:
         raise ValueError(problem)
     return value
 
+
+# What kind of medium the repository itself is on, as the rules of `require` count.
+LOCAL_MEDIUM = "disk"
 
 # Far beyond what anybody means, and far below what the calendar, timers and disks can count.
 BYTES_LIMIT = 2**60
@@ -149,9 +161,10 @@ class Schedule(_Section):
     backup: str | None = "30 3 * * *"
     complete: str | None = None
     verification: str | None = "0 5 1 * *"
+    copies: str | None = "40 */6 * * *"
     timezone: str = "UTC"
 
-    @field_validator("backup", "complete", "verification")
+    @field_validator("backup", "complete", "verification", "copies")
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
         if value is not None and (problem := cron_problem(value)):
@@ -219,6 +232,8 @@ AlarmKind = Literal[
     "keys",
     "authenticity",
     "clock",
+    "copies",
+    "require",
 ]
 # Everything but good news.
 PROBLEMS: tuple[AlarmKind, ...] = tuple(kind for kind in get_args(AlarmKind) if kind != "success")
@@ -234,6 +249,46 @@ class Notification(_Section):
     url: SecretStr
     # Not called `on`: YAML reads that word as true.
     events: tuple[AlarmKind, ...] = PROBLEMS
+
+
+class CopyTarget(_Section):
+    """A place away from the repository that backups are copied to with rclone.
+
+    `bandwidth` is what it may take in a second (None: all there is). A large archive is sent in parts of `part_bytes`:
+    that much is sent again at most where a connection is cut. With `lock_days` the target itself refuses to remove or
+    change a copy for so long (S3 object lock). Each copy is read back and hashed every `read_back_days` (0: never).
+    `within_hours` is how old the newest copy may be before that is an alarm.
+    """
+
+    name: Annotated[str, Field(pattern=f"^{INSTALLATION_ID}$")]
+    remote: Annotated[str, BeforeValidator(_remote)]
+    retention: Retention | None = None
+    bandwidth: Annotated[int, BeforeValidator(parse_bytes), Field(ge=1024, le=BYTES_LIMIT, strict=True)] | None = None
+    part_bytes: Annotated[int, BeforeValidator(parse_bytes), Field(ge=2**20, le=2**32, strict=True)] = 256 * 2**20
+    lock_days: Days = 0
+    read_back_days: Days = 30
+    medium: Annotated[str, Field(pattern=f"^{INSTALLATION_ID}$")] | None = None
+    off_site: bool = False
+    within_hours: Hours = 50
+
+    @property
+    def kept_on(self) -> str:
+        """Name the kind of medium: a plain directory is a disk as the repository is, unless the settings say otherwise."""
+        return self.medium or (LOCAL_MEDIUM if is_directory(self.remote) else "remote")
+
+
+class Require(_Section):
+    """What the newest backups must have, or an alarm is raised: the 3-2-1-1-0 rule is `{copies: 3, media: 2, off_site: 1, immutable: 1, verified: true}`.
+
+    The repository's own copy counts as one, on the medium `disk`. Some backup of the last `within_hours` must keep the rule.
+    """
+
+    copies: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
+    media: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
+    off_site: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
+    immutable: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
+    verified: Annotated[bool, Field(strict=True)] = False
+    within_hours: Hours = 50
 
 
 class InstallationSettings(_Section):
@@ -257,6 +312,19 @@ class InstallationSettings(_Section):
     metrics_directory: AbsolutePath | None = None
     # Public halves of other hosts' signing keys, whose backups of this installation count as its own.
     trusted_keys: Annotated[tuple[PublicKey, ...], Field(max_length=100)] = ()
+    # rclone's own configuration file, with its passwords; nothing of it is ever shown.
+    rclone_config: AbsolutePath = Path("/etc/mailarchiver-backup/rclone.conf")
+    copies: Annotated[tuple[CopyTarget, ...], Field(max_length=20)] = ()
+    require: Require = Require()
+
+    @field_validator("copies")
+    @classmethod
+    def _names_differ(cls, value: tuple[CopyTarget, ...]) -> tuple[CopyTarget, ...]:
+        for what, found in (("name", [each.name for each in value]), ("remote", [each.remote for each in value])):
+            for each in found:
+                if found.count(each) > 1:
+                    raise ValueError(f"has two targets of the {what} {each!r}")
+        return value
 
 
 class Settings(_Section):
@@ -331,5 +399,10 @@ def _problems_between(read: Mapping[str, InstallationSettings]) -> list[str]:
                 problems.append(
                     f"installations.{name}.repository: {settings.repository} lies in the data of {owner} ({other}); what is "
                     "backed up must not hold its backups"
+                )
+        for number, target in enumerate(settings.copies):
+            if is_directory(target.remote) and Path(target.remote) in (settings.repository, settings.directory):
+                problems.append(
+                    f"installations.{name}.copies.{number}.remote: {target.remote} is the repository or the installation itself; a copy belongs elsewhere"
                 )
     return problems

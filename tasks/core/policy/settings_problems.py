@@ -13,7 +13,8 @@ from tasks.core.errors import UsageError
 
 _SHOWN_CHARACTERS = 80
 # Addresses of notifications carry tokens, and an error goes to logs and screens.
-_SECRET_KEYS = {"url"}
+# So may what was written as an rclone remote.
+_SECRET_KEYS = {"url", "remote"}
 
 
 def refuse(source: str, problems: Sequence[str]) -> NoReturn:

@@ -10,6 +10,7 @@ from tasks.core.archive.manifest import Record
 from tasks.core.policy.clocks import is_ahead
 from tasks.core.policy.retention import Candidate, current_shrinks
 from tasks.core.policy.settings import AlarmKind, Alarms
+from tasks.core.policy.standing import Standing, TargetStatus
 from tasks.core.units import duration_text, size_text
 
 
@@ -26,6 +27,8 @@ class Status:
     """An installation's backups at a moment.
 
     `rto_seconds` is the restore time that the newest verification measured; `rpo_seconds` the age of the newest verified backup's data.
+    `standing` is the newest backup's by the 3-2-1-1-0 rule, `targets` where else backups are; both are empty where
+    nothing is copied.
     """
 
     installation: str
@@ -36,6 +39,8 @@ class Status:
     free_bytes: int
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
+    standing: Standing | None = None
+    targets: tuple[TargetStatus, ...] = ()
 
     @property
     def rto_seconds(self) -> float | None:
@@ -66,10 +71,19 @@ class Status:
         lines = [
             first,
             f"{_count(self.backups)}; newest {_ago(newest)}{sealed}, newest verified {_ago(verified)}; {size_text(self.free_bytes)} free",
+            *([self._copies()] if self.targets else []),
             *(f"{problem.kind.upper()}: {problem.text}" for problem in self.problems),
             *(f"Note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
+
+    def _copies(self) -> str:
+        """Tell in a line where else backups are."""
+        at = "; ".join(
+            f"target {each.name}: {each.copies}, newest {_ago((self.at - each.newest).total_seconds() if each.newest else None)}"
+            for each in self.targets
+        )
+        return f"Copies of the newest (copies-media-off-site-immutable-errors): {self.standing or 'none'}; {at}"
 
 
 def judge(
@@ -86,6 +100,8 @@ def judge(
     repository_problem: str = "",
     others: Sequence[Problem] = (),
     notes: Sequence[str] = (),
+    standing: Standing | None = None,
+    targets: Sequence[TargetStatus] = (),
 ) -> Status:
     """Judge an installation's own records (newest first, none dated after now). What is wrong is told worst first.
 
@@ -120,7 +136,9 @@ def judge(
                 "space", f"{size_text(free_bytes)} are free where {size_text(needed)} are wanted for the next backup"
             )
         )
-    return Status(installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes))
+    return Status(
+        installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes), standing, tuple(targets)
+    )  # fmt: skip
 
 
 def _overdue(

@@ -24,13 +24,15 @@ class CatalogueLine:
     downtime: str
     location: str
     kept: str
+    copies: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     """What is known of an archive in the repository.
 
-    `record` is None for a legacy one; `whose` says why it does not count, "" where it does.
+    `record` is None for a legacy one; `whose` says why it does not count, "" where it does. `copies` is how it stands by
+    the 3-2-1-1-0 rule.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Listed:
     created: datetime | None
     record: Record | None
     whose: str = ""
+    copies: str = ""
 
 
 def catalogue(listed: Sequence[Listed], plan: RetentionPlan, *, now: datetime) -> list[CatalogueLine]:
@@ -61,6 +64,7 @@ def catalogue(listed: Sequence[Listed], plan: RetentionPlan, *, now: datetime) -
                 else "none",
                 location=each.location,
                 kept=why if decision is None or decision.keep else f"goes: {why}",
+                copies=each.copies,
             )
         )
     return lines

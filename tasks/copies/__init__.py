@@ -1,0 +1,1 @@
+"""Backups copied to other places: sent, read back, and removed again."""

@@ -1,0 +1,71 @@
+"""Copies as an operator sees them: the night's own, a target that is away, and what status, report and doctor say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import PROGRAM, run_program
+from tests.settings import write_settings
+from tests.stack.stack import Stack
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def run(small_stack: Stack, tmp_path: Path) -> Any:
+    """Give who runs commands with two targets, a disk and a place that does not answer."""
+    settings = {
+        "directory": small_stack.directory, "repository": tmp_path / "backups", "rclone_config": str(tmp_path / "rclone.conf"),
+        "metrics_directory": str(tmp_path / "metrics"),
+        "copies": [
+            {"name": "disk", "remote": str(tmp_path / "disk")},
+            {"name": "away", "remote": "away:mail", "off_site": True},
+        ],
+    }  # fmt: skip
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "rclone.conf").write_text("[away]\ntype = alias\nremote = /nowhere/at/all\n")
+    (tmp_path / "rclone.conf").chmod(0o600)
+    write_settings(tmp_path / "settings.yaml", {"main": settings})
+
+    def command(*words: str) -> tuple[int, Any, str]:
+        code, out, err = run_program([PROGRAM, *words, "--settings", str(tmp_path / "settings.yaml"), "--json"])
+        return code, json.loads(out) if out.strip() else None, err
+
+    return command
+
+
+def test_a_night_copies_its_backup_and_a_target_that_fails_repeats_no_dump(run: Any, tmp_path: Path) -> None:
+    """The backup and the other target's copy are whole; the next `copy` has nothing to do but what failed."""
+    (tmp_path / "rclone.conf").chmod(0o644)
+    code, _, err = run("backup", "auto")
+    assert code == 1
+    assert "others may read or write the rclone configuration" in err
+
+    (archive,) = (tmp_path / "backups").glob("*.tar.gz")
+    assert (tmp_path / "disk" / archive.name).read_bytes() == archive.read_bytes()
+    code, value, _ = run("doctor")
+    assert any("this machine could wipe the copies at disk, away" in each["what"] for each in value["problems"])
+
+    (tmp_path / "rclone.conf").write_text(f"[away]\ntype = alias\nremote = {tmp_path / 'far'}\n")
+    (tmp_path / "rclone.conf").chmod(0o600)
+    code, value, err = run("copy")
+    assert code == 0, err
+    assert [(each["target"], each["sent"]) for each in value["targets"]] == [
+        ("disk", []), ("away", [archive.name.removesuffix(".tar.gz")]),
+    ]  # fmt: skip
+    assert (tmp_path / "far" / "mail" / archive.name).read_bytes() == archive.read_bytes()
+
+    code, value, err = run("status")
+    assert (code, value["problems"]) == (0, []), err
+    page = (tmp_path / "backups" / "report-main.html").read_text()
+    assert "3-2-1-0-0" in page
+    assert 'class="night green"' in page
+    assert (
+        'mailarchiver_backup_copies{installation="main"} 3.0'
+        in (tmp_path / "metrics" / "mailarchiver_backup_main.prom").read_text()
+    )
+    assert [each["verified"] for each in run("list")[1]] == [True], "and one dump was all"

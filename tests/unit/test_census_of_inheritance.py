@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.core.archive.manifest import Census
-from tasks.core.dump.census import CensusTaker, differences
+from tasks.core.archive.manifest import Census, TableCensus
+from tasks.core.dump.census import CensusTaker, differences, in_the_expected_order, reordered
+from tasks.core.dump.left_out import LeftOut
 from tasks.core.dump.sql import read_sql_dump
 
 DUMP = """--
@@ -67,3 +68,24 @@ def test_a_census_of_before_is_compared_exactly() -> None:
 
     assert differences(before, census("b integer", "a integer")) == []
     assert differences(before, census("a integer", "b integer")) == ["TABLE public.child is defined differently"]
+
+
+def test_it_is_still_known_where_something_may_be_left_out() -> None:
+    before, after = census("b integer", "a integer"), census("a integer", "b integer")
+    nothing = LeftOut(())
+
+    assert differences(nothing.without(before), nothing.without(after)) == []
+    assert nothing.without(before) == before
+
+
+def test_rows_may_stand_under_another_order_of_the_same_columns() -> None:
+    rows = TableCensus(rows=1, digest="0" * 64)
+    before = Census(tables={'public.child (b, "c, (d", a)': rows, "public.plain (a)": rows, "public.other (a)": rows})
+    found = Census(tables={'public.child (a, b, "c, (d")': rows, "public.plain (a)": rows, "public.other (a, b)": rows})
+
+    assert reordered(before, found) == ['public.child (b, "c, (d", a)']
+    read = in_the_expected_order(found, {'public.child (b, "c, (d", a)': rows})
+    assert differences(before, read) == [
+        "table public.other is missing (1 rows)",
+        "table public.other was not there before",
+    ]

@@ -47,11 +47,14 @@ class LeftOut:
         """Take what was left out from a census, so that the rest can be compared."""
         left = self._taker.result()
         nothing = TableCensus(rows=0, digest="")
-        return Census(
-            tables={name: table for name, table in census.tables.items() if name not in left.tables},
-            sequences={name: value for name, value in census.sequences.items() if name not in left.sequences},
-            large_objects=nothing if left.large_objects.rows else census.large_objects,
-            schema_objects={
-                name: digest for name, digest in census.schema_objects.items() if name not in left.schema_objects
-            },
+        # All else of the census stays, such as what tells tables that inherit.
+        return census.model_copy(
+            update={
+                "tables": {name: table for name, table in census.tables.items() if name not in left.tables},
+                "sequences": {name: value for name, value in census.sequences.items() if name not in left.sequences},
+                "large_objects": nothing if left.large_objects.rows else census.large_objects,
+                "schema_objects": {
+                    name: digest for name, digest in census.schema_objects.items() if name not in left.schema_objects
+                },
+            }
         )

@@ -80,8 +80,12 @@ def test_it_is_still_known_where_something_may_be_left_out() -> None:
 
 def test_rows_may_stand_under_another_order_of_the_same_columns() -> None:
     rows = TableCensus(rows=1, digest="0" * 64)
-    before = Census(tables={'public.child (b, "c, (d", a)': rows, "public.plain (a)": rows, "public.other (a)": rows})
-    found = Census(tables={'public.child (a, b, "c, (d")': rows, "public.plain (a)": rows, "public.other (a, b)": rows})
+    before = census("a integer").model_copy(
+        update={"tables": {'public.child (b, "c, (d", a)': rows, "public.plain (a)": rows, "public.other (a)": rows}}
+    )
+    found = census("a integer").model_copy(
+        update={"tables": {'public.child (a, b, "c, (d")': rows, "public.plain (a)": rows, "public.other (a, b)": rows}}
+    )
 
     assert reordered(before, found) == ['public.child (b, "c, (d", a)']
     read = in_the_expected_order(found, {'public.child (b, "c, (d", a)': rows})

@@ -230,3 +230,14 @@ def test_nothing_is_left_unencrypted_where_recipients_cannot_be_read(sealing: Se
         assert code == 2
         assert str(place) in json.loads(out)["error"]
     assert not list(tmp_path.glob("backups/*.tar*"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["online", "complete"])
+def test_whole_copies_are_proven_though_sealed(sealing: Sealing, method: str) -> None:
+    """A data directory is encrypted, proven and listed as a dump is."""
+    sealing.must("backup", method)
+    assert [path.suffix for path in sealing.memory.iterdir()] == [".verification-key"]
+    verdict = sealing.must("verify", "latest")
+    assert (verdict["verdict"], verdict["opened_with"]) == ("verified", "verification key")
+    assert list(sealing.memory.iterdir()) == []

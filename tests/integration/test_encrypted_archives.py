@@ -12,7 +12,7 @@ from typing import get_args
 import pyrage
 import pytest
 
-from tasks.adapters.archive import sealed_sink, unsealing
+from tasks.adapters.archive import age, sealed_sink, unsealing
 from tasks.adapters.archive.archive_source import record_path_of
 from tasks.adapters.archive.open_keys import opening_with
 from tasks.adapters.archive.reader import check_archive, open_member
@@ -79,18 +79,32 @@ def test_every_recipient_opens_it_and_nobody_else(tmp_path: Path) -> None:
         check_archive(sealed.path)
 
 
-def test_large_parts_are_split_and_encrypted_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A segment larger than a part becomes several, a large part is encrypted and decrypted in a process of its own."""
+@pytest.mark.parametrize("program", ["age", "our own"])
+def test_large_parts_are_split_and_encrypted_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """A segment larger than a part becomes several; a large part is encrypted and decrypted by age, or in a process of ours."""
+    if program == "age" and shutil.which("age") is None:
+        pytest.skip("age is not installed (tests/stack/machine.sh)")
+    if program != "age":
+        monkeypatch.setattr(age, "PROGRAM", "no-such-program")
+    pair = tmp_path / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", pair], check=True, timeout=30)
+    recipients = (RECIPIENT, pair.with_suffix(".pub").read_text().strip())
     monkeypatch.setattr(sealed_sink, "PART_BYTES", 3 << 20)
     monkeypatch.setattr(sealed_sink.SealedSink.__init__, "__kwdefaults__", {"is_last": False, "part_bytes": 3 << 20})
     monkeypatch.setattr(unsealing, "SMALL_PART_BYTES", 1 << 20)
     noise = random.Random(5).randbytes(8 << 20)
-    sealed = make_archive(tmp_path, "fast", members={"noise": noise}, recipients=(RECIPIENT,))
+    sealed = make_archive(tmp_path / "backups", "fast", members={"noise": noise}, recipients=recipients)
     with tarfile.open(sealed.path) as outer:
         sizes = [each.size for each in outer if each.name.endswith(".age")]
     assert sum(size > 2 << 20 for size in sizes) >= 2
-    with opening_with((str(KEY),)):
-        assert b"".join(open_member(check_archive(sealed.path), "noise")) == noise
+    wrong = str(pyrage.x25519.Identity.generate())
+    for keys in ((str(KEY),), (pair.read_text(), wrong), (wrong, str(KEY))):
+        with opening_with(keys):
+            assert b"".join(open_member(check_archive(sealed.path), "noise")) == noise
+    with pytest.raises(NoKey):
+        b"".join(age.decrypted(iter((pyrage.encrypt(noise, [KEY.to_public()]),)), (wrong,)))
     data = bytearray(sealed.path.read_bytes())
     data[5 << 20] ^= 1
     sealed.path.write_bytes(data)

@@ -6,6 +6,7 @@ removed from what an error shows.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -27,6 +28,8 @@ _PREFECT_SECRET = re.compile(r"PREFECT_\w*(?:AUTH|KEY|PASSWORD|SECRET|TOKEN|CONN
 
 STDERR_KEPT_BYTES = 16_384
 COMPANION_STOP_SECONDS = 15.0
+# As much as an unprivileged user may ask for: fewer switches between the two ends.
+FILTER_PIPE_BYTES = 1 << 20
 # Where `python -m` finds our packages, whatever directory we were started in.
 PROGRAM_PLACE = Path(tasks.__path__[0]).parent
 
@@ -152,8 +155,8 @@ def start_companion(command: Sequence[str], *, ready_seconds: float) -> Iterator
 
 
 @contextmanager
-def start_filter(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program of ours through which bytes pass, from its stdin to its stdout; killed where it still runs when the block ends."""
+def start_filter(command: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program through which bytes pass, from its stdin to its stdout; killed where it still runs when the block ends."""
     process = subprocess.Popen(
         list(command),
         stdin=subprocess.PIPE,
@@ -162,17 +165,23 @@ def start_filter(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         cwd=PROGRAM_PLACE,
         env=_own_environment(),
         start_new_session=True,
+        pass_fds=tuple(pass_fds),
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # a user may have too many of that size
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, FILTER_PIPE_BYTES)
     try:
         yield process
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         process.wait(COMPANION_STOP_SECONDS)
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
+        for each in (process.stdin, process.stdout, process.stderr):
+            if each is not None:
                 with suppress(OSError):
-                    pipe.close()
+                    each.close()
 
 
 @contextmanager

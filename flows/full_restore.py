@@ -48,7 +48,7 @@ def full_restore(
     now = datetime.now(UTC)
     with locked_config(installation, "restore", confirmed=confirm) as config:
         stack = read_installation(config)
-        found = find_archive(config.repository, choose_backup(config, backup))
+        found = find_archive(config.archives, choose_backup(config, backup))
         why = require_word_for(config, stack, found, Words(foreign, with_code), quarantine)
         options = RestoreOptions(
             quarantine=quarantine, start_application=config.fresh, limits=config.dump_limits, foreign=why

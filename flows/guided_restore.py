@@ -86,7 +86,7 @@ def restore_fresh_host(
     The archive is known by a key: of this host's state directory, of the settings, or of `trusted_keys`.
     """
     repository = config.repository if config else Path.cwd()
-    archive = check_backup(repository, backup)
+    archive = check_backup(config.archives if config else repository, backup)
     trusted = trusted_on_fresh_host(config, archive, trusted_keys)
     require_word_for_fresh_host(archive, trusted, words, quarantine)
     project = config.project if config else None

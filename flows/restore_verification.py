@@ -54,7 +54,7 @@ def restore_verification(
         chosen = choose_backup(config, backup, can_be_opened(config))
         try:
             with opened_for_verification(config, chosen, recovery_key=with_recovery_key) as opened_with:
-                archive = check_backup(config.repository, chosen)
+                archive = check_backup(config.archives, chosen)
                 foreign = why_not_own(config, production, archive)
                 with staging_installation(production, archive, config.staging_limits) as staging:
                     tested = run_restore_test(staging, archive, config.dump_limits, now=now, foreign=foreign)
@@ -62,12 +62,12 @@ def restore_verification(
         except NotVerifiableHere as error:
             verified = not_verifiable(error, now=now, begun=begun)
         except BackupError as error:
-            verified = conclude_failure(config.repository, chosen, error, now=now, begun=begun)
+            verified = conclude_failure(config.archives, chosen, error, now=now, begun=begun)
         if not verified.is_open:
             record_verdict(config, verified)
             end_of_verification(config, verified)
             if not verified.holds:
                 run.fail(verified.problem)
 
-    report_verification(config, verified)
+    report_verification(config.at_home, verified)
     return verified

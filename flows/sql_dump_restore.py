@@ -48,7 +48,7 @@ def sql_dump_restore(
     """
     now = datetime.now(UTC)
     with locked_config(installation, "restore", confirmed=confirm) as config:
-        found = find_archive(config.repository, choose_backup(config, backup))
+        found = find_archive(config.archives, choose_backup(config, backup))
         options = RestoreOptions(
             with_code=with_code,
             quarantine=quarantine,

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, get_type_hints
@@ -64,6 +64,10 @@ IdentityFile = Annotated[
         help="A file with the key that opens encrypted archives: an age identity or an SSH key (or MAILARCHIVER_BACKUP_IDENTITY).",
     ),
 ]
+FromTarget = Annotated[
+    str | None,
+    typer.Option("--from", metavar="TARGET", help="Read from this target of `copies`, streamed; nothing is kept here."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")]
 
 
@@ -100,6 +104,19 @@ def identity_used(identity: Path | None) -> Iterator[None]:
 
     with opening_with(read_identities(identity) if identity is not None else None):
         yield
+
+
+@contextmanager
+def reading_from(call: Call, target: str | None, backup: str = "latest") -> Iterator[Call]:
+    """Give the call whose archives are those of a target within the block; the same call where none was named."""
+    if target is None:
+        yield call
+        return
+    from tasks.copies.view import require_name, target_view
+
+    require_name(backup)
+    with target_view(call.installation_config, target) as config, given_configs({config.id: config}):
+        yield replace(call, config=config)
 
 
 def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

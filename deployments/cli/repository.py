@@ -11,11 +11,13 @@ import typer
 from deployments.cli.options import (
     BackupName,
     Call,
+    FromTarget,
     IdentityFile,
     Yes,
     command,
     confirmed,
     identity_used,
+    reading_from,
     run_flow,
 )
 from tasks.core.errors import UsageError
@@ -27,16 +29,22 @@ commands = typer.Typer()
 
 @commands.command("list", rich_help_panel="Backups")
 @command
-def list_backups(call: Call, identity: IdentityFile = None) -> None:
-    """List the backups in the repository, newest first; with a key, which encrypted ones it opens."""
+def list_backups(call: Call, identity: IdentityFile = None, source: FromTarget = None) -> None:
+    """List the backups in the repository (or at a target), newest first; with a key, which encrypted ones it opens."""
+    with reading_from(call, source) as there:
+        _list_backups(there, identity)
+
+
+def _list_backups(call: Call, identity: Path | None) -> None:
     from tasks.adapters.archive.ownership import judge_backups
     from tasks.adapters.archive.reader import opens
     from tasks.adapters.archive.repository import list_backups as listed
     from tasks.adapters.archive.repository_marker import require_repository
     from tasks.run.own_backups import trust_of
 
-    require_repository(call.installation_config.repository)
-    found = listed(call.installation_config.repository)
+    place = call.installation_config.archives
+    require_repository(place)
+    found = listed(place)
     whose = judge_backups(trust_of(call.installation_config), found)
     with identity_used(identity):
         opened = {each.name: opens(each.path) for each in found if each.is_encrypted} if identity else {}
@@ -55,7 +63,7 @@ def list_backups(call: Call, identity: IdentityFile = None) -> None:
         f"{', encrypted' if each.is_encrypted else ''}{_opened_word(opened.get(each.name))}"
         for each in found
     ]
-    call.answer(told, "\n".join(lines) or f"no backups in {call.installation_config.repository}")
+    call.answer(told, "\n".join(lines) or f"no backups in {place}")
 
 
 def _opened_word(opens: bool | None) -> str:
@@ -68,8 +76,14 @@ def check(
     call: Call,
     archive: Annotated[str, typer.Argument(help="An archive's path, a backup's name, or `latest`.")],
     identity: IdentityFile = None,
+    source: FromTarget = None,
 ) -> None:
     """Read an archive from its first byte to its last and compare it with its manifest; an encrypted one without a key, with its record."""
+    with reading_from(call, source, archive) as there:
+        _check(there, archive, identity)
+
+
+def _check(call: Call, archive: str, identity: Path | None) -> None:
     from tasks.adapters.archive.open_keys import keys_for
     from tasks.adapters.archive.ownership import authenticity_of_checked
     from tasks.core.archive.authenticity import Trust
@@ -79,7 +93,7 @@ def check(
 
     config = call.config
     name = choose_backup(config, archive) if config else archive
-    repository = config.repository if config else Path.cwd()
+    repository = config.archives if config else Path.cwd()
     path = wanted_backup(repository, name)
     with identity_used(identity):
         if is_sealed(path.name) and not keys_for(path):
@@ -137,16 +151,17 @@ def verify(
             help="The yearly drill: open an encrypted backup with the key of --identity alone, and note that it does.",
         ),
     ] = False,
+    source: FromTarget = None,
 ) -> None:
     """Prove a backup by restoring it on an isolated staging stack."""
     from flows.restore_verification import restore_verification
     from tasks.verification.verify import NotProven
 
-    try:
-        with identity_used(identity):
-            done = run_flow(restore_verification, call.installation_config.id, backup, with_recovery_key)
-    except NotProven as refuted:
-        done = refuted.verified
+    with reading_from(call, source, backup) as there, identity_used(identity):
+        try:
+            done = run_flow(restore_verification, there.installation_config.id, backup, with_recovery_key)
+        except NotProven as refuted:  # its verdict is brought to the target all the same
+            done = refuted.verified
     found = done.verification
     wanted = (
         "verdict",

@@ -11,11 +11,13 @@ import typer
 from deployments.cli.options import (
     BackupName,
     Call,
+    FromTarget,
     IdentityFile,
     Yes,
     command,
     confirmed,
     identity_used,
+    reading_from,
     run_flow,
 )
 from tasks.core.archive.origin import Words
@@ -66,11 +68,12 @@ def restore(
         typer.Option(help="With --into: the public key of the installation, as `doctor` prints it; may be repeated."),
     ] = None,
     identity: IdentityFile = None,
+    source: FromTarget = None,
 ) -> None:
     """Restore a backup, reversibly: the current data is kept until `commit`, and `rollback` brings it back."""
-    with identity_used(identity):
+    with identity_used(identity), reading_from(call, source, backup) as there:
         _restore(
-            call, backup, yes, quarantine, restore_config, without, Words(foreign, with_code), into, trusted_key or []
+            there, backup, yes, quarantine, restore_config, without, Words(foreign, with_code), into, trusted_key or []
         )
 
 

@@ -94,7 +94,7 @@ class RestorePlan:
 @step(name="plan restore", run_name="plan restore of {backup}")
 def plan_restore(config: InstallationConfig, backup: str, quarantine: bool | None = None) -> RestorePlan:
     """Check the archive, look at what it would replace, and say both; touch nothing."""
-    archive = check_backup(config.repository, backup)
+    archive = check_backup(config.archives, backup)
     stack = read_installation(config)
     manifest = archive.manifest
     foreign = why_not_own(config, stack, archive)
@@ -132,8 +132,8 @@ def _replaced(stack: Installation, kind: str) -> str:
 @step(name="look at archive", run_name="look at {backup}")
 def fitting_restore(config: InstallationConfig, backup: str) -> Literal["dump", "data directory"]:
     """Tell which restore fits a backup: by its record where it has one, else by reading it. The restore itself checks every byte."""
-    path = wanted_backup(config.repository, backup)
+    path = wanted_backup(config.archives, backup)
     record = read_record(path)
     if record is not None:
         return "dump" if record.manifest.method == "hot" else "data directory"
-    return "data directory" if check_backup(config.repository, backup).kind == "physical" else "dump"
+    return "data directory" if check_backup(config.archives, backup).kind == "physical" else "dump"

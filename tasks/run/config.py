@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.core.policy.limits import DumpLimits, ServiceLimits, StagingLimits
@@ -14,11 +14,13 @@ class InstallationConfig:
     """What a run needs to know of an installation before it looks at it.
 
     `fresh` marks a host that is being set up from an archive: its application is started although it never ran.
+    `elsewhere` is what stands for a target of copies, where archives are read from one.
     """
 
     id: str
     settings: InstallationSettings
     fresh: bool = False
+    elsewhere: Path | None = None
 
     @property
     def directory(self) -> Path:
@@ -29,6 +31,16 @@ class InstallationConfig:
     def repository(self) -> Path:
         """Where the archives are."""
         return self.settings.repository
+
+    @property
+    def archives(self) -> Path:
+        """Where archives are read from: the repository, or what stands for a target of copies."""
+        return self.elsewhere or self.repository
+
+    @property
+    def at_home(self) -> InstallationConfig:
+        """Give the same with the repository as the place of the archives."""
+        return replace(self, elsewhere=None)
 
     @property
     def project(self) -> str | None:

@@ -43,7 +43,7 @@ class OwnBackups:
 
 def trust_of(config: InstallationConfig) -> Trust:
     """Give what an installation's backups in its repository are judged by: its key, those it trusts, and what this host made there."""
-    return read_trust(config.id, config.directory, config.repository, config.settings.trusted_keys)
+    return read_trust(config.id, config.directory, config.archives, config.settings.trusted_keys)
 
 
 def look_at(
@@ -83,14 +83,14 @@ def choose_backup(
     """
     if backup not in ("latest", "stalest"):
         return backup
-    require_repository(config.repository)
-    own = look_at(config, list_backups(config.repository), now=datetime.now(UTC))
+    require_repository(config.archives)
+    own = look_at(config, list_backups(config.archives), now=datetime.now(UTC))
     openable = [each for each in own.records if can_be_opened is None or can_be_opened(each)]
     found = own.records[0] if backup == "latest" and own.records else stalest(openable or own.records)
     if found is None:
         others = f"; {len(own.candidates)} others are there" if own.candidates else ""
         raise UsageError(
-            f"there is no backup of {config.id} in {config.repository}{others}",
+            f"there is no backup of {config.id} {'at the target' if config.elsewhere else f'in {config.repository}'}{others}",
             hint="`mailarchiver-backup list` says whose they are: name one, or `adopt` it"
             if others
             else "mailarchiver-backup backup hot",

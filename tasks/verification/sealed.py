@@ -39,7 +39,7 @@ def opened_for_verification(config: InstallationConfig, backup: str, *, recovery
 
     With `recovery_key` only the operator's own key counts, so that a lost one is found out before it is needed.
     """
-    path = wanted_backup(config.repository, backup)
+    path = wanted_backup(config.archives, backup)
     if not is_sealed(path.name):
         if recovery_key:
             raise UsageError(
@@ -54,7 +54,7 @@ def opened_for_verification(config: InstallationConfig, backup: str, *, recovery
         with opening_with(given):
             yield "recovery key"
         return
-    kept = kept_key(path, now=datetime.now(UTC))
+    kept = kept_key(config.repository / path.name, now=datetime.now(UTC))
     if kept is None and not given:
         raise NotVerifiableHere(path)
     with opening_with((*given, *([kept] if kept else []))):
@@ -65,8 +65,9 @@ def can_be_opened(config: InstallationConfig) -> Callable[[Record], bool]:
     """Tell of records whether a key is here that opens their archives."""
 
     def openable(record: Record) -> bool:
-        path = config.repository / record.file
-        return not is_sealed(path.name) or bool(keys_for(path)) or kept_key(path, now=datetime.now(UTC)) is not None
+        path = config.archives / record.file
+        kept = kept_key(config.repository / record.file, now=datetime.now(UTC))
+        return not is_sealed(path.name) or bool(keys_for(path)) or kept is not None
 
     return openable
 
@@ -85,7 +86,7 @@ def not_verifiable(error: NotVerifiableHere, *, now: datetime, begun: float) -> 
 
 def end_of_verification(config: InstallationConfig, verified: Verified) -> None:
     """Take away the key for one verification, now that there is a verdict; note a drill of the recovery key that held."""
-    drop_key(verified.path)
+    drop_key(config.repository / verified.path.name)
     found = verified.verification
     if found.opened_with != "recovery key" or not verified.holds:
         return

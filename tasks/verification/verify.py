@@ -296,6 +296,16 @@ def record_verdict(config: InstallationConfig, verified: Verified) -> None:
 
     One without a record (legacy) keeps none, and another's record is not touched.
     """
-    write_verification(verified.path, verified.verification, resign(config))
+    path = _record_of(config, verified)
+    write_verification(path, verified.verification, resign(config))
     if verified.census is not None:
-        write_restored_census(verified.path, verified.census, resign(config))
+        write_restored_census(path, verified.census, resign(config))
+
+
+def _record_of(config: InstallationConfig, verified: Verified) -> Path:
+    """Give the path whose record gets the verdict: of a copy the repository's own, where that has the very same archive."""
+    here = config.repository / verified.path.name
+    if config.elsewhere is None or not here.is_file():
+        return verified.path
+    mine, theirs = read_record(here), read_record(verified.path)
+    return here if mine is not None and theirs is not None and mine.sha256 == theirs.sha256 else verified.path

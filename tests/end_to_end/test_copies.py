@@ -10,7 +10,8 @@ import pytest
 
 from tests.cli import PROGRAM, run_program
 from tests.settings import write_settings
-from tests.stack.stack import Stack
+from tests.stack.stack import Stack, content
+from tests.targets import serving
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -69,3 +70,47 @@ def test_a_night_copies_its_backup_and_a_target_that_fails_repeats_no_dump(run: 
         in (tmp_path / "metrics" / "mailarchiver_backup_main.prom").read_text()
     )
     assert [each["verified"] for each in run("list")[1]] == [True], "and one dump was all"
+
+
+def test_what_only_a_target_has_is_listed_checked_proven_and_restored_from_there(
+    run: Any, small_stack: Stack, tmp_path: Path
+) -> None:
+    """Streamed from an SFTP server: the repository is lost, nothing is fetched, and the verdict stands at the target."""
+    with serving(tmp_path, "sftp") as server:
+        lines = [f"{key} = {value}" for key, value in ({**server.section}).items()]
+        (tmp_path / "rclone.conf").write_text("\n".join(["[away]", *lines]) + "\n")
+        (server.files / "mail").mkdir()
+        code, made, err = run("backup", "hot")
+        assert code == 0, err
+        before = content(small_stack)
+        code, _, err = run("copy", "away")
+        assert code == 0, err
+        for each in (tmp_path / "backups").glob("mailarchiver-backup-*"):
+            each.unlink()
+
+        code, listed, err = run("list", "--from", "away")
+        assert [(each["name"], each["authenticity"], each["verified"]) for each in listed] == [
+            (made["name"], "authentic", False)
+        ], err
+        code, checked, err = run("check", "latest", "--from", "away")
+        assert (code, checked["sha256"], checked["authenticity"]) == (0, made["sha256"], "authentic"), err
+        code, verified, err = run("verify", made["name"], "--from", "away")
+        assert (code, verified["verdict"]) == (0, "verified"), err
+        record = json.loads((server.files / "mail" / f"{made['name']}.manifest.json").read_text())
+        assert record["verification"]["verdict"] == "verified"
+        assert [each["verified"] for each in run("list", "--from", "away")[1]] == [True]
+
+        small_stack.psql('DELETE FROM mail_archiver."ArchivedEmails" WHERE "Id" % 2 = 0')
+        assert content(small_stack) != before
+        code, restored, err = run("restore", "latest", "--from", "away", "--yes", "--no-quarantine")
+        assert (code, restored and restored["restored"]) == (0, made["name"]), err
+        assert content(small_stack) == before
+        assert list((tmp_path / "backups").glob("*.tar.gz")) == []
+
+        path = server.files / "mail" / Path(made["archive"]).name
+        damaged = bytearray(path.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(damaged)
+        assert run("check", "latest", "--from", "away")[0] == 1
+        code, _, err = run("check", "/etc/passwd", "--from", "away")
+        assert (code, "is no backup's name" in err) == (2, True)

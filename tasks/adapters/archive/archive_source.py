@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -68,6 +69,24 @@ class LocalArchive:
     def record(self) -> Record | None:
         """Read the record beside the file."""
         return read_record_beside(self.path)
+
+
+_elsewhere: ContextVar[Mapping[Path, ArchiveSource]] = ContextVar("archives_elsewhere", default={})  # noqa: B039 - never changed
+
+
+@contextmanager
+def read_from(sources: Mapping[Path, ArchiveSource]) -> Iterator[None]:
+    """Read the archives of these paths from these sources within the block, whatever lies at the paths."""
+    token = _elsewhere.set(sources)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
+
+
+def source_of(path: Path) -> ArchiveSource:
+    """Give where the archive of a path is read from: the file there, unless it is elsewhere."""
+    return _elsewhere.get().get(path) or LocalArchive(path)
 
 
 def read_record_beside(path: Path) -> Record | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from tasks.adapters.archive.archive_source import ArchiveSource, Identity, LocalArchive
+from tasks.adapters.archive.archive_source import ArchiveSource, Identity, source_of
 from tasks.adapters.archive.compression import decompressed, detect_format
 from tasks.adapters.archive.open_keys import keys_for
 from tasks.adapters.archive.small_members import KeptMembers, KeptStream, SmallMembers, _is_small
@@ -308,7 +308,7 @@ def read_small_members(archive: CheckedArchive, names: Collection[str], *, max_b
 
 
 def _source(archive: Path | ArchiveSource) -> ArchiveSource:
-    return LocalArchive(archive) if isinstance(archive, Path) else archive
+    return source_of(archive) if isinstance(archive, Path) else archive
 
 
 @contextmanager

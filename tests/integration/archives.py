@@ -68,13 +68,18 @@ def make_archive(
 
 
 def back_up(
-    config: InstallationConfig, at: datetime, *, verified: bool = True, signed: bool = True, dump: bytes = DUMP
+    config: InstallationConfig,
+    at: datetime,
+    *,
+    verified: bool = True,
+    signed: bool = True,
+    dump: bytes = DUMP,
+    recipients: tuple[str, ...] = (),
 ) -> Record:
     """Make a tiny real backup as the flow does: sealed, signed, remembered, verified."""
     config.repository.mkdir(exist_ok=True)
-    partial = begin_archive(
-        config.repository, backup_name(at, [b.name for b in list_backups(config.repository)]), "guide"
-    )
+    name = backup_name(at, [b.name for b in list_backups(config.repository)])
+    partial = begin_archive(config.repository, name, "guide", recipients)
     with segment(partial, "dump") as seg:
         seg.add_stream("database.sql", [dump], mtime=at)
     manifest = manifest_of(partial).model_copy(update={"created_at": at})

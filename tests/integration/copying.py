@@ -16,7 +16,7 @@ from tasks.core.policy.settings import CopyTarget
 from tasks.oversight.copies import CopyRun
 from tasks.run.config import InstallationConfig
 from tasks.run.context import given_configs
-from tests.integration.archives import back_up, installation_in
+from tests.integration.archives import DUMP, back_up, installation_in
 from tests.targets import Server, write_config
 
 MIB = 2**20
@@ -40,10 +40,17 @@ def copy(config: InstallationConfig, target: str = "", **options: Any) -> list[C
         return list(copy_backups.fn(config.id, target, **options))
 
 
-def night(config: InstallationConfig, days_ago: float = 0, *, large: bool = False, verified: bool = True) -> Record:
+def night(
+    config: InstallationConfig,
+    days_ago: float = 0,
+    *,
+    large: bool = False,
+    verified: bool = True,
+    recipients: tuple[str, ...] = (),
+) -> Record:
     """Make a signed backup of so many days ago: of a few kilobytes, or of three parts."""
     at = (datetime.now(UTC) - timedelta(days=days_ago)).replace(microsecond=0)
-    return back_up(config, at, verified=verified, **({"dump": NOISE} if large else {}))
+    return back_up(config, at, verified=verified, dump=NOISE if large else DUMP, recipients=recipients)
 
 
 def arrived(record: Record, target: str = "a") -> dict[str, SentPart]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tasks.adapters.archive.reader import check_archive
 from tasks.core.errors import BackupError
@@ -26,6 +27,19 @@ from tests.stack.stack import Stack, create_stack
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 END = b"--\n-- PostgreSQL database dump complete\n--\n"
+
+
+# Every so many of them in the suite (of verifications fewer), and those that were once overlooked; the others with -m long.
+IN_SHORT = 3
+ALWAYS = ("program in an index",)
+
+
+def in_short(names: Iterable[str], every: int = IN_SHORT) -> list[ParameterSet]:
+    """Mark those that stand for no others."""
+    return [
+        pytest.param(name, marks=() if number % every == 0 or name in ALWAYS else pytest.mark.long, id=name)
+        for number, name in enumerate(names)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +106,7 @@ def test_without_the_word_nothing_foreign_is_restored(stack: Stack, tmp_path: Pa
     assert outside(stack) == before
 
 
-@pytest.mark.parametrize("name", BRINGS)
+@pytest.mark.parametrize("name", in_short(BRINGS))
 def test_code_that_a_stranger_brings_wants_its_own_word(stack: Stack, tmp_path: Path, name: str) -> None:
     """It is named, nothing is touched, and it did not run with anybody's rights but those of the role that loads."""
     operator = Operator(stack.directory, tmp_path)
@@ -107,7 +121,7 @@ def test_code_that_a_stranger_brings_wants_its_own_word(stack: Stack, tmp_path: 
     assert outside(stack) == before
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", in_short(REFUSED))
 def test_what_needs_rights_is_refused(stack: Stack, tmp_path: Path, name: str) -> None:
     """P22: with every word of the operator's there is, a stranger's dump does nothing outside the new database."""
     operator = Operator(stack.directory, tmp_path)
@@ -121,12 +135,7 @@ def test_what_needs_rights_is_refused(stack: Stack, tmp_path: Path, name: str) -
     assert outside(stack) == before
 
 
-IN_SHORT = 8  # every so many of them, and those that were once overlooked; the others with -m long
-ALWAYS = ("program in an index",)
-HOSTILE = [
-    pytest.param(name, sql, marks=() if number % IN_SHORT == 0 or name in ALWAYS else pytest.mark.long, id=name)
-    for number, (name, sql) in enumerate({**BRINGS, **REFUSED}.items())
-]
+HOSTILE = {**BRINGS, **REFUSED}
 ON_ACCOUNTS = BRINGS["program where the accounts are disabled"]
 ON_ATTACHMENTS = (
     BRINGS["program in a cast of the attachments"].replace("evil", "evil_too").replace("worker", "worker_too")
@@ -156,13 +165,11 @@ def inside(staging: Installation, script: str) -> bytes:
     return subprocess.run([*command, staging.database.superuser], capture_output=True, check=True, timeout=60).stdout
 
 
-@pytest.mark.parametrize(("name", "sql"), HOSTILE)
-def test_verification_runs_no_strangers_code(
-    stack: Stack, staging: Installation, tmp_path: Path, name: str, sql: str
-) -> None:
+@pytest.mark.parametrize("name", in_short(HOSTILE, every=8))
+def test_verification_runs_no_strangers_code(stack: Stack, staging: Installation, tmp_path: Path, name: str) -> None:
     """P22: by what `verify` calls for each archive, on a staging stack; there nobody is asked, so nothing that has rights may call it."""
     before = inside(staging, ALL_OF_THE_CLUSTER)
-    archive = check_archive(hostile(stack, tmp_path, sql))
+    archive = check_archive(hostile(stack, tmp_path, HOSTILE[name]))
     now = datetime.now(UTC)
 
     if name in REFUSED:

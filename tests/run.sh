@@ -23,6 +23,6 @@ if [ "$(id -u)" != 0 ]; then
   as_root=(sudo env "PATH=$PATH" "DOCKER_CONFIG=${DOCKER_CONFIG:-$HOME/.docker}" "CI=${CI:-}" ${DOCKER_HOST:+"DOCKER_HOST=$DOCKER_HOST"})
   trap 'sudo chown --recursive "$(id -u):$(id -g)" .' EXIT
 fi
-# Two at a time on two cores: most of what the tests do is waiting for containers. The tests of a file share its stack, and
-# stay together; the slow files come first, so that the quick ones at the end keep both busy.
-step "${as_root[@]}" "$PWD/.venv/bin/python" -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder --durations=20 --durations-min=1 "$@"
+# One more at a time than there are cores: much of what the tests do is waiting for containers. The tests of a file share its
+# stack, and stay together; the slow files come first, so that the quick ones at the end keep all busy.
+step "${as_root[@]}" "$PWD/.venv/bin/python" -m pytest --numprocesses="${WORKERS:-$(($(nproc) + 1))}" --dist=loadfile --no-loadscope-reorder --durations=20 --durations-min=1 "$@"

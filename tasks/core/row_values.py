@@ -22,14 +22,13 @@ _LEFT_OUT_THERE = re.compile(rf"(?=: {_OUT}|=\({_OUT})")
 _COPY = re.compile(r"\bCOPY .", re.DOTALL)
 _LINE = re.compile(r", line \d+(?:(?P<end>: )|, column )")
 # What cannot be read as a value of its type: `invalid input syntax for type integer: "hunter2"`, `value "hunter2" is out of range`.
-_VALUES = (
-    re.compile(
-        r"(?P<kept>(?:invalid input (?:syntax|value) for [^:\"]+|malformed [^:\"]+ literal|field value out of range|invalid [a-z]+ value|could not parse [^:\"]+): )"
-        rf'"(?!{_OUT}").*"',
-        re.DOTALL,
-    ),
-    re.compile(rf'(?P<kept>\b(?:value|Token) )"(?!{_OUT}").*"(?= is (?:out of range|invalid|not))', re.DOTALL),
+_VALUES = re.compile(
+    r"(?P<kept>(?:invalid input (?:syntax|value) for [^:\"]{1,200}|malformed [^:\"]{1,200} literal|field value out of range|invalid [a-z]+ value"
+    rf'|could not parse [^:\"]{{1,200}}): )"(?!{_OUT}").*"',
+    re.DOTALL,
 )
+_VALUE = re.compile(rf'\b(?:value|Token) "(?!{_OUT}")')
+_VALUE_ENDS = re.compile(r'"(?= is (?:out of range|invalid|not))')
 _TELLING = re.compile(
     r"\b(?:password|options|connection|values|insert|update|set_config|user mapping)\b", re.IGNORECASE
 )
@@ -46,9 +45,15 @@ def without_rows(text: str) -> str:
         text = pattern.sub(lambda found: found["kept"] + LEFT_OUT, text)
     for ends in (_copy_ends, _key_ends):
         text = _cut(text, ends)
-    for pattern in _VALUES:
-        text = pattern.sub(lambda found: f'{found["kept"]}"{LEFT_OUT}"', text)
-    return text
+    text = _VALUES.sub(lambda found: f'{found["kept"]}"{LEFT_OUT}"', text)
+    return _without_value(text)
+
+
+def _without_value(text: str) -> str:
+    """Leave out what stands between `value "` and the last `" is out of range` or the like."""
+    last = max((each.start() for each in _VALUE_ENDS.finditer(text)), default=0)
+    first = _VALUE.search(text, 0, last + 1)
+    return text[: first.end()] + LEFT_OUT + text[last:] if first and first.end() <= last else text
 
 
 def _cut(text: str, ends: Callable[[str], int]) -> str:

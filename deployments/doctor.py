@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.adapters.archive.age import encrypt
 from tasks.adapters.archive.identity import Identity, read_identity
 from tasks.adapters.copies.rclone_program import config_secrets, rclone_program
 from tasks.adapters.host.files import free_space
@@ -29,7 +30,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     """Return what is seen as JSON and as text, and whether nothing stands in a backup's way."""
     found = discover(config.directory, installation_id=config.id, project=config.project)
     copies, now = copies_seen(config), datetime.now(UTC)
-    wrong = [*problems(found), *_problems_of_copies(config, copies, now)]
+    wrong = [*problems(found), *_problems_of_encryption(config), *_problems_of_copies(config, copies, now)]
     free_bytes, _ = free_space(config.repository)
     holder = lock_holder(config.directory)
     identity = read_identity(config.id, config.directory)
@@ -45,6 +46,16 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     healthy = not any(each.severity == "error" for each in wrong)
     told = [_copy_line(each, now) for each in copies]
     return value, _text(found, config, free_bytes, wrong, identity, told), healthy
+
+
+def _problems_of_encryption(config: InstallationConfig) -> list[Problem]:
+    """Tell what would end every backup before it begins: recipients that cannot be read or encrypted to."""
+    try:
+        if recipients := recipients_of(config):
+            encrypt(b"", recipients)
+    except BackupError as error:
+        return [Problem("error", error.message, error.hint)]
+    return []
 
 
 def _problems_of_copies(config: InstallationConfig, copies: Sequence[SeenCopies], now: datetime) -> list[Problem]:
@@ -99,8 +110,12 @@ def _encryption(config: InstallationConfig) -> dict[str, Any] | None:
     if config.settings.encryption is None:
         return None
     drill = drill_state(config.id)
+    try:
+        recipients = list(recipients_of(config))
+    except BackupError:  # told among the problems
+        recipients = []
     return {
-        "recipients": list(recipients_of(config)),
+        "recipients": recipients,
         "verifiable_here": keeps_verification_key(config) and not memory_obstacle(),
         "obstacle": memory_obstacle() or None,
         "drilled_at": drill.drilled_at.isoformat() if drill and drill.drilled_at else None,
@@ -111,7 +126,9 @@ def _encryption_text(config: InstallationConfig) -> list[str]:
     told = _encryption(config)
     if told is None:
         return ["Encryption     none: whoever reads an archive reads the mail; set encryption.recipients"]
-    lines = [f"Encryption     to {', '.join(short_recipient(each) for each in told['recipients'])}"]
+    lines = [
+        f"Encryption     to {', '.join(short_recipient(each) for each in told['recipients']) or 'nobody yet: see below'}"
+    ]
     if not told["verifiable_here"]:
         lines.append(f"  Archives are not verifiable here: {told['obstacle'] or 'the settings keep no key for that'}")
     lines.append(f"  Recovery key last drilled: {told['drilled_at'] or 'never'}")

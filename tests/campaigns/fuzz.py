@@ -25,15 +25,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyrage
 import zstandard
 
 from tasks.adapters.archive.archive_source import record_path_of
+from tasks.adapters.archive.identity_file import read_identities
+from tasks.adapters.archive.open_keys import opening_with
 from tasks.adapters.archive.reader import check_archive, check_while, recorded_archive
 from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.archive.repository_marker import MARKER_NAME, repository_problem
 from tasks.adapters.engine.compose import compose_files_in, files_named_in
 from tasks.adapters.host.settings_file import load_settings
 from tasks.core.archive.manifest import parse_manifest, parse_record, written
+from tasks.core.archive.recipients import recipients_in
+from tasks.core.archive.sealed_layout import Place, read_mark
 from tasks.core.archive.segments import read_journal
 from tasks.core.archive.tar_reader import Limits, TarStream
 from tasks.core.archive.tar_writer import END_BLOCKS, checksum_of
@@ -50,6 +55,7 @@ from tests.corpus.records import BAD_RECORDS
 from tests.integration.archives import NAME, make_archive
 
 SECONDS_LIMIT = 10.0
+KEY = pyrage.x25519.Identity.generate()
 MEMORY_LIMIT_KIB = 256 * 1024
 ROOM_BYTES = 1 << 30
 DUMPS = Path(__file__).parents[1] / "unit" / "dumps"
@@ -113,6 +119,7 @@ def _mended(stream: bytes) -> bytes:
 def targets(place: Path) -> list[Target]:
     """Make the readers, which work below a directory."""
     good = make_archive(place / "good")
+    encrypted = make_archive(place / "encrypted", recipients=(str(KEY.to_public()),)).path.read_bytes()
     inside = place / "inside"
     inside.mkdir()
     path = inside / f"{NAME}.tar.gz"
@@ -128,6 +135,16 @@ def targets(place: Path) -> list[Target]:
         place = inside / f"{NAME}{extension}"
         place.write_bytes(packed)
         check_archive(place)
+
+    def sealed(packed: bytes) -> None:
+        with opening_with((str(KEY),)):
+            archive(packed, ".tar.gz.age.tar")
+
+    def identity(text: bytes) -> None:
+        place = inside / "identity"
+        place.write_bytes(text)
+        place.chmod(0o600)
+        read_identities(place)
 
     def extracted(stream: bytes) -> None:
         packed = gzip.compress(_mended(stream), 0)
@@ -192,11 +209,15 @@ def targets(place: Path) -> list[Target]:
     compose_text = (
         b"include: [a.yml, {path: [b.yml], env_file: c}]\nservices:\n  a: {extends: {file: d.yml, service: a}}\n"
     )
-    journal = b'{"segment": "dump", "begins": 0}\n{"segment": "dump", "begins": 0, "ends": 9, "members": [["a", 1, "b"]], "directories": []}\n'
+    journal = b'{"segment": "dump", "begins": 0}\n{"segment": "dump", "begins": 0, "ends": 9, "members": [["a", 1, "b"]], "directories": [], "parts": 0}\n'
     history = b'{"run":"hot backup","at":"2026-03-01T02:00:05Z","seconds":1.0,"outcome":"failed","message":"m"}\n'
     sql = tuple(each.read_bytes()[:60_000] for each in sorted(DUMPS.glob("*.sql")))
     custom = tuple(each.read_bytes()[:60_000] for each in sorted(DUMPS.glob("*.dump")))
     return [
+        Target("encrypted archive", (encrypted,), sealed),
+        Target("identity file", (f"# a key\n{KEY}\n".encode(), b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaA==\n"), identity),
+        Target("recipients", (f"# ours\n{KEY.to_public()}\n".encode(),), lambda text: recipients_in(text.decode(errors="replace"))),
+        Target("mark of a part", (Place(NAME, "guide", "ab" * 16, 3).mark(), Place(NAME, "fast", "ab" * 16, 3).mark()), read_mark),
         Target("record", (written(good.record), *records), sidecar),
         Target("manifest", (manifest_bytes(), written(good.record.manifest)), lambda text: parse_manifest(text, source="it")),
         Target("settings", (SETTINGS.read_bytes(), b"installations:\n  main:\n    directory: /srv/a\n    repository: /srv/b\n"), settings),

@@ -93,6 +93,7 @@ def test_it_is_listed_and_checked_without_a_key(sealing: Sealing, backup: dict[s
     assert (listed["name"], listed["encrypted"], listed["authenticity"]) == (backup["name"], True, "authentic")
     checked = sealing.must("check", "latest")
     assert (checked["content_read"], checked["sha256"]) == (False, backup["sha256"])
+    assert sealing.must("doctor")["encryption"]["verifiable_here"] is True
     code, out, _ = run_program([PROGRAM, "check", "latest", "--settings", str(sealing.settings)])
     assert code == 0
     assert "sealed: intact, content not read" in out
@@ -132,13 +133,14 @@ def run_with(sealing: Sealing, environment: dict[str, str], *words: str) -> tupl
     return done.returncode, done.stdout, done.stderr
 
 
-def test_it_is_proven_though_sealed_once(sealing: Sealing, backup: dict[str, Any]) -> None:
+def test_it_is_proven_though_sealed_once(sealing: Sealing, backup: dict[str, Any], state_directory: Path) -> None:
     """P23: by the key made for this one verification, which is gone afterwards; then nothing here opens the archive, and that is no verdict."""
     (key,) = sealing.memory.iterdir()
     assert b"AGE-SECRET-KEY" in key.read_bytes()
     verdict = sealing.must("verify", "latest")
     assert (verdict["verdict"], verdict["opened_with"]) == ("verified", "verification key")
     assert list(sealing.memory.iterdir()) == []
+    assert _holding_canary(sealing.repository, state_directory) == []
     code, told, _ = sealing.run("verify", "latest")
     assert (code, told["verdict"]) == (1, "not verifiable")
     (listed,) = sealing.must("list")
@@ -159,9 +161,7 @@ def test_a_killed_backup_leaves_neither_plaintext_nor_key(sealing: Sealing, stat
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait(10)
-    assert (
-        _holding_canary(sealing.repository, state_directory, Path(tempfile.gettempdir()) / "mailarchiver-backup") == []
-    )
+    assert _holding_canary(sealing.repository, state_directory) == []
     sealing.must("prune")
     assert list(sealing.memory.iterdir()) == []
     assert {path for path in sealing.repository.iterdir() if "report" not in path.name} <= before
@@ -229,6 +229,8 @@ def test_nothing_is_left_unencrypted_where_recipients_cannot_be_read(sealing: Se
         code, out, _ = run_program([PROGRAM, "backup", "hot", "--settings", str(settings), "--json"])
         assert code == 2
         assert str(place) in json.loads(out)["error"]
+        code, out, _ = run_program([PROGRAM, "doctor", "--settings", str(settings), "--json"])
+        assert (code, str(place) in json.dumps(json.loads(out)["problems"])) == (1, True)
     assert not list(tmp_path.glob("backups/*.tar*"))
 
 
@@ -241,3 +243,16 @@ def test_whole_copies_are_proven_though_sealed(sealing: Sealing, method: str) ->
     verdict = sealing.must("verify", "latest")
     assert (verdict["verdict"], verdict["opened_with"]) == ("verified", "verification key")
     assert list(sealing.memory.iterdir()) == []
+
+
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_a_night_proves_what_it_sealed(
+    sealing: Sealing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_memory: bool
+) -> None:
+    """The automated backup verifies by itself with the key; where there is no place for one it says so, and the night is none that failed."""
+    if not has_memory:
+        monkeypatch.setenv(MEMORY_VARIABLE, str(tmp_path / "on-a-disk"))
+    night = sealing.must("backup", "auto")
+    assert night["verdict"] == ("verified" if has_memory else "not verifiable")
+    assert not {"failure", "verification"} & {each["kind"] for each in night["problems"]}
+    assert not sealing.memory.exists() or list(sealing.memory.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.adapters.archive.age import Encryption, encrypt
@@ -133,12 +132,3 @@ def seal_first(sink: Sink, sealing: Sealing, data: bytes) -> int:
     sealed = encrypt(data + place.mark(), sealing.recipients)
     sink.write(place.header("age", len(sealed)) + sealed + padding(len(sealed)))
     return 1
-
-
-def recipients_problem(recipients: Sequence[str]) -> str:
-    """Try to encrypt to the recipients; say what is in the way, "" where nothing is."""
-    try:
-        encrypt(b"", recipients)
-    except BackupError as error:
-        return error.message
-    return ""

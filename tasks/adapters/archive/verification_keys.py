@@ -45,7 +45,7 @@ def new_verification_key() -> VerificationKey | None:
 def keep_key(archive: Path, key: VerificationKey, *, until: datetime) -> None:
     """Keep the key of an archive until a moment."""
     place = made_memory_place() / _name(archive)
-    text = json.dumps({"archive": str(archive), "until": until.isoformat(), "key": key.secret})
+    text = json.dumps({"archive": str(_real(archive)), "until": until.isoformat(), "key": key.secret})
     place.unlink(missing_ok=True)
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
@@ -58,7 +58,7 @@ def kept_key(archive: Path, *, now: datetime) -> str | None:
         return None
     place = memory_place() / _name(archive)
     found = _read(place)
-    if found is None or found["archive"] != str(archive):
+    if found is None or found["archive"] != str(_real(archive)):
         return None
     if now >= datetime.fromisoformat(found["until"]):
         _remove(place)
@@ -87,8 +87,13 @@ def drop_stale_keys(*, now: datetime) -> int:
     return dropped
 
 
+def _real(archive: Path) -> Path:
+    """Name an archive by where its directory really is: a repository may be reached through a link, too."""
+    return archive.parent.resolve() / archive.name
+
+
 def _name(archive: Path) -> str:
-    return hashlib.sha256(str(archive).encode()).hexdigest()[:32] + _SUFFIX
+    return hashlib.sha256(str(_real(archive)).encode()).hexdigest()[:32] + _SUFFIX
 
 
 def _read(place: Path) -> dict[str, str] | None:

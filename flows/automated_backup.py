@@ -15,7 +15,7 @@ from flows.prune import Pruned, prune
 from flows.restore_verification import restore_verification
 from tasks.backup.quiet_database import wait_for_quiet_database
 from tasks.core.archive.manifest import Method, Record
-from tasks.core.errors import BackupError
+from tasks.core.errors import BackupError, Busy
 from tasks.oversight.copies import CopiesFailed
 from tasks.oversight.nightly import (
     copies_are_ours,
@@ -85,6 +85,8 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
                 if copies_are_ours(config):
                     try:
                         run_flow(copy_backups, installation)
+                    except Busy:  # another run copies: it, or the next one, sends this backup too
+                        pass
                     except CopiesFailed as error:
                         not_copied = error
                         run.fail(error.message)

@@ -59,8 +59,8 @@ def prune_target(config: InstallationConfig, target: str, *, now: datetime) -> T
     for name in unwanted if not refused else ():
         refused = refused or _remove_files(remote, seen.content.stored.get(name))
     state = state.without([*removed, *(unwanted if not refused else ())])
-    if refused:
-        state = state.model_copy(update={"refused": refused, "refused_at": now})
+    if refused or removed:
+        state = state.model_copy(update={"refused": refused, "refused_at": now if refused else None})
     write_target_state(config.id, target, state)
     return TargetPruned(plan, tuple(removed), refused)
 

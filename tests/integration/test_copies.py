@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tasks.adapters.archive.repository import list_backups, write_verification
+from tasks.copies.view import target_view
 from tasks.oversight.copies import CopiesFailed
+from tasks.restore.check_archive import check_backup
 from tasks.run.own_backups import resign
 from tests.integration.archives import verdict
 from tests.integration.copying import MIB, arrived, at, copy, copying_to, night
@@ -81,3 +83,12 @@ def test_a_server_that_dies_on_the_way_costs_what_was_on_the_way(emptied: Server
     assert again.copied.sent == (new.manifest.name,)
     assert again.copied.sent_bytes == new.bytes - MIB
     assert len(list_backups(config.repository)) == 1
+
+
+def test_a_copy_is_read_from_every_kind_of_target(emptied: Server, tmp_path: Path) -> None:
+    config = copying_to(tmp_path, "away:bucket", sections={"away": emptied.section})
+    made = night(config, large=True)
+    copy(config)
+
+    with target_view(config, "a") as there:
+        assert check_backup(there.archives, "latest").sha256 == made.sha256

@@ -166,7 +166,17 @@ def remove(remote: Remote, name: str) -> None:
 
 def fetch(remote: Remote, names: Sequence[str], into: Path) -> None:
     """Bring small files of a target into a directory of ours."""
-    words = ("copy", "--files-from-raw", "-", "--no-traverse", "--ignore-times", remote.place, str(into))
+    words = (
+        "copy",
+        "--files-from-raw",
+        "-",
+        "--no-traverse",
+        "--ignore-times",
+        "--max-transfer",
+        "2G",
+        remote.place,
+        str(into),
+    )
     _run(remote, "fetch", *words, stdin="".join(f"{each}\n" for each in names).encode(), timeout_seconds=FETCH_SECONDS)
 
 

@@ -22,7 +22,7 @@ from tasks.core.errors import ArchiveDamaged
 logger = logging.getLogger(__name__)
 
 MARKER_NAME = ".mailarchiver-backup-target"
-RECORDS_LIMIT = 20_000
+RECORDS_LIMIT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,13 @@ def reading_parts(remote: Remote, parts: Iterable[RemoteFile]) -> Iterator[Itera
 
 
 def _records(remote: Remote, files: list[RemoteFile]) -> dict[str, tuple[Record, str]]:
-    wanted = [each.name for each in files if each.bytes <= TEXT_LIMIT_BYTES][:RECORDS_LIMIT]
+    wanted, left = [], RECORDS_LIMIT_BYTES
+    for each in sorted(files, key=lambda each: each.name, reverse=True):  # the newest first
+        if each.bytes > min(left, TEXT_LIMIT_BYTES):
+            logger.warning("target %s: the record %s is too large, and is not taken", remote.target, each.name)
+            continue
+        wanted.append(each.name)
+        left -= each.bytes
     found: dict[str, tuple[Record, str]] = {}
     if not wanted:
         return found

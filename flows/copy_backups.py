@@ -11,7 +11,7 @@ from tasks.copies.copy import TargetCopied, copy_to_target, note_failure
 from tasks.copies.read_back import ReadBack, read_back
 from tasks.copies.remove import prune_target
 from tasks.copies.targets import wanted_targets
-from tasks.core.errors import BackupError
+from tasks.core.errors import BackupError, Refused
 from tasks.oversight.copies import CopyRun, report_copies
 from tasks.run.config import InstallationConfig
 from tasks.run.context import config_of
@@ -54,4 +54,4 @@ def _bring_up_to_date(config: InstallationConfig, target: str, accept: bool) -> 
     except BackupError as error:
         note_failure(config, target, error)
         return CopyRun(target, copied, pruned, looked, error)
-    return CopyRun(target, copied, pruned, looked, None)
+    return CopyRun(target, copied, pruned, looked, Refused(copied.failed) if copied.failed else None)

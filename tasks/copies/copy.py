@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.adapters.archive.archive_source import record_path_of
 from tasks.adapters.archive.repository import Backup, list_backups
 from tasks.adapters.archive.repository_marker import require_repository
-from tasks.adapters.copies.rclone import Remote, best_hash
+from tasks.adapters.copies.rclone import Remote, TargetFailed, best_hash
 from tasks.adapters.copies.sending import Way, send_archive, send_record
 from tasks.adapters.copies.target_state import read_target_state, write_target_state
 from tasks.adapters.host.outside_files import RECORD, read_outside
@@ -21,7 +21,7 @@ from tasks.core.archive.authenticity import Trust, authenticity_of
 from tasks.core.archive.manifest import Record, parse_record
 from tasks.core.copies.plan import plan_sending
 from tasks.core.copies.state import CopyEntry, TargetState
-from tasks.core.errors import BackupError
+from tasks.core.errors import BackupError, Refused
 from tasks.core.policy.settings import CopyTarget
 from tasks.progress import progress
 from tasks.run.config import InstallationConfig
@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 class TargetCopied:
     """What a run did at a target: which backups it sent, of how many bytes, and whose records it brought up to date.
 
-    `may_go` tells whether there is anything that retention may remove.
+    `may_go` tells whether there is anything that retention may remove; `failed` why a backup could not be sent for
+    reasons of its own, which kept no other from being sent.
     """
 
     target: str
@@ -44,7 +45,8 @@ class TargetCopied:
     records: tuple[str, ...] = ()
     there: int = 0
     may_go: bool = False
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    failed: str = ""
 
 
 @step(name="copy", run_name="copy to {target}")
@@ -66,7 +68,11 @@ def copy_to_target(config: InstallationConfig, target: str, *, now: datetime, ac
     missing = [local_backups[name] for name in plan.send]
     with progress(f"copy to {target}", expected_bytes=sum(each.bytes for each in missing) or None) as tell:
         for each in missing:
-            work.send(each, seen, local.trust, tell)
+            try:
+                work.send(each, seen, local.trust, tell)
+            except Refused as error:  # this one alone: its bytes, or its name
+                logger.warning("%s", error.message)
+                work.failed.append(error.message)
     for name in sorted(seen.whole.keys() & {each.manifest.name for each in local.records}):
         work.refresh(local_backups[name], seen, local.trust)
     return work.finish(seen, may_go=any(name in seen.whole for name in plan.retention.removed))
@@ -83,6 +89,8 @@ class _Work:
     now: datetime
     sent: list[str] = field(default_factory=list)
     records: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     sent_bytes: int = 0
 
     def send(self, backup: Backup, seen: SeenTarget, trust: Trust, tell: Callable[[int], None]) -> None:
@@ -90,6 +98,10 @@ class _Work:
         content, record = _own_record(backup.path, backup, trust)
         if record is None:
             return
+        if (whose := seen.own.authenticity.get(backup.name)) is not None and whose.state == "foreign":
+            raise Refused(
+                f"target {self.target.name} has a backup of the name {backup.name} that is another's: {whose.reason}"
+            )
         stored, known = seen.content.stored.get(backup.name), self.state.copies.get(backup.name)
         before = self.sent_bytes
         arrived = send_archive(
@@ -112,12 +124,17 @@ class _Work:
         there = seen.whole[backup.name]
         if record is None or hashlib.sha256(content).hexdigest() == there.record_sha256:
             return
-        self._send_record(backup.name, content, record, self.state.copies.get(backup.name) or entry_of(there))
+        try:
+            self._send_record(backup.name, content, record, self.state.copies.get(backup.name) or entry_of(there))
+        except TargetFailed as error:
+            if not error.is_refusal:
+                raise
+            self.notes.append(f"the record of {backup.name} there stays as it was: {error.message}")
+            return
         self.records.append(backup.name)
 
     def finish(self, seen: SeenTarget, *, may_go: bool) -> TargetCopied:
         """Note which copies are missing although nobody here removed them, and tell what was done."""
-        notes = []
         dismissed = {name for name, each in seen.content.backups.items() if each.record.dismissed}
         for name in self.state.copies.keys() - seen.whole.keys() - set(self.sent) - dismissed:
             entry = self.state.copies[name]
@@ -125,8 +142,11 @@ class _Work:
                 self.state = self.state.with_copy(name, entry.model_copy(update={"problem": "missing"}))
         again = [name for name in self.sent if name in seen.state.copies and seen.state.copies[name].copied_at]
         if again:
-            notes.append(f"sent again, for they were missing or damaged there: {', '.join(sorted(again))}")
-        self.state = self.state.model_copy(update={"looked_at": self.now, "error": "", "error_is_lasting": False})
+            self.notes.append(f"sent again, for they were missing or damaged there: {', '.join(sorted(again))}")
+        failed = "; ".join(self.failed)
+        self.state = self.state.model_copy(
+            update={"looked_at": self.now, "error": failed, "error_is_lasting": bool(failed)}
+        )
         self._write()
         there = sum(each.counts for each in self.state.copies.values())
         begun = any(each.copied_at is None for each in self.state.copies.values())
@@ -137,7 +157,8 @@ class _Work:
             tuple(self.records),
             there,
             may_go or begun,
-            tuple(notes),
+            tuple(self.notes),
+            failed,
         )
 
     def _send_record(self, name: str, content: bytes, record: Record, entry: CopyEntry) -> None:

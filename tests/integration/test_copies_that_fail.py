@@ -22,7 +22,7 @@ from tasks.core.policy.settings import CopyTarget
 from tasks.oversight.copies import CopiesFailed
 from tasks.oversight.status import read_status
 from tasks.run.config import InstallationConfig
-from tests.integration.archives import make_archive
+from tests.integration.archives import back_up, make_archive
 from tests.integration.copying import copy, copying_to, night
 from tests.targets import PASSWORD, Server, obscured, serving
 
@@ -109,16 +109,39 @@ def test_only_authentic_own_backups_go(stick: Path, tmp_path: Path) -> None:
 
 
 def test_an_archive_that_was_altered_here_never_becomes_a_copy(stick: Path, tmp_path: Path) -> None:
-    """Its bytes are hashed as they go; the copy that a former run made stays."""
+    """Its bytes are hashed as they go; it keeps no other backup from its copy."""
     config = copying_to(tmp_path, str(stick), sections={})
-    made = night(config, large=True)
+    sound, made = night(config, 1), night(config, large=True)
     path = config.repository / made.file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
-    assert "is not what its record says" in failure(config).message
-    assert list(stick.glob("mailarchiver-backup-*")) == []
+    failed = failure(config)
+    assert "is not what its record says" in failed.message
+    assert failed.runs[0].copied.sent == (sound.manifest.name,)
+    assert list(stick.glob(f"{made.manifest.name}*")) == []
+    assert any("copies:" in each and "is not what its record says" in each for each in problems(config))
+
+
+def test_anothers_backup_of_the_same_name_is_not_overwritten(
+    stick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hosts that back up in the same second, to one directory: the later copy is refused, and told."""
+    config = copying_to(tmp_path, str(stick), sections={})
+    made = night(config)
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "state").mkdir(parents=True, mode=0o700)
+    with monkeypatch.context() as other_host:
+        other_host.setenv("MAILARCHIVER_BACKUP_STATE", str(elsewhere / "state"))
+        other = copying_to(elsewhere, str(stick), sections={})
+        theirs = back_up(other, made.manifest.created_at, dump=b"-- of another host\n")
+        copy(other)
+    assert theirs.file == made.file
+    before = {each.name: each.read_bytes() for each in stick.iterdir()}
+
+    assert "that is another's" in failure(config).message
+    assert {each.name: each.read_bytes() for each in stick.iterdir()} == before
 
 
 def test_a_disk_that_is_not_mounted_gets_no_copies(stick: Path, tmp_path: Path) -> None:

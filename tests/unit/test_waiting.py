@@ -13,6 +13,7 @@ PAUSES = {
     "stack/images/app/standin.py": "works at a rate, as the application does",
     "benchmarks/operation.py": "measures at intervals",
     "benchmarks/measure.py": "measures at intervals",
+    "campaigns/copies.py": "breaks copies off at random moments",
     "campaigns/kills.py": "kills at random moments",
     "campaigns/soak.py": "threads delayed at random",
     "integration/test_archive.py": "kills at random moments",

@@ -392,6 +392,7 @@ def _problems_between(read: Mapping[str, InstallationSettings]) -> list[str]:
                 f"installations.{name}.directory: {settings.directory} is the directory of {owners[settings.directory]} too"
             )
         owners.setdefault(settings.directory, name)
+    taken: dict[str, str] = {}
     for name, settings in read.items():
         for other, owner in owners.items():
             data = [other / "postgres-data", other / "data-protection-keys"]
@@ -401,6 +402,10 @@ def _problems_between(read: Mapping[str, InstallationSettings]) -> list[str]:
                     "backed up must not hold its backups"
                 )
         for number, target in enumerate(settings.copies):
+            if (owner := taken.setdefault(target.remote.rstrip("/"), name)) != name:
+                problems.append(
+                    f"installations.{name}.copies.{number}.remote: is a target of {owner} too; give each installation a directory of its own"
+                )
             if is_directory(target.remote) and Path(target.remote) in (settings.repository, settings.directory):
                 problems.append(
                     f"installations.{name}.copies.{number}.remote: {target.remote} is the repository or the installation itself; a copy belongs elsewhere"

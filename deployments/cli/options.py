@@ -194,7 +194,8 @@ def _config(asked: dict[str, Any]) -> InstallationConfig | None:
         directory = _resolved(asked["directory"], "directory")
         repository = asked["repository"] or directory / "backups"
         name = asked["installation"] or re.sub(r"[^a-z0-9_-]+", "-", directory.name.lower()).strip("-_")[:32] or "main"
-        return config_at(name, directory, _resolved(repository, "repository"), project=asked["project"])
+        found = config_at(name, directory, _resolved(repository, "repository"), project=asked["project"])
+        return _encrypted_as_in_settings(found)
     if asked["installation"] is not None or _has_settings():
         found = config_of(asked["installation"] or _only_installation())
         if asked["repository"] is None:
@@ -203,6 +204,17 @@ def _config(asked: dict[str, Any]) -> InstallationConfig | None:
     if asked["repository"] is not None:
         return config_at("main", Path.cwd(), _resolved(asked["repository"], "repository"))
     return None
+
+
+def _encrypted_as_in_settings(config: InstallationConfig) -> InstallationConfig:
+    """Encrypt as the settings ask for this directory, also where it was named by its path: no plain archive is made by a detour."""
+    try:
+        same = [each for each in known_configs() if each.directory.resolve() == config.directory]
+    except BackupError as error:
+        logger.warning("the settings are not looked at: %s", error.message)
+        return config
+    encryption = next((each.settings.encryption for each in same if each.settings.encryption), None)
+    return replace(config, settings=config.settings.model_copy(update={"encryption": encryption}))
 
 
 def _only_installation() -> str:

@@ -93,7 +93,10 @@ def test_it_is_listed_and_checked_without_a_key(sealing: Sealing, backup: dict[s
     assert (listed["name"], listed["encrypted"], listed["authenticity"]) == (backup["name"], True, "authentic")
     checked = sealing.must("check", "latest")
     assert (checked["content_read"], checked["sha256"]) == (False, backup["sha256"])
-    assert sealing.must("doctor")["encryption"]["verifiable_here"] is True
+    seen = sealing.must("doctor")["encryption"]
+    assert seen["verifiable_here"] is True
+    by_path = ["--directory", str(sealing.stack.directory), "--repository", str(sealing.repository)]
+    assert sealing.must("doctor", *by_path)["encryption"]["recipients"] == seen["recipients"]
     code, out, _ = run_program([PROGRAM, "check", "latest", "--settings", str(sealing.settings)])
     assert code == 0
     assert "sealed: intact, content not read" in out
@@ -206,6 +209,19 @@ def test_age_and_tar_alone_open_it(sealing: Sealing, backup: dict[str, Any], tmp
     record = json.loads((sealing.repository / f"{name}.manifest.json").read_text())
     assert [member.model_dump() for member in opened.members] == record["manifest"]["members"]
     assert (tmp_path / name / "database.sql").stat().st_size > 0
+
+
+def test_a_lost_record_is_made_anew_with_the_key(sealing: Sealing, backup: dict[str, Any]) -> None:
+    """Without record and key nothing can be told of the file; with the key it is read, and signed again."""
+    (sealing.repository / f"{backup['name']}.manifest.json").unlink()
+    code, value, _ = sealing.run("check", backup["name"])
+    assert (code, "without a key nothing can be told" in value["error"]) == (1, True)
+    code, value, _ = sealing.run("adopt", backup["name"], "--yes")
+    assert (code, "no key is at hand" in json.dumps(value)) == (1, True)
+    (done,) = sealing.must("adopt", backup["name"], "--yes", "--identity", str(sealing.identity))
+    assert done["refused"] is False
+    found = next(each for each in sealing.must("list") if each["name"] == backup["name"])
+    assert (found["authenticity"], found["encrypted"], found["verified"]) == ("authentic", True, False)
 
 
 def test_no_copy_beside_is_made_in_the_clear(sealing: Sealing) -> None:

@@ -21,7 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotification
+from prefect.events.actions import ActionTypesOrUnknown, ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from deployments.webhooks import Webhook, webhooks
@@ -124,7 +124,7 @@ def tell_late(blocks: list[Any], patience: timedelta = PATIENCE) -> AutomationCo
     )  # fmt: skip
 
 
-def _notifications(blocks: list[Any]) -> list[ActionTypes]:
+def _notifications(blocks: list[Any]) -> list[ActionTypesOrUnknown]:
     return [
         SendNotification(
             block_document_id=block,

@@ -9,8 +9,10 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import yaml
 from playwright.sync_api import Locator, Page, TimeoutError
 
 from tasks.core.policy.history import parse_history
@@ -19,6 +21,8 @@ from tests.content import content
 from tests.stack.stack import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.timeout(600)]
+
+DEPLOYMENTS = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
 
 
 def quick_run(page: Page, host: Host, deployment: str) -> None:
@@ -67,7 +71,7 @@ def test_serve_is_ready_within_a_minute_and_needs_the_auth_string(host: Host) ->
 
 def test_every_deployment_and_both_installations_schedules_are_there(page: Page, host: Host) -> None:
     page.goto(f"{host.url}/deployments")
-    page.get_by_text("13 Deployments").first.wait_for()
+    page.get_by_text(f"{len(DEPLOYMENTS)} Deployments").first.wait_for()
     for name in ("automated-backup", "hot-backup", "guided-restore", "restore-verification", "prune"):
         page.get_by_role("link", name=name, exact=True).first.wait_for()
     shot(page, "deployments")

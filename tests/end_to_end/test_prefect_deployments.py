@@ -351,7 +351,7 @@ def test_what_the_settings_no_longer_have_is_taken_away(host: Host) -> None:
     assert not [name for name in automations if "tell" in name]
     queues = host.ask("work_pools/mailarchiver/queues/filter", {})
     assert {each["name"]: each["concurrency_limit"] for each in queues} == {
-        "backups": 1, "verifications": 1, "watches": 2, "default": None
+        "backups": 1, "verifications": 1, "copies": 1, "watches": 2, "default": None
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyrage
 import pytest
+import yaml
 
 from tasks.adapters.archive.open_keys import IDENTITY_VARIABLE
 from tasks.adapters.archive.reader import check_archive
@@ -272,3 +273,26 @@ def test_a_night_proves_what_it_sealed(
     assert night["verdict"] == ("verified" if has_memory else "not verifiable")
     assert not {"failure", "verification"} & {each["kind"] for each in night["problems"]}
     assert not sealing.memory.exists() or list(sealing.memory.iterdir()) == []
+
+
+def test_a_copy_elsewhere_is_read_as_the_archive_itself(sealing: Sealing, tmp_path: Path) -> None:
+    """Streamed from a target: sealed without the key, read with it; cut there, it is refused."""
+    target = tmp_path / "disk"
+    target.mkdir()
+    about = yaml.safe_load(sealing.settings.read_text())["installations"]["main"]
+    copies = [{"name": "disk", "remote": str(target)}]
+    settings = write_settings(tmp_path / "settings.yaml", {"main": {**about, "copies": copies}})
+    there = Sealing(sealing.stack, settings, sealing.repository, sealing.identity, sealing.memory)
+    with_key = ("--identity", str(sealing.identity))
+    there.must("copy")
+    assert {each["encrypted"] for each in there.must("list", "--from", "disk")} == {True}
+    assert there.must("check", "latest", "--from", "disk")["content_read"] is False
+    checked = there.must("check", "latest", "--from", "disk", *with_key)
+    assert checked["content_read"] is True
+    path = target / Path(checked["archive"]).name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    for words in ((), with_key):
+        code, value, _ = there.run("check", "latest", "--from", "disk", *words)
+        assert (code, "damaged" in value["error"] or "altered" in value["error"]) == (1, True)

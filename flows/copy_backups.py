@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.copies.target_state import copying_lock
 from tasks.copies.copy import TargetCopied, copy_to_target, note_failure
 from tasks.copies.read_back import ReadBack, read_back
@@ -33,6 +34,7 @@ def copy_backups(installation: str = "main", target: str = "", accept: bool = Fa
     config = config_of(installation)
     targets = wanted_targets(config, target)
     with remembered(config, "copy") as run:
+        require_repository(config.repository)
         with copying_lock(config.id):
             done = tuple(_bring_up_to_date(config, each.name, accept) for each in targets)
         if failed := [each.error.message for each in done if each.error is not None]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tasks.adapters.archive.archive_source import record_path_of
 from tasks.adapters.archive.repository import Backup, list_backups
-from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.copies.rclone import Remote, TargetFailed, best_hash
 from tasks.adapters.copies.sending import Way, send_archive, send_record
 from tasks.adapters.copies.target_state import read_target_state, write_target_state
@@ -56,7 +55,6 @@ def copy_to_target(config: InstallationConfig, target: str, *, now: datetime, ac
     Only authentic, own backups go. An archive's record goes last: a reader there sees whole backups only.
     """
     (wanted,) = wanted_targets(config, target)
-    require_repository(config.repository)
     remote = reach_target(config, wanted)
     seen = require_known_target(config, wanted, remote, see_target(config, wanted, remote, now=now), accept=accept)
     local_backups = {each.name: each for each in list_backups(config.repository)}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.archive.manifest import Record
-from tasks.core.copies.judge import SeenCopies, copy_problems, is_kept, require_problems, standing_of
+from tasks.core.copies.judge import SeenCopies, copy_problems, is_kept, require_problems, standing_of, wipeable
 from tasks.core.copies.parts import PARTS_MAXIMUM, RemoteFile, is_whole, parts_of, stored_backups
 from tasks.core.copies.plan import plan_removal, plan_sending
 from tasks.core.copies.rclone_words import fault_of, last_words, secrets_in, without_secrets
@@ -158,6 +158,22 @@ def test_the_numbers_of_a_backup_count_what_is_really_its_copy() -> None:
         entry(proven, copied_at=None),
     ):
         assert str(standing_of(proven, [seen(lost)], NOW)) == "1-1-0-0-0"
+
+
+def test_a_target_that_this_machine_could_wipe_is_named() -> None:
+    """Locked is what the target answers of the newest copy; a lock that was only asked for, or has ended, is none."""
+    locking = AWAY.model_copy(update={"lock_days": 30})
+    old, newest = record(2000), record(1)
+    ended, holds = (
+        entry(old, locked_until=NOW - timedelta(days=1)),
+        entry(newest, locked_until=NOW + timedelta(days=29)),
+    )
+
+    assert not wipeable(seen(ended, holds, target=locking), NOW)
+    assert wipeable(seen(ended, target=locking), NOW)
+    assert wipeable(seen(entry(newest), target=locking), NOW)
+    assert wipeable(seen(holds), NOW), "the next one will not be locked"
+    assert not wipeable(seen(entry(newest), refused="append-only"), NOW)
 
 
 def test_a_broken_rule_is_an_alarm_once_no_backup_of_the_last_hours_keeps_it() -> None:

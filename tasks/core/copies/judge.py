@@ -54,9 +54,12 @@ def standing_of(record: Record, seen: Sequence[SeenCopies], now: datetime) -> St
 
 
 def wipeable(seen: SeenCopies, now: datetime) -> bool:
-    """Tell whether this machine could remove copies at a target, as far as is known: it neither locks them all nor has ever refused to."""
-    counting = [each for each in seen.state.copies.values() if each.counts]
-    locked = bool(seen.target.lock_days) and all(is_locked(each, now) for each in counting)
+    """Tell whether this machine could remove the newest copy at a target, as far as is known: it is not locked, and no removal was refused.
+
+    The lock of an older one may have ended: retention is about to remove it.
+    """
+    last = newest(seen.state.copies)
+    locked = bool(seen.target.lock_days) and (last is None or is_locked(last, now))
     return not locked and not seen.state.refused
 
 

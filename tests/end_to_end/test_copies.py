@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cli import PROGRAM, run_program
 from tests.settings import write_settings
@@ -114,3 +115,36 @@ def test_what_only_a_target_has_is_listed_checked_proven_and_restored_from_there
         assert run("check", "latest", "--from", "away")[0] == 1
         code, _, err = run("check", "/etc/passwd", "--from", "away")
         assert (code, "is no backup's name" in err) == (2, True)
+
+
+def test_a_fresh_host_needs_only_a_copy(
+    run: Any, small_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P19, from away: another host with the target's settings and the public key sets the whole stack up, streamed."""
+    (tmp_path / "rclone.conf").write_text(f"[away]\ntype = alias\nremote = {tmp_path / 'far'}\n")
+    code, made, err = run("backup", "hot")
+    assert (code, run("copy", "away")[0]) == (0, 0), err
+    key = json.loads(Path(made["archive"].removesuffix(".tar.gz") + ".manifest.json").read_text())["signature"]["key"]
+    before = content(small_stack)
+    monkeypatch.setenv("MAILARCHIVER_BACKUP_STATE", str(tmp_path / "another host"))
+    place, project = tmp_path / "fresh", f"{small_stack.project}-fresh"
+    settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    settings["installations"]["main"] |= {
+        "directory": str(place),
+        "project": project,
+        "repository": str(tmp_path / "new"),
+    }
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    small_stack.compose("stop")  # one machine has each port once
+    fresh = Stack(place, project, small_stack.app_url)
+    try:
+        code, _, err = run(
+            "restore", "latest", "--from", "away", "--into", str(place), "--trusted-key", key, "--no-quarantine"
+        )
+        assert code == 0, err
+        fresh.wait_app()
+        assert content(fresh) == before
+    finally:
+        fresh.destroy()
+        small_stack.compose("start")
+        small_stack.wait_app()

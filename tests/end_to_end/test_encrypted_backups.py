@@ -194,6 +194,11 @@ def test_it_is_verified_and_restored_with_the_key(
     assert (verdict["verdict"], verdict["opened_with"]) == ("verified", "recovery key")
     drill = json.loads((state_directory / "drills" / "main.json").read_text())
     assert drill["backup"] == Path(backup["archive"]).name
+    drill["drilled_at"] = "2020-02-29T00:00:00+00:00"
+    (state_directory / "drills" / "main.json").write_text(json.dumps(drill))
+    code, told, _ = sealing.run("status")
+    overdue = [each["text"] for each in told["problems"] if each["kind"] == "overdue"]
+    assert (code, "recovery key was last drilled" in " ".join(overdue)) == (1, True)
     sealing.stack.psql('DELETE FROM mail_archiver."EmailAttachments"')
     assert content(sealing.stack) != before
     sealing.must("restore", "latest", "--yes", "--no-quarantine", *with_key)

@@ -36,8 +36,8 @@ def list_backups(call: Call, identity: IdentityFile = None, source: FromTarget =
 
 
 def _list_backups(call: Call, identity: Path | None) -> None:
+    from tasks.adapters.archive.opening import opens
     from tasks.adapters.archive.ownership import judge_backups
-    from tasks.adapters.archive.reader import opens
     from tasks.adapters.archive.repository import list_backups as listed
     from tasks.adapters.archive.repository_marker import require_repository
     from tasks.run.own_backups import trust_of
@@ -115,7 +115,7 @@ def _check(call: Call, archive: str, identity: Path | None) -> None:
 
 
 def _check_sealed(call: Call, path: Path) -> None:
-    from tasks.adapters.archive.reader import check_sealed
+    from tasks.adapters.archive.opening import check_sealed
     from tasks.core.archive.authenticity import Trust, authenticity_of
     from tasks.run.own_backups import trust_of
 

@@ -15,7 +15,8 @@ import pytest
 from tasks.adapters.archive import age, unsealing
 from tasks.adapters.archive.identity_file import read_identities
 from tasks.adapters.archive.open_keys import IDENTITY_VARIABLE, opening_with
-from tasks.adapters.archive.reader import check_archive, opens
+from tasks.adapters.archive.opening import opens
+from tasks.adapters.archive.reader import check_archive
 from tasks.core.archive.recipients import recipient_problem
 from tasks.core.errors import Refused, UsageError
 from tests.integration.age_plugin import install_plugin, plugin_identity, plugin_recipient

@@ -10,8 +10,9 @@ import pyrage
 import pytest
 
 from tasks.adapters.archive.open_keys import opening_with
+from tasks.adapters.archive.opening import check_sealed
 from tasks.adapters.archive.ownership import judge_backups
-from tasks.adapters.archive.reader import check_archive, check_sealed
+from tasks.adapters.archive.reader import check_archive
 from tasks.adapters.archive.repository import list_backups, write_verification
 from tasks.adapters.host.state import state_directory
 from tasks.copies.view import require_name, target_view

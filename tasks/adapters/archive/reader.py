@@ -7,34 +7,29 @@ once, extracting or loading beside the current data while it is checked; what ca
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from tasks.adapters.archive.archive_source import ArchiveSource, Identity, source_of
-from tasks.adapters.archive.compression import decompressed, detect_format
-from tasks.adapters.archive.open_keys import keys_for
+from tasks.adapters.archive.archive_source import ArchiveSource, Identity
+from tasks.adapters.archive.compression import decompressed
+from tasks.adapters.archive.opening import as_source, opened_archive, require_recorded
 from tasks.adapters.archive.small_members import KeptMembers, KeptStream, SmallMembers, _is_small
-from tasks.adapters.archive.source import HashingReader, Readable
-from tasks.adapters.archive.unsealing import NO_KEY_HINT, unsealed
+from tasks.adapters.archive.source import Readable
 from tasks.adapters.host.streams import read_ahead, watched
 from tasks.core.archive.layout import DATA_DIRECTORY, DATA_DIRECTORY_PROOFS, DUMP_KINDS, MANIFEST_NAME, Kind
 from tasks.core.archive.manifest import Format, Manifest, Member, Record, parse_manifest
-from tasks.core.archive.sealed_layout import directory_in
 from tasks.core.archive.structure import Structure, manifest_limit_bytes
 from tasks.core.archive.tar_reader import Limits, TarEntry, TarStream
-from tasks.core.dump.foreign_dump import refuse_bare_dump
-from tasks.core.errors import ArchiveDamaged, NoKey, Refused
+from tasks.core.errors import ArchiveDamaged, Refused
 
 Taker: TypeAlias = Callable[[TarEntry, str, Iterator[bytes]], None]
 """Gets each file and directory as it is checked: its entry, its name without the top directory, its bytes (to read or to leave)."""
 _TOKEN = object()
 DIRECTORIES_ASKED_FOR = 64
 ALTERED_HINT = "the archive was altered or damaged: take another, `mailarchiver-backup list` shows them"
-HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +99,7 @@ Archive: TypeAlias = CheckedArchive | RecordedArchive
 
 def recorded_archive(archive: Path | ArchiveSource) -> RecordedArchive | None:
     """Describe an archive by its record; None where it has none, or where even its size is another."""
-    source = _source(archive)
+    source = as_source(archive)
     record = source.record()
     if record is None or record.file != source.path.name or source.bytes != record.bytes:
         return None
@@ -156,8 +151,8 @@ def check_archive(
     Raise ArchiveDamaged where a byte is not what was sealed or the end is missing, Refused for what no archive of ours or the guide's
     holds (links, devices, paths that lead out, several tops), UsageError where there is no such file.
     """
-    path = _source(archive).path
-    with _opened(_source(archive)) as (source, content, archive_format, identity), ExitStack() as stack:
+    path = as_source(archive).path
+    with opened_archive(as_source(archive)) as (source, content, archive_format, identity), ExitStack() as stack:
         chunks = stack.enter_context(closing(_bounded(content, archive_format, limits or Limits())))
         members: list[Member] = []
         structure = Structure()
@@ -199,10 +194,10 @@ def check_archive(
     manifest = (
         parse_manifest(manifest_text, source=f"{path.name}/{MANIFEST_NAME}") if manifest_text is not None else None
     )
-    record = _source(archive).record()
+    record = as_source(archive).record()
     _compare(path, top, members, manifest, record, sha256)
     return CheckedArchive(
-        _source(archive),
+        as_source(archive),
         sha256,
         size,
         top,
@@ -216,45 +211,6 @@ def check_archive(
         _TOKEN,
         small.all(),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class SealedFile:
-    """An encrypted archive of which only the file was looked at: it is what its record says, and nothing is known of its content."""
-
-    path: Path
-    sha256: str
-    bytes: int
-    record: Record
-
-
-def check_sealed(archive: Path | ArchiveSource) -> SealedFile:
-    """Read an encrypted archive's file without opening it, and compare it with its record.
-
-    Raise ArchiveDamaged where it is not the file that was sealed, NoKey where no record says which that is.
-    """
-    source = _source(archive)
-    record = source.record()
-    if record is None or record.file != source.path.name:
-        raise NoKey(
-            f"{source.path.name} is encrypted and has no record: without a key nothing can be told of it",
-            hint=NO_KEY_HINT,
-        )
-    with source.opened() as opened:
-        reader = HashingReader(opened.stream)
-        while reader.read():
-            pass
-    _require_recorded(source.path, record, reader.hexdigest())
-    return SealedFile(source.path, reader.hexdigest(), reader.count, record)
-
-
-def opens(archive: Path | ArchiveSource) -> bool:
-    """Tell whether the keys at hand open an encrypted archive; only its first part is read."""
-    try:
-        with _opened(_source(archive), quick=True):
-            return True
-    except Refused:
-        return False
 
 
 def open_member(archive: CheckedArchive, name: str) -> Iterator[bytes]:
@@ -307,57 +263,13 @@ def read_small_members(archive: CheckedArchive, names: Collection[str], *, max_b
     return found
 
 
-def _source(archive: Path | ArchiveSource) -> ArchiveSource:
-    return source_of(archive) if isinstance(archive, Path) else archive
-
-
-@contextmanager
-def _opened(
-    source: ArchiveSource, *, quick: bool = False
-) -> Iterator[tuple[HashingReader, Readable, Format, Identity]]:
-    """Give the file as it is read, its content (decrypted, where it is encrypted), the content's format, and which file it is."""
-    with source.opened() as opened, ExitStack() as stack:
-        reader = HashingReader(opened.stream)
-        content: Readable = reader
-        if directory_in(reader.head(HEAD_BYTES)) is not None:
-            content = stack.enter_context(closing(unsealed(reader, keys_for(source.path), source.path.name)))
-        try:
-            head = content.head(HEAD_BYTES)
-        except NoKey as error:
-            if not quick:
-                _refuse_altered(source, reader)
-            raise error
-        refuse_bare_dump(_unpacked(head), str(source.path))
-        archive_format = detect_format(head)
-        if archive_format is None:
-            raise ArchiveDamaged(
-                f"{source.path.name} is neither gzip nor zstd: no archive, or its beginning is damaged"
-            )
-        yield reader, content, archive_format, opened.identity
-
-
-def _refuse_altered(source: ArchiveSource, reader: HashingReader) -> None:
-    """Raise ArchiveDamaged where a file that no key opens is not even what its record says: then the key may be right."""
-    while reader.read():
-        pass
-    _require_recorded(source.path, source.record(), reader.hexdigest())
-
-
-def _unpacked(head: bytes) -> bytes:
-    """Give the beginning of a file as it is when unpacked, as far as that is easily told."""
-    try:
-        return zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
-    except zlib.error:
-        return head
-
-
 @contextmanager
 def entries_of(archive: CheckedArchive, *wanted: str) -> Iterator[TarStream | KeptStream]:
     """Give the entries among which everything `wanted` (names, or directories with their slash) is found."""
     if archive.kept is not None and all(_is_small(each) for each in wanted):
         yield KeptStream(archive.kept)
         return
-    with _opened(archive.source) as (_, content, archive_format, identity):
+    with opened_archive(archive.source) as (_, content, archive_format, identity):
         if identity != archive.identity:
             raise ArchiveDamaged(
                 f"{archive.path.name} was replaced or changed since it was checked", hint="check it again"
@@ -378,15 +290,6 @@ def _bounded(source: Readable, archive_format: Format, limits: Limits) -> Genera
             yield chunk
 
 
-def _require_recorded(path: Path, record: Record | None, sha256: str) -> None:
-    """Raise ArchiveDamaged where a file is not the one that the record beside it describes."""
-    if record is not None and record.file == path.name and record.sha256 != sha256:
-        raise ArchiveDamaged(
-            f"{path.name} has SHA-256 {sha256}, its record says {record.sha256}: the file was altered after it was sealed",
-            hint="restore another backup; `mailarchiver-backup list` shows them",
-        )
-
-
 def _compare(
     path: Path,
     top: str,
@@ -395,7 +298,7 @@ def _compare(
     record: Record | None,
     sha256: str,
 ) -> None:
-    _require_recorded(path, record, sha256)
+    require_recorded(path, record, sha256)
     if manifest is None:
         if record is not None and record.file == path.name:
             raise ArchiveDamaged(f"{path.name} holds no {MANIFEST_NAME}, but has a record: it is not what was sealed")

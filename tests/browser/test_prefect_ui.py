@@ -73,7 +73,11 @@ def test_every_deployment_and_both_installations_schedules_are_there(page: Page,
     page.goto(f"{host.url}/deployments")
     page.get_by_text(f"{len(DEPLOYMENTS)} Deployments").first.wait_for()
     for name in ("automated-backup", "hot-backup", "guided-restore", "restore-verification", "prune"):
+        # There are more of them than fit on a page of the list.
+        page.get_by_placeholder("Search deployments").fill(name)
         page.get_by_role("link", name=name, exact=True).first.wait_for()
+    page.get_by_placeholder("Search deployments").fill("")
+    page.get_by_role("link", name="automated-backup", exact=True).first.wait_for()
     shot(page, "deployments")
     page.get_by_role("link", name="automated-backup", exact=True).first.click()
     page.wait_for_url(re.compile("/deployments/deployment/"))

@@ -82,6 +82,8 @@ def test_a_locked_age_file_at_a_terminal(tmp_path: Path, at_a_terminal: None) ->
         ),
         (pyrage.passphrase.encrypt(b"x", "secret"), "nobody is there"),
     ],
+    # The same in each process, and no key in them.
+    ids=["empty", "a comment", "a recipient", "a misspelt key", "no text", "a broken SSH key", "a locked file"],
 )
 def test_what_is_no_key_is_refused_without_repeating_it(tmp_path: Path, content: bytes | str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:

@@ -32,6 +32,8 @@ HEAD_BYTES = 16
 STRING_LIMIT_BYTES = 64 * 1024 * 1024
 HEAD_LIMIT_BYTES = 256 * 1024 * 1024
 _END_OF_ROWS = b"\\.\n\n\n"
+# An object identifier: 32 bits.
+_LARGE_OBJECT = re.compile(r"[1-9][0-9]{0,9}")
 _COPY = re.compile(r"COPY (?P<target>.+) FROM stdin;\s*", re.DOTALL)
 # Kinds that say how to make the database itself, or only stand for data.
 _NOT_SCHEMA = {
@@ -110,9 +112,11 @@ def _definitions(head: Head) -> Iterator[DumpEvent]:
         yield entry.title
         if kind == "BLOB METADATA":  # since PostgreSQL 17: the numbers of a group of large objects
             for number in entry.definition.split():
-                yield Statement(f"SELECT pg_catalog.lo_create('{int(number)}');".encode(), "data")
+                if not _LARGE_OBJECT.fullmatch(number):
+                    raise ArchiveDamaged(f"the dump names a large object {number[:20]!r}, which is no number")
+                yield Statement(f"SELECT pg_catalog.lo_create('{number}');".encode(), "data")
                 owner = entry.title.owner.replace('"', '""')
-                yield Statement(bytes_of(f'ALTER LARGE OBJECT {int(number)} OWNER TO "{owner}";'), "data")
+                yield Statement(bytes_of(f'ALTER LARGE OBJECT {number} OWNER TO "{owner}";'), "data")
         elif section == _SECTION_DATA:
             for event in read_sql_dump(iter((bytes_of(entry.definition),)), conforming=conforming):
                 if isinstance(event, Statement):

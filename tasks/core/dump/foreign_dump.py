@@ -33,7 +33,7 @@ _OF_THE_DATABASE = re.compile(
 )
 _ENCODING = re.compile(rb"SET client_encoding = '([A-Za-z0-9_]+)';")
 _UNUSUALLY_QUOTED = re.compile(rb'CREATE TABLE "[a-z_][a-z0-9_]*"\.')
-_DUMPED_BY = re.compile(rb"-- Dumped by pg_dump version (\d+)")
+_DUMPED_BY = re.compile(rb"-- Dumped by pg_dump version (\d{1,3})(?!\d)")
 
 
 @dataclass

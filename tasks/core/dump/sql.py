@@ -59,7 +59,7 @@ _OPENS_A_TOKEN = re.compile(rb"""['"]|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xf
 _CONNECT = re.compile(
     rb"""\\connect (?:-reuse-previous=on "dbname='(?P<complex>(?:[^'\\]|\\.)*)'"|"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^\s"'\\-]\S*))\s*"""
 )
-_LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\);")
+_LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d{1,10})', \d{1,10}\);")
 # Without standard_conforming_strings the backslash is doubled.
 _LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, [eE]?'\\{1,2}x([0-9a-f]*)'\);")
 _LO_CLOSE = re.compile(rb"SELECT pg_catalog\.lo_close\(0\);")

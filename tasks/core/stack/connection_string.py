@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -117,8 +118,8 @@ def _first_host(host: str, port: str, *, source: str) -> tuple[str, int | None]:
     name, colon, own_port = first.rpartition(":")
     if colon and own_port.isdecimal() and ":" not in name:
         first, port = name, own_port
-    if port and not port.isdecimal():
-        raise _unreadable(source, f"its port is {port!r}")
+    if port and not re.fullmatch(r"[0-9]{1,5}", port):
+        raise _unreadable(source, f"its port is {port[:20]!r}")
     return first, int(port) if port else None
 
 

@@ -174,7 +174,7 @@ def pgdata_of(environment: Mapping[str, str], image: str, mounts: Sequence[Mount
     """Return PGDATA: what the environment (the image's included) says, else what the official image of this tag uses."""
     if environment.get("PGDATA"):
         return str(PurePosixPath(environment["PGDATA"]))
-    tag = re.search(r":(\d+)", image.partition("@")[0].rpartition("/")[2])
+    tag = re.search(r":(\d{1,4})(?!\d)", image.partition("@")[0].rpartition("/")[2])
     if tag and int(tag[1]) >= 18 and not any(mount.target == DEFAULT_PGDATA for mount in mounts):
         return f"/var/lib/postgresql/{tag[1]}/docker"
     return DEFAULT_PGDATA
@@ -205,13 +205,17 @@ def application_port_of(environment: Mapping[str, str], published: Collection[in
     """
     settings = {key.upper(): value for key, value in environment.items()}
     for address in settings.get("ASPNETCORE_URLS", "").split(";"):
-        match = re.match(r"\s*http://[^/]*?:(\d+)", address)
+        match = re.match(r"\s*http://[^/]*?:(\d{1,5})(?!\d)", address)
         if match:
             return int(match[1])
     targets = set(published)
     if len(targets) == 1:
         return targets.pop()
-    ports = [word for word in re.split(r"[;,\s]+", settings.get("ASPNETCORE_HTTP_PORTS", "")) if word.isdecimal()]
+    ports = [
+        word
+        for word in re.split(r"[;,\s]+", settings.get("ASPNETCORE_HTTP_PORTS", ""))
+        if re.fullmatch(r"[0-9]{1,5}", word)
+    ]
     if ports and DEFAULT_APPLICATION_PORT not in targets:
         return int(ports[0])
     return DEFAULT_APPLICATION_PORT

@@ -6,6 +6,7 @@ lock while it works. Both write and read the same format.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import pyrage
 from tasks.adapters.archive.age_keys import identities_of, recipients_of
 from tasks.adapters.archive.age_process import NO_KEY
 from tasks.adapters.host.files import BytesLike
-from tasks.adapters.host.processes import start_filter
+from tasks.adapters.host.processes import PROGRAM_PLACE, start_piped
 from tasks.core.errors import ArchiveDamaged, BackupError, NoKey
 
 PROGRAM = "age"
@@ -28,6 +29,8 @@ SMALL_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
 _END_SECONDS = 60.0
 _STDERR_BYTES = 4096
+
+_filter = functools.partial(start_piped, feed=True, read=True, directory=PROGRAM_PLACE)
 
 
 def encrypt(data: bytes, recipients: Sequence[str]) -> bytes:
@@ -88,7 +91,7 @@ class Encryption:
     def _start(self) -> None:
         program = shutil.which(PROGRAM)
         command = [program, *_recipient_options(self._recipients)] if program else _own_command("encrypt")
-        self._process = self._stack.enter_context(start_filter(command))
+        self._process = self._stack.enter_context(_filter(command))
         self._thread = threading.Thread(target=self._drain, name="age-encrypt", daemon=True)
         self._thread.start()
         self._large = True
@@ -140,9 +143,9 @@ def decrypted(pieces: Iterator[bytes], identities: Sequence[str]) -> Iterator[by
         if program:
             keys = stack.enter_context(_in_memory(identities))
             options = [word for each in keys for word in ("--identity", f"/proc/self/fd/{each}")]
-            process = stack.enter_context(start_filter([program, "--decrypt", *options], pass_fds=keys))
+            process = stack.enter_context(_filter([program, "--decrypt", *options], pass_fds=keys))
         else:
-            process = stack.enter_context(start_filter(_own_command("decrypt")))
+            process = stack.enter_context(_filter(_own_command("decrypt")))
         assert process.stdin is not None
         assert process.stdout is not None
         failed: list[BaseException] = []

@@ -29,7 +29,7 @@ _PREFECT_SECRET = re.compile(r"PREFECT_\w*(?:AUTH|KEY|PASSWORD|SECRET|TOKEN|CONN
 STDERR_KEPT_BYTES = 16_384
 COMPANION_STOP_SECONDS = 15.0
 # As much as an unprivileged user may ask for: fewer switches between the two ends.
-FILTER_PIPE_BYTES = 1 << 20
+PIPE_BYTES = 1 << 20
 # Where `python -m` finds our packages, whatever directory we were started in.
 PROGRAM_PLACE = Path(tasks.__path__[0]).parent
 
@@ -155,38 +155,14 @@ def start_companion(command: Sequence[str], *, ready_seconds: float) -> Iterator
 
 
 @contextmanager
-def start_filter(command: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program through which bytes pass, from its stdin to its stdout; killed where it still runs when the block ends."""
-    process = subprocess.Popen(
-        list(command),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=PROGRAM_PLACE,
-        env=_own_environment(),
-        start_new_session=True,
-        pass_fds=tuple(pass_fds),
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    for pipe in (process.stdin, process.stdout):
-        with suppress(OSError):  # a user may have too many of that size
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, FILTER_PIPE_BYTES)
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        process.wait(COMPANION_STOP_SECONDS)
-        for each in (process.stdin, process.stdout, process.stderr):
-            if each is not None:
-                with suppress(OSError):
-                    each.close()
-
-
-@contextmanager
 def start_piped(
-    command: Sequence[str], *, feed: bool = False, read: bool = False, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    feed: bool = False,
+    read: bool = False,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    directory: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program whose stderr, and stdin or stdout where asked, are pipes of ours; what still runs at the block's end is killed.
 
@@ -195,24 +171,29 @@ def start_piped(
     try:
         process = subprocess.Popen(
             list(command),
-            bufsize=0,
             stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
             stdout=subprocess.PIPE if read else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            cwd=directory,
             env={**_own_environment(), **(environment or {})},
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
         )
     except OSError as error:
         raise ProgramFailed(
             f"cannot start {command[0]}: {error.strerror}", command=tuple(command), hint="is it installed?"
         ) from error
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # a user may have too many of that size
+            if pipe is not None:
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     try:
         yield process
     finally:
         if process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            process.wait(COMPANION_STOP_SECONDS)
         for each in (process.stdin, process.stdout, process.stderr):
             if each is not None:
                 with suppress(OSError):

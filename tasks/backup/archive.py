@@ -14,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.adapters.archive.identity import read_identity, require_key
+from tasks.adapters.archive.new_identity import NewIdentity
 from tasks.adapters.archive.ownership import next_place, note_made, note_sealed
 from tasks.adapters.archive.repository_marker import claim_repository
 from tasks.adapters.archive.segment import Segment
-from tasks.adapters.archive.verification_keys import VerificationKey, drop_key, keep_key, new_verification_key
+from tasks.adapters.archive.verification_keys import drop_key, keep_key, new_verification_key
 from tasks.adapters.archive.writer import (
     PartialArchive,
     abandon_archive,
@@ -78,10 +79,10 @@ def new_archive(config: InstallationConfig, archive_format: Format, now: datetim
 
 
 def _begin(
-    repository: Path, archive_format: Format, now: datetime, recipients: tuple[str, ...], key: VerificationKey | None
+    repository: Path, archive_format: Format, now: datetime, recipients: tuple[str, ...], key: NewIdentity | None
 ) -> PartialArchive:
     """Begin an archive under the first free name; another installation's run may take one at the same moment."""
-    public = key.public if key else ""
+    public = key.recipient if key else ""
     everybody = (*recipients, public) if public else recipients
     taken = {found[0] for path in _entries(repository) if (found := split_archive_name(path.name))}
     while True:

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.adapters.copies.target import There, reading_parts
+from tasks.adapters.copies.target import reading_parts
 from tasks.adapters.copies.target_state import read_target_state, write_target_state
 from tasks.copies.targets import reach_target, see_target, wanted_targets
 from tasks.core.copies.state import due_for_reading
@@ -50,7 +50,7 @@ def read_back(config: InstallationConfig, target: str, *, now: datetime, at_once
                     digest.update(piece)
                     count += len(piece)
                     tell(count)
-        is_equal = _is_equal(there, digest.hexdigest())
+        is_equal = digest.hexdigest() == there.record.sha256
         (equal if is_equal else damaged).append(name)
         if not is_equal:
             logger.warning("the copy of %s at %s is not what was sealed", there.record.file, target)
@@ -58,7 +58,3 @@ def read_back(config: InstallationConfig, target: str, *, now: datetime, at_once
         state = state.with_copy(name, entry)
         write_target_state(config.id, target, state)
     return ReadBack(tuple(equal), tuple(damaged))
-
-
-def _is_equal(there: There, sha256: str) -> bool:
-    return sha256 == there.record.sha256

@@ -38,7 +38,7 @@ class SeenTarget:
         ours = {each.name for each in self.own.candidates if not each.foreign}
         return {
             name: each for name, each in self.content.backups.items()
-            if name in ours and each.is_whole and self._known_as_damaged(name) is False
+            if name in ours and each.is_whole and not self._known_as_damaged(name)
         }  # fmt: skip
 
     @property

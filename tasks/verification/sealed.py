@@ -65,9 +65,11 @@ def can_be_opened(config: InstallationConfig) -> Callable[[Record], bool]:
     """Tell of records whether a key is here that opens their archives."""
 
     def openable(record: Record) -> bool:
-        path = config.archives / record.file
-        kept = kept_key(config.repository / record.file, now=datetime.now(UTC))
-        return not is_sealed(path.name) or bool(keys_for(path)) or kept is not None
+        return (
+            not is_sealed(record.file)
+            or bool(keys_for(config.archives / record.file))
+            or kept_key(config.repository / record.file, now=datetime.now(UTC)) is not None
+        )
 
     return openable
 

@@ -45,13 +45,13 @@ def test_a_key_is_kept_until_its_limit(memory: Path, tmp_path: Path) -> None:
     archive = make_archive(tmp_path).path
     key = new_verification_key()
     assert key is not None
-    assert key.secret not in repr(key)
+    assert key.identity not in repr(key)
     keep_key(archive, key, until=NOW + timedelta(hours=1))
     (file,) = memory.iterdir()
     assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(memory.stat().st_mode)) == (0o600, 0o700)
-    assert kept_key(archive, now=NOW) == key.secret
+    assert kept_key(archive, now=NOW) == key.identity
     (tmp_path / "link").symlink_to(tmp_path)
-    assert kept_key(tmp_path / "link" / archive.name, now=NOW) == key.secret
+    assert kept_key(tmp_path / "link" / archive.name, now=NOW) == key.identity
     assert kept_key(tmp_path / "another.tar.gz", now=NOW) is None
     assert drop_stale_keys(now=NOW) == 0
     assert kept_key(archive, now=NOW + timedelta(hours=1)) is None

@@ -29,6 +29,16 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
+def read_at(descriptor: int, size: int, position: int) -> bytes:
+    """Read at most `size` bytes of an archive from a position on; raise BackupError where the disk fails."""
+    try:
+        return os.pread(descriptor, size, position)
+    except OSError as error:
+        raise BackupError(
+            f"reading the archive failed after {position} bytes: {error.strerror}", hint="look at the disk's health"
+        ) from error
+
+
 class FileStream:
     """Read an open file from its start; the disk works ahead."""
 
@@ -42,13 +52,7 @@ class FileStream:
         while self._asked < self._position + _ASKED_AHEAD_BYTES:
             os.posix_fadvise(self._descriptor, self._asked, _ASK_BYTES, os.POSIX_FADV_WILLNEED)
             self._asked += _ASK_BYTES
-        try:
-            data = os.pread(self._descriptor, size, self._position)
-        except OSError as error:
-            raise BackupError(
-                f"reading the archive failed after {self._position} bytes: {error.strerror}",
-                hint="look at the disk's health",
-            ) from error
+        data = read_at(self._descriptor, size, self._position)
         self._position += len(data)
         return data
 

@@ -10,12 +10,10 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-import pyrage
-
+from tasks.adapters.archive.new_identity import NewIdentity, new_identity
 from tasks.adapters.host.memory_place import made_memory_place, memory_obstacle, memory_place
 from tasks.adapters.host.outside_files import VERIFICATION_KEY, UnfitFile, read_outside
 from tasks.core.archive.names import PARTIAL_EXTENSION
@@ -25,27 +23,18 @@ logger = logging.getLogger(__name__)
 _SUFFIX = ".verification-key"
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationKey:
-    """A key pair: `public` is one more recipient of an archive, `secret` opens it."""
-
-    public: str
-    secret: str = field(repr=False)
-
-
-def new_verification_key() -> VerificationKey | None:
+def new_verification_key() -> NewIdentity | None:
     """Make a key pair; None, said in the log, where it could not be kept in memory-backed storage."""
     if obstacle := memory_obstacle():
         logger.warning("no key for the verification: %s; the archive is not verifiable here", obstacle)
         return None
-    identity = pyrage.x25519.Identity.generate()
-    return VerificationKey(str(identity.to_public()), str(identity))
+    return new_identity()
 
 
-def keep_key(archive: Path, key: VerificationKey, *, until: datetime) -> None:
+def keep_key(archive: Path, key: NewIdentity, *, until: datetime) -> None:
     """Keep the key of an archive until a moment."""
     place = made_memory_place() / _name(archive)
-    text = json.dumps({"archive": str(_real(archive)), "until": until.isoformat(), "key": key.secret})
+    text = json.dumps({"archive": str(_real(archive)), "until": until.isoformat(), "key": key.identity})
     place.unlink(missing_ok=True)
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:

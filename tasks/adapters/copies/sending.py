@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.adapters.archive.source import read_at
 from tasks.adapters.copies.rclone import Remote, TargetFailed, describe, list_files, remove, send
 from tasks.adapters.host.outside_files import ARCHIVE, open_outside
 from tasks.core.archive.manifest import Record
@@ -31,6 +31,11 @@ class Way:
     part_bytes: int
     locked_until: datetime | None
     hash_name: str
+
+    @property
+    def listing_tells_all(self) -> bool:
+        """Tell whether looking at one file would tell nothing that a listing of all does not: neither a hash nor a lock."""
+        return not self.hash_name and self.locked_until is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,12 @@ def send_archive(
     return Arrived(entry.model_copy(update=dict(changes)), sent)
 
 
-def send_record(way: Way, name: str, content: bytes, *, on_bytes: Callable[[int], None] = lambda _: None) -> RemoteFile:
+def send_record(way: Way, name: str, content: bytes) -> RemoteFile:
     """Send a backup's record, from which on it counts there; return what the target says of it."""
-    send(way.remote, name, [content], len(content), locked_until=way.locked_until, on_bytes=on_bytes)
-    digest = hashlib.new(way.hash_name, content).hexdigest() if way.hash_name else ""
-    if not way.hash_name and way.locked_until is None:
+    send(way.remote, name, [content], len(content), locked_until=way.locked_until)
+    if way.listing_tells_all:
         return RemoteFile(name, len(content))  # the next run reads it, and sends it again where it is another
+    digest = hashlib.new(way.hash_name, content).hexdigest() if way.hash_name else ""
     return _require_arrived(way, describe(way.remote, name, way.hash_name), len(content), digest)
 
 
@@ -124,7 +129,7 @@ def _arrived(
     known = entry.parts.get(part.name)
     if there[part.name] != part.bytes or (known is None and digest is None):
         return None
-    if not way.hash_name and way.locked_until is None:
+    if way.listing_tells_all:
         return RemoteFile(part.name, part.bytes)  # its size is as it was listed
     found = describe(way.remote, part.name, way.hash_name)
     theirs = found.hashes.get(way.hash_name, "")
@@ -150,9 +155,7 @@ def _send_part(
         way.remote, part.name, counted(), part.bytes, locked_until=way.locked_until,
         on_bytes=lambda count: on_bytes(before + count),
     )  # fmt: skip
-    if (
-        not way.hash_name and way.locked_until is None
-    ):  # nothing is told of one file that a listing of all does not tell
+    if way.listing_tells_all:
         return RemoteFile(part.name, part.bytes)
     found = describe(way.remote, part.name, way.hash_name)
     return _require_arrived(way, found, part.bytes, digest.hexdigest() if digest is not None else "")
@@ -160,7 +163,7 @@ def _send_part(
 
 def _require_all(way: Way, parts: Sequence[Part]) -> None:
     """Raise TargetFailed where a target that tells no hashes has another size of a part than was sent."""
-    if not way.hash_name and way.locked_until is None:
+    if way.listing_tells_all:
         there = {each.name: each for each in list_files(way.remote)}
         for part in parts:
             _require_arrived(way, there.get(part.name, RemoteFile(part.name, 0)), part.bytes, "")
@@ -169,12 +172,7 @@ def _require_all(way: Way, parts: Sequence[Part]) -> None:
 def _pieces(descriptor: int, part: Part) -> Iterator[bytes]:
     position, end = part.offset, part.offset + part.bytes
     while position < end:
-        try:
-            piece = os.pread(descriptor, min(_PIECE_BYTES, end - position), position)
-        except OSError as error:
-            raise BackupError(
-                f"reading the archive failed after {position} bytes: {error.strerror}", hint="look at the disk's health"
-            ) from error
+        piece = read_at(descriptor, min(_PIECE_BYTES, end - position), position)
         if not piece:
             raise ArchiveDamaged("the archive ends before the end that its record tells", hint="it was cut off")
         position += len(piece)

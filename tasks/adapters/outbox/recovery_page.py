@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
 
-import jinja2
 import segno
 from markupsafe import Markup
 
-from tasks.core.plain_text import plain
+from tasks.adapters.outbox.pages import template
 from tasks.core.report.recovery_sheet import SheetFacts, program_lines, recovery_steps, signing_key_lines
 
 
@@ -18,15 +17,8 @@ def recovery_page(
     facts: SheetFacts, rows: Sequence[tuple[str, str]], *, at: datetime, secret: str = "", signing: str = ""
 ) -> str:
     """Write the sheet; `secret` is the recovery key and `signing` the private signing key, where they are to stand on it."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.adapters.outbox"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        finalize=lambda value: plain(value) if type(value) is str else value,
-    )
     encryption = facts.manifest.encryption
-    return environment.get_template("recovery-sheet.html.j2").render(
+    return template("recovery-sheet.html.j2").render(
         facts=facts,
         rows=rows,
         steps=recovery_steps(facts),

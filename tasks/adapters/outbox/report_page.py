@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from tasks.adapters.host.files import write_atomically
-from tasks.core.plain_text import plain
+from tasks.adapters.outbox.pages import template
 from tasks.core.policy.history import Entry
 from tasks.core.policy.status import Status
 from tasks.core.report.calendar import Night
@@ -28,15 +27,7 @@ def write_report_page(
     calendar: Sequence[Night] = (),
 ) -> Path:
     """Write `report-ID.html` into the repository, readable by its owner alone; return the file."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.adapters.outbox"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        finalize=lambda value: plain(value) if type(value) is str else value,
-    )
-    environment.filters["duration"] = duration_text
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         status=status,
         rto=_duration(status.rto_seconds),
         rpo=f"{duration_text(status.rpo_seconds)} ago" if status.rpo_seconds is not None else "not known",

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.load import READING_SETTINGS, milliseconds
+from tasks.adapters.postgres.load_table import rows_as_dumped
 from tasks.adapters.postgres.server import Server
 from tasks.adapters.postgres.session import ANSWER_SECONDS, session
 from tasks.core.archive.manifest import Census, Format, TableCensus
 from tasks.core.byte_text import shown
-from tasks.core.dump.census import CensusTaker, table_census, table_of
+from tasks.core.dump.census import CensusTaker, table_of
 from tasks.core.dump.custom import read_custom_dump
 from tasks.core.dump.events import CopyBegin
 from tasks.core.dump.sql import read_sql_dump
@@ -75,9 +76,9 @@ def rows_of(
     settings = {**READING_SETTINGS, "statement_timeout": milliseconds(limits.total_seconds)}
     answer_seconds = limits.total_seconds + ANSWER_SECONDS
     with session(server, database, purpose="check", settings=settings, answer_seconds=answer_seconds) as opened:
-        wanted = encoding or opened.value("SHOW server_encoding")
-        opened.execute("SELECT set_config('client_encoding', %s, false)", (wanted,))
-        return {each: table_census(opened.copy_out(CopyBegin(each).reading)) for each in targets}
+        found: dict[str, TableCensus] = {}
+        rows_as_dumped(opened, map(CopyBegin, targets), found, encoding=encoding)
+        return found
 
 
 def _can_be_said(target: str) -> bool:

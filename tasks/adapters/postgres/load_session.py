@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 
+from tasks.adapters.postgres.load_table import rows_as_dumped
 from tasks.adapters.postgres.server import Server
 from tasks.adapters.postgres.session import Session, session
 from tasks.core.archive.manifest import TableCensus
-from tasks.core.dump.census import table_census
 from tasks.core.dump.events import CopyBegin
 from tasks.core.errors import ArchiveDamaged, ProgramFailed
 
@@ -109,13 +109,7 @@ class LoadSession:
 
     def read_back(self, targets: Sequence[CopyBegin], found: dict[str, TableCensus]) -> None:
         """Read tables as a dump would word them, and put the census of each into `found`."""
-
-        def config(opened: Session) -> None:
-            opened.execute("SELECT set_config('client_encoding', current_setting('server_encoding'), false)")
-            for each in targets:
-                found[each.target] = table_census(opened.copy_out(each.reading))
-
-        self._tell(config)
+        self._tell(lambda opened: rows_as_dumped(opened, targets, found))
 
     def mark(self) -> threading.Event:
         """Give an event that is set once all that was told so far is done."""

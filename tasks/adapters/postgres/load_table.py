@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tasks.adapters.postgres.session import Session
-from tasks.core.dump.census import table_of
+from tasks.core.archive.manifest import TableCensus
+from tasks.core.dump.census import table_census, table_of
 from tasks.core.dump.events import CopyBegin
 
 # Functions of the user's stand in pg_depend; PostgreSQL's own do not.
@@ -60,3 +62,16 @@ def table_facts(main: Session, table: CopyBegin) -> TableFacts:
 def depends_on_foreign_table(main: Session, view: str) -> bool:
     """Tell whether a view (quoted, as a dump names it) reads tables of another server, as far as the catalogue knows."""
     return bool(main.value(_FOREIGN, {"view": view}))
+
+
+def rows_as_dumped(
+    opened: Session, targets: Iterable[CopyBegin], found: dict[str, TableCensus], *, encoding: str = ""
+) -> None:
+    """Read tables as a dump would word them, by the columns that each target names, and put the census of each into `found`.
+
+    The rows come in `encoding`; without one, in the server's.
+    """
+    wanted = encoding or opened.value("SHOW server_encoding")
+    opened.execute("SELECT set_config('client_encoding', %s, false)", (wanted,))
+    for each in targets:
+        found[each.target] = table_census(opened.copy_out(each.reading))

@@ -1,7 +1,7 @@
 """Bring a Prefect server to what prefect.yaml and the settings say, beyond what `prefect deploy` does.
 
-`python -m deployments.reconcile RENDERED-PREFECT-YAML`: removes schedules and deployments of ours that are no longer wanted, limits the
-queues, and sees to the automations that only a server can run: dead runs are marked as crashed, late and crashed runs told to people.
+It removes schedules and deployments of ours that are no longer wanted, limits the queues, and sees to the automations that only a
+server can run: dead runs are marked as crashed, late and crashed runs told to people.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from prefect.blocks.fields import SecretDict
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import StateType
@@ -158,24 +158,19 @@ def replace_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Non
         client.create_automation(wanted)
 
 
-def main() -> None:
-    """Read the rendered prefect.yaml and reconcile the server at PREFECT_API_URL with it."""
-    content = yaml.safe_load(read_outside(Path(sys.argv[1]), SETTINGS)[0])
+def reconcile(client: SyncPrefectClient, prefect_file: Path) -> None:
+    """Bring the server to what a rendered prefect.yaml and the settings say; print what went."""
+    content = yaml.safe_load(read_outside(prefect_file, SETTINGS)[0])
     wanted = {
         each["name"]: {schedule["slug"] for schedule in each.get("schedules", [])} for each in content["deployments"]
     }
-    with get_client(sync_client=True) as client:
-        for line in remove_unwanted(client, wanted):
-            sys.stdout.write(plain(f"removed {line}") + "\n")
-        settings = load_settings()
-        targets = {each.name for one in settings.installations.values() for each in one.copies}
-        tighten_parameters(client, list(settings.installations), sorted(targets))
-        limit_queues(client, content["definitions"]["work_pool"]["name"])
-        replace_automation(client, crash_zombies())
-        blocks = save_blocks(client, webhooks(settings))
-        replace_automation(client, tell_crashed(blocks))
-        replace_automation(client, tell_late(blocks))
-
-
-if __name__ == "__main__":
-    main()
+    for line in remove_unwanted(client, wanted):
+        sys.stdout.write(plain(f"removed {line}") + "\n")
+    settings = load_settings()
+    targets = {each.name for one in settings.installations.values() for each in one.copies}
+    tighten_parameters(client, list(settings.installations), sorted(targets))
+    limit_queues(client, content["definitions"]["work_pool"]["name"])
+    replace_automation(client, crash_zombies())
+    blocks = save_blocks(client, webhooks(settings))
+    replace_automation(client, tell_crashed(blocks))
+    replace_automation(client, tell_late(blocks))

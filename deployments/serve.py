@@ -76,22 +76,7 @@ def deploy(settings: Settings, environment: Mapping[str, str]) -> None:
     file = place / "prefect.yaml"
     write_atomically(file, yaml.safe_dump(rendered(PREFECT_FILE, settings), sort_keys=False).encode())
     run(
-        [sys.executable, "-m", "deployments.work_pool"],
-        timeout_seconds=DEPLOY_SECONDS,
-        environment=environment,
-        directory=HOME,
-        is_prefect=True,
-    )
-    run(
-        [_prefect(), "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
-        timeout_seconds=DEPLOY_SECONDS,
-        environment=environment,
-        directory=HOME,
-        is_prefect=True,
-    )
-    # A process of its own: its 100 MB are gone when it ends, and it reads this environment, not ours.
-    run(
-        [sys.executable, "-m", "deployments.reconcile", str(file)],
+        [sys.executable, "-m", "deployments.deploy_process", str(file)],
         timeout_seconds=DEPLOY_SECONDS,
         environment=environment,
         directory=HOME,
@@ -188,7 +173,3 @@ def _wait_for_health(url: str, server: Background) -> None:
             raise BackupError("Prefect's server did not start", hint=f"see {server.log}")
         time.sleep(0.2)
     raise BackupError(f"Prefect's server does not answer at {url} after {START_SECONDS:g} s", hint=f"see {server.log}")
-
-
-def _prefect() -> str:
-    return str(Path(sys.executable).with_name("prefect"))

@@ -1,11 +1,8 @@
-"""Make the work pool, or make it again as it has to be: of our type, and letting nothing be set for a run.
-
-`python -m deployments.work_pool`, with the server at PREFECT_API_URL.
-"""
+"""Make the work pool, or make it again as it has to be: of our type, and letting nothing be set for a run."""
 
 from __future__ import annotations
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 
@@ -26,13 +23,3 @@ def lock_pool(client: SyncPrefectClient) -> None:
         client.create_work_pool(wanted)
     elif found.base_job_template != LOCKED_TEMPLATE:
         client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=LOCKED_TEMPLATE))
-
-
-def main() -> None:
-    """Lock the pool of the server at PREFECT_API_URL."""
-    with get_client(sync_client=True) as client:
-        lock_pool(client)
-
-
-if __name__ == "__main__":
-    main()

@@ -28,6 +28,7 @@ from prefect.utilities.processutils import command_to_string, setup_signal_handl
 from prefect.workers.base import BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
+from tasks.collector import collect_as_usual
 from tasks.core.errors import Refused
 from tasks.core.policy.run_claims import LOCKED_TEMPLATE, POOL, POOL_TYPE, Claims, Listed, listed_deployments, ours
 
@@ -163,6 +164,7 @@ class GuardedWorker(ProcessWorker):
 def main() -> None:
     """Run the worker until a signal comes."""
     os.umask(0o077)
+    collect_as_usual()
     setup_signal_handlers_worker(os.getpid(), "the worker", print)
     asyncio.run(_work())
 

@@ -28,6 +28,16 @@ def module_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """Give each test the environment that the one before it had: the program, run in a test's process, sets variables."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - {*before, "PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if name != "PYTEST_CURRENT_TEST"})
+
+
+@pytest.fixture(autouse=True)
 def state_directory(
     module_state: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import gc
 import json
 import os
 import select
@@ -121,6 +122,7 @@ def serve(line: socket.socket) -> None:
 
     for module in MODULES:
         importlib.import_module(module)
+    gc.freeze()  # the children need not look through the modules, nor have pages of their own for it
     while True:
         head, ancillary, _, _ = line.recvmsg(4, socket.CMSG_SPACE(4 * 4))
         if not head:

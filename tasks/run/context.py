@@ -12,6 +12,7 @@ from tasks.adapters.archive.verification_keys import drop_stale_keys
 from tasks.adapters.archive.writer import reclaim_partials
 from tasks.adapters.host.locks import installation_lock
 from tasks.adapters.host.settings_file import load_settings, settings_path
+from tasks.collector import collect_as_usual
 from tasks.core.errors import UsageError
 from tasks.recovery.recover import Recovered, recover
 from tasks.run.config import InstallationConfig
@@ -76,6 +77,7 @@ def locked_config(installation_id: str, purpose: str, *, confirmed: str | None =
     must be the installation's id, typed to confirm that its data is replaced. Raise Busy, touching nothing, where another
     run holds the lock.
     """
+    collect_as_usual()
     config = config_of(installation_id)
     if confirmed is not None and confirmed != installation_id:
         raise UsageError(

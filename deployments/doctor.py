@@ -1,4 +1,4 @@
-"""Look at an installation and say what is seen, and what may be wrong with it; touch nothing."""
+"""Look at an installation and say what is seen, what may be wrong with it, and how its posture is; touch nothing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from tasks.core.archive.recipients import short_recipient
 from tasks.core.copies.judge import SeenCopies, wipeable
 from tasks.core.copies.state import is_locked, newest
 from tasks.core.errors import BackupError
+from tasks.core.report.posture import posture_lines, posture_told
 from tasks.core.stack.installation import Installation
 from tasks.core.units import size_text
+from tasks.oversight.posture import posture_seen
 from tasks.oversight.status import copies_seen
 from tasks.run.config import InstallationConfig
 from tasks.run.drills import drill_state
@@ -27,10 +29,16 @@ from tasks.run.installations import discover
 
 
 def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
-    """Return what is seen as JSON and as text, and whether nothing stands in a backup's way."""
+    """Return what is seen as JSON and as text, and whether all is well: nothing stands in a backup's way, and no weakness is left unaccepted."""
     found = discover(config.directory, installation_id=config.id, project=config.project)
     copies, now = copies_seen(config), datetime.now(UTC)
-    wrong = [*problems(found), *_problems_of_encryption(config), *_problems_of_copies(config, copies, now)]
+    wrong = [*problems(found), *_problems_of_encryption(config), *_problems_of_copies(config, copies)]
+    posture, accepted = posture_seen(config, found, now=now), config.settings.accept_risks
+    weak = posture_told(posture, accepted)
+    told_wrong: list[dict[str, Any]] = [
+        *({"severity": each.severity, "what": each.what, "hint": each.hint} for each in wrong),
+        *(each for each in weak if not each["accepted"]),
+    ]
     free_bytes, _ = free_space(config.repository)
     holder = lock_holder(config.directory)
     identity = read_identity(config.id, config.directory)
@@ -41,11 +49,15 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         "encryption": _encryption(config),
         "copies": [_copy_facts(each, now) for each in copies],
         "busy": str(holder) if holder else None,
-        "problems": [{"severity": each.severity, "what": each.what, "hint": each.hint} for each in wrong],
+        "mail_on_servers": str(posture.mail),
+        "problems": told_wrong,
+        "accepted": [each for each in weak if each["accepted"]],
+        "not_known": list(posture.unseen),
     }
-    healthy = not any(each.severity == "error" for each in wrong)
-    told = [_copy_line(each, now) for each in copies]
-    return value, _text(found, config, free_bytes, wrong, identity, told), healthy
+    healthy = not any(each["severity"] in ("error", "weakness") for each in told_wrong)
+    told = [*(_copy_line(each, now) for each in copies), f"Mail           {posture.mail}"]
+    text = _text(found, config, free_bytes, wrong, identity, told, posture_lines(posture, accepted))
+    return value, text, healthy
 
 
 def _problems_of_encryption(config: InstallationConfig) -> list[Problem]:
@@ -58,8 +70,8 @@ def _problems_of_encryption(config: InstallationConfig) -> list[Problem]:
     return []
 
 
-def _problems_of_copies(config: InstallationConfig, copies: Sequence[SeenCopies], now: datetime) -> list[Problem]:
-    """Tell what stands in the way of copies, and which of them this machine, or whoever takes it over, could remove."""
+def _problems_of_copies(config: InstallationConfig, copies: Sequence[SeenCopies]) -> list[Problem]:
+    """Tell what stands in the way of copies."""
     wrong = []
     try:
         if copies:
@@ -68,15 +80,6 @@ def _problems_of_copies(config: InstallationConfig, copies: Sequence[SeenCopies]
             config_secrets(each.target.remote, config.settings.rclone_config)
     except BackupError as error:
         wrong.append(Problem("warning", error.message, error.hint))
-    names = [each.target.name for each in copies if wipeable(each, now)]
-    if names:
-        wrong.append(
-            Problem(
-                "warning",
-                f"this machine could wipe the copies at {', '.join(names)}: whoever takes it over, ransomware for one, can remove them too",
-                "lock them (S3 object lock: lock_days), or give rclone a key there that may write and not remove",
-            )
-        )
     return wrong
 
 
@@ -159,7 +162,8 @@ def _text(
     free_bytes: int,
     wrong: list[Problem],
     identity: Identity,
-    copies: Sequence[str],
+    told: Sequence[str],
+    posture: Sequence[str],
 ) -> str:
     lines = [
         f"Installation   {found.id} in {found.directory} (compose project {found.project})",
@@ -170,7 +174,7 @@ def _text(
         f"Keys           {found.keys_mount.source if found.keys_mount else 'not mounted'}",
         f"Configuration  {', '.join(file.archive_name for file in found.config_files) or 'none found'}",
         f"Repository     {config.repository}, {size_text(free_bytes)} free",
-        *copies,
+        *told,
         f"Signing key    {identity.public or 'none yet: the first backup makes it'}",
     ]
     if identity.public:
@@ -186,4 +190,5 @@ def _text(
     lines += _encryption_text(config)
     for each in wrong:
         lines += ["", f"{each.severity.upper()}: {each.what}", f"  HINT: {each.hint}"]
-    return "\n".join([*lines, "", "Nothing is in the way of a backup." if not wrong else ""])
+    clear = not any(each.severity == "error" for each in wrong)
+    return "\n".join([*lines, *posture, "", "Nothing is in the way of a backup." if clear else ""])

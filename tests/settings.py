@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+
+from tasks.core.policy.settings import RiskKind
+
+# For tests of other things than the posture: test stacks have the guide's passwords, and nothing of theirs goes off-site.
+ALL_RISKS = list(get_args(RiskKind))
 
 
 def write_settings(place: Path, installations: dict[str, dict[str, Any]]) -> Path:

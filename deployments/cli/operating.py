@@ -40,7 +40,7 @@ def status(
         "installation": found.installation, "backups": found.backups, "newest": found.newest.file if found.newest else None,
         "newest_verified": found.newest_verified.file if found.newest_verified else None, "rto_seconds": found.rto_seconds,
         "rpo_seconds": found.rpo_seconds, "free_bytes": found.free_bytes, "report": str(status_report.page) if status_report.page else None,
-        "problems": problems_told(found), "notes": list(found.notes),
+        "problems": problems_told(found), "notes": list(found.notes), "mail_on_servers": str(found.mail),
     }  # fmt: skip
     call.answer(told, str(found))
     if found.problems:
@@ -50,7 +50,11 @@ def status(
 @commands.command("doctor", rich_help_panel="Setting up and looking after")
 @command
 def doctor(call: Call) -> None:
-    """Show what can be seen of an installation, and what may be wrong with it."""
+    """Show what can be seen of an installation, what may be wrong with it, and how weak it would be on a bad day.
+
+    Exit codes, for monitoring too: 0 all is well; 1 something stands in the way of backups, or a weakness is there that
+    the settings do not accept (accept_risks); 2 wrong usage or settings.
+    """
     from deployments.doctor import examine
 
     value, text, healthy = examine(call.installation_config)

@@ -16,6 +16,7 @@ from tasks.core.errors import BackupError
 from tasks.core.plain_text import markdown as harmless
 from tasks.core.policy.due import verification_due
 from tasks.core.policy.retention import RetentionPlan
+from tasks.core.report.posture import posture_report
 from tasks.core.report.texts import (
     backup_report,
     restored_content,
@@ -25,6 +26,7 @@ from tasks.core.report.texts import (
     verification_report,
 )
 from tasks.core.units import duration_text
+from tasks.oversight.posture import posture_seen
 from tasks.oversight.status import StatusReport, lines_of, raise_alarms, write_status_report
 from tasks.restore.outcome import Restored
 from tasks.run.config import InstallationConfig
@@ -167,6 +169,13 @@ def show_status(config: InstallationConfig) -> StatusReport:
         )
     raise_alarms(config, status_report.status)
     return status_report
+
+
+def show_posture(config: InstallationConfig) -> None:
+    """Show on the run's page what makes a bad day worse; outside a flow run nobody would see it, and nothing is looked at."""
+    if surroundings().has_server:
+        seen = posture_seen(config, now=datetime.now(UTC))
+        _artifact(f"posture-{config.id}", posture_report(config.id, seen, config.settings.accept_risks))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from tasks.core.report.calendar import nights
 from tasks.core.report.catalogue import CatalogueLine, Listed, catalogue
 from tasks.core.report.charts import duration_chart, size_chart
 from tasks.core.report.others import authenticity_problems, clock_problems, notes_on_others
+from tasks.oversight.mail_at_risk import mail_on_servers
 from tasks.oversight.pruning import plan_for
 from tasks.run.config import InstallationConfig
 from tasks.run.drills import drill_state
@@ -77,6 +78,8 @@ def _status_of(
 ) -> Status:
     failed = last_backup_failed(entries)
     wrong = _problem_of(config.repository)
+    mail = mail_on_servers(config, own.records, copies, now=now)
+    at_risk = mail.is_at_risk and "mail_at_risk" not in config.settings.accept_risks
     dated = [Dated(each.name, each.created, each.confirmed) for each in own.candidates if not each.foreign]
     clocks = (ahead_problem(own.ahead, now), jump_problem(dated, [each.at for each in entries], now))
     return judge(
@@ -93,6 +96,7 @@ def _status_of(
         else "",
         repository_problem=wrong,
         others=[
+            *([Problem("mail_at_risk", str(mail))] if at_risk else []),
             *clock_problems(clocks),
             *_drill_of(config, now),
             *([] if wrong else _authenticity_of(config, own)),
@@ -102,6 +106,7 @@ def _status_of(
         notes=[*notes_on_others(own.authenticity), *copy_notes(copies)],
         standing=standing_of(own.records[0], copies, now) if own.records else None,
         targets=[each.status() for each in copies],
+        mail=mail,
     )
 
 

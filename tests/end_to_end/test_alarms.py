@@ -33,7 +33,7 @@ from tasks.run.context import config_of
 from tasks.verification.verify import NotProven
 from tests.cli import PROGRAM, run_program
 from tests.receiver import Receiver, receiver
-from tests.settings import write_settings
+from tests.settings import ALL_RISKS, write_settings
 from tests.stack.stack import APPLICATION_SERVICE, Stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -58,7 +58,7 @@ class House:
         """Write the settings, with more of them."""
         common = {
             "directory": self.stack.directory, "repository": self.repository, "metrics_directory": self.place / "metrics",
-            "notifications": self.heard.settings(events=EVERYTHING),
+            "notifications": self.heard.settings(events=EVERYTHING), "accept_risks": ALL_RISKS,
         }  # fmt: skip
         write_settings(self.place / "settings.yaml", {"main": {**common, **more}})
 

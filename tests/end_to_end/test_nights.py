@@ -21,7 +21,7 @@ from flows.prune import prune
 from tasks.adapters.archive.repository import list_backups
 from tasks.core.errors import BackupError
 from tests.receiver import Receiver, receiver
-from tests.settings import write_settings
+from tests.settings import ALL_RISKS, write_settings
 from tests.stack.stack import POSTGRES_SERVICE, Stack
 
 NIGHTS = int(os.environ.get("MAILARCHIVER_BACKUP_NIGHTS", "9"))
@@ -61,7 +61,7 @@ def test_many_nights_with_failures_an_emptied_database_and_a_full_disk(
                 "main": {
                     "directory": stack.directory, "repository": repository, "notifications": heard.settings(),
                     "retention": {"keep_last": 3, "minimum_verified": 3}, "log_file": tmp_path / "log" / "backup.log",
-                    "metrics_directory": tmp_path / "metrics",
+                    "metrics_directory": tmp_path / "metrics", "accept_risks": ALL_RISKS,
                 }
             },
         )  # fmt: skip

@@ -195,6 +195,9 @@ def test_a_long_step_shows_its_progress_and_a_run_its_reports(host: Host, worker
     status = found["status-main"]["data"]
     assert "(RTO, measured)" in status
     assert status.count("](data:image/svg+xml;base64,") == 2
+    posture = found["posture-main"]["data"]
+    assert "| no_off_site_copy | there is no off-site copy" in posture
+    assert "| unencrypted | archives are not encrypted | whoever gets hold of one reads all mail" in posture
     (newest, *_) = json.loads(found["catalogue-main"]["data"])
     assert list(newest)[:5] == ["backup", "verdict", "age", "size", "kept because"]
 

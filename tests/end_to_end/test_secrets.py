@@ -21,7 +21,7 @@ from tests.cli import PROGRAM, run_program
 from tests.end_to_end.test_verification_finds_lies import in_rows_of
 from tests.prefect_server import PrefectServer, prefect_server
 from tests.rebuild import rebuilt
-from tests.settings import write_settings
+from tests.settings import ALL_RISKS, write_settings
 from tests.stack.stack import Stack, create_stack
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
@@ -104,7 +104,7 @@ class Scene:
                 {"kind": "apprise", "url": f"json://127.0.0.1:9/{CANARIES['address of alarms']}", "events": ["success", "failure", "overdue"]},
                 {"kind": "ping", "url": f"http://127.0.0.1:9/{CANARIES['address of pings']}"},
             ],
-            **more,
+            "accept_risks": ALL_RISKS, **more,
         }  # fmt: skip
         write_settings(self.settings, {"main": wanted})
 

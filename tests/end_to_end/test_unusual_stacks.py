@@ -148,7 +148,7 @@ def odd_names(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_odd_names_make_no_difference(odd_names: Stack, tmp_path: Path, method: str) -> None:
     """User, password, database and directory may have capitals, spaces, quotes, `$`, `=` and letters from elsewhere."""
     operator = Operator(odd_names.directory, tmp_path / "back ups, ü")
-    database = operator.must("doctor")["installation"]["database"]
+    database = operator.run("doctor").value["installation"]["database"]
     assert database == {"name": DATABASE, "user": READER, "superuser": OWNER}
 
     see_it_come_back(odd_names, operator, method)

@@ -16,6 +16,7 @@ import pytest
 from deployments.serve import server_environment
 from tasks.adapters.host.settings_file import load_settings
 from tests.cli import PROGRAM
+from tests.settings import ALL_RISKS
 from tests.stack.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -173,10 +174,17 @@ def test_init_writes_settings_and_units_for_this_machine(small_stack: Stack, tmp
     assert verify(units) == ""
     live = "".join(path.read_text() for path in units.iterdir())
     assert f"ExecStart={Path(sys.executable).parent}/mailarchiver-backup recover" in live
-    doctor = subprocess.run(
-        [PROGRAM, "doctor", "--settings", str(settings)], capture_output=True, text=True, check=False
+    accepted = settings.read_text().replace(
+        "    # accept_risks: [unlocked_target]\n", f"    accept_risks: {ALL_RISKS}\n"
     )
-    assert doctor.returncode == 0, doctor.stderr
+    settings.with_name("accepting.yaml").write_text(accepted)
+    settings.with_name("accepting.yaml").chmod(0o600)
+    for file, code in ((settings, 1), (settings.with_name("accepting.yaml"), 0)):
+        doctor = subprocess.run(
+            [PROGRAM, "doctor", "--settings", str(file)], capture_output=True, text=True, check=False
+        )
+        assert doctor.returncode == code, doctor.stderr
+        assert "Nothing is in the way of a backup." in doctor.stdout
 
     again = init("--directory", str(small_stack.directory))
     assert (again["written"], again["left"]) == ([], [])

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tasks.core.stack.diagnosis import Problem, Seen, find_problems
-from tasks.core.stack.installation import Database, Mount
+from tasks.core.stack.installation import Mount
 from tests.unit.values import installation, service
 
 
 def problems_of(changes: dict[str, Any], **seen: Any) -> list[Problem]:
     """Look at an installation of which only this is wrong."""
     ordinary: dict[str, Any] = {
-        "version_file": "17", "image_major": "17", "readable_by_all": (), "published": (), "other_users": (),
+        "version_file": "17", "image_major": "17", "published": (), "other_users": (),
     }  # fmt: skip
     return find_problems(installation(**changes), Seen(**(ordinary | seen)))
 
@@ -40,24 +40,11 @@ def test_a_good_installation_has_no_problem() -> None:
         ({"keys_mount": None}, {}, "warning", "data-protection keys lie inside"),
         ({"data_mount": Mount("volume", "0123456789abcdef" * 4, "/x", None)}, {}, "warning", "anonymous volume"),
         ({}, {"published": ["0.0.0.0:5432"]}, "warning", "published at 0.0.0.0:5432"),
-        ({}, {"readable_by_all": [".env"]}, "warning", ".env can be read by every user"),
         (
             {"application": service("app", image="s1t5/mailarchiver:latest", image_digest=None)},
             {},
             "warning",
             "s1t5/mailarchiver:latest has no fixed version",
-        ),
-        (
-            {"database": Database("m", "u", "x", "u", "masterkey")},
-            {},
-            "warning",
-            "POSTGRES_PASSWORD is the guide's well-known default",
-        ),
-        (
-            {"application": service("app", environment={"Authentication__Password": "secret123!"})},
-            {},
-            "warning",
-            "Authentication__Password is the guide's well-known default",
         ),
     ],
 )
@@ -83,10 +70,3 @@ def test_what_stands_in_the_way_comes_first() -> None:
     found = problems_of({"keys_mount": None}, published=["a", "b"], other_users=["c"], version_file="15")
 
     assert [each.severity for each in found] == ["error", "error", "warning", "warning", "warning"]
-
-
-def test_a_well_known_password_is_not_repeated() -> None:
-    """The guide's defaults are known to all, yet no report carries a password (P12)."""
-    found = problems_of({"database": Database("m", "u", "masterkey", "u", "masterkey")})
-
-    assert "masterkey" not in str(found)

@@ -21,6 +21,7 @@ ALLOWED = {
     "tasks.adapters.host.tree_walk": "opens relative to directory handles, judged by fstat",
     "tasks.adapters.host.directory_copy": "makes files below a directory of its own",
     "tasks.adapters.host.processes": "writes a log",
+    "tasks.adapters.host.exposure": "reads /proc",
     "tasks.adapters.host.memory_place": "reads /proc",
     "tasks.adapters.host.process_identity": "reads /proc",
     "tasks.adapters.archive.extraction": "makes files below a new directory",

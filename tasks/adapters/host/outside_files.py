@@ -51,6 +51,8 @@ RCLONE_CONFIG = FileKind("rclone configuration", 1 << 20, may_be_link=True, ours
 KEY = FileKind("key file", None)
 SIGNING_KEY = FileKind("signing key", 4096, ours=True)
 IDENTITY = FileKind("identity file", 64 << 10, may_be_link=True, ours=True)
+# A recovery sheet with its QR codes is larger than a key.
+MAYBE_KEY = FileKind("file that may hold a key", 1 << 20, may_be_link=True)
 VERIFICATION_KEY = FileKind("key for one verification", 4096, ours=True)
 RECIPIENTS = FileKind("file of recipients", 64 << 10, may_be_link=True, ours=True)
 DATA_FILE = FileKind("file of the data directory", 1 << 20)

@@ -68,6 +68,18 @@ def metrics_text(status: Status) -> bytes:
     if verified is not None:
         moment = verified.manifest.created_at.timestamp()
         gauge("last_verified_timestamp_seconds", "Moment of the newest verified backup's data", moment)
+    if status.mail is not None and status.mail.is_known:
+        days, away = status.mail.deletion.days, status.mail.proven_away
+        gauge(
+            "server_deletion_seconds",
+            "After how long mail is deleted on its server",
+            days * 86_400 if days is not None else None,
+        )
+        gauge(
+            "proven_away_timestamp_seconds",
+            "Moment of the newest verified and off-site backup's data",
+            away.timestamp() if away else 0,
+        )
     verdict = newest.verification.verdict if newest and newest.verification else "none"
     verdicts = Gauge(
         f"{PREFIX}_last_verdict", "Verdict on the newest backup", ["installation", "verdict"], registry=registry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from tasks.adapters.engine import containers
@@ -30,7 +29,6 @@ def problems(installation: Installation) -> list[Problem]:
         drift=configuration_drift(installation),
         version_file=_version_file(installation),
         image_major=installation.postgres.environment.get("PG_MAJOR", ""),
-        readable_by_all=[file.archive_name for file in installation.config_files if _readable_by_all(file.path)],
         published=published,
         other_users=others.in_the_way,
         around=others.around,
@@ -50,10 +48,3 @@ def _version_file(installation: Installation) -> str:
         return read_outside(place / "PG_VERSION", DATA_FILE)[0].decode().strip()
     except (FileNotFoundError, UnfitFile, ValueError):
         return ""
-
-
-def _readable_by_all(path: Path) -> bool:
-    try:
-        return bool(path.stat().st_mode & stat.S_IROTH)
-    except OSError:
-        return False

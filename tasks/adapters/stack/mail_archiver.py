@@ -17,7 +17,8 @@ from tasks.core.quoting import quoted, quoted_literal
 
 ACCOUNTS = "MailAccounts"
 ENABLED = "IsEnabled"
-RETENTION = ("DeleteAfterDays", "LocalRetentionDays")
+DELETION = "DeleteAfterDays"
+RETENTION = (DELETION, "LocalRetentionDays")
 QUARANTINE_SCHEMA = "mailarchiver_backup"
 LOGIN_PAGE = "/Auth/Login"
 _SECRET = "password|secret|token|clientid|apikey|totp|twofactor|backupcode"
@@ -102,6 +103,25 @@ def neutralise(session: Session) -> int:
     return int(session.value(f"SELECT count(*) FROM {table}"))
 
 
+def server_deletion(session: Session) -> tuple[int | None, int]:
+    """Tell after how many days the first enabled account deletes mail on its server (None: none does), and how many accounts do.
+
+    Mail Archiver takes 0 and less as never. Versions before there was such a setting delete nothing; where a version has no switch
+    for accounts, all of them count. Raise Refused where there are no accounts to look at.
+    """
+    table = _accounts_table(session)
+    if table is None:
+        raise Refused(f"the database has no table {ACCOUNTS}", hint="is it Mail Archiver's?")
+    columns = _columns(session, table)
+    if DELETION not in columns:
+        return None, 0
+    enabled = f" AND {quoted(ENABLED)}" if ENABLED in columns else ""
+    (row,) = session.execute(
+        f"SELECT min({quoted(DELETION)}), count(*) FROM {table} WHERE {quoted(DELETION)} > 0{enabled}"
+    )
+    return (None if row[0] is None else int(row[0])), int(row[1])
+
+
 def count_attachments(session: Session) -> tuple[int, list[str]]:
     """Recompute the SHA-256 of every attachment's content and compare it with the hash beside it.
 
@@ -161,18 +181,20 @@ def _accounts_table(session: Session) -> str | None:
 
 def _switches(session: Session, table: str) -> list[str]:
     """Find the columns that let an account synchronise or delete."""
-    columns = {
-        name
-        for (name,) in session.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", (table,)
-        )
-    }
+    columns = _columns(session, table)
     if ENABLED not in columns:
         raise Refused(
             f"{table} has no column {ENABLED}: its accounts cannot be kept from their mail servers",
             hint="this version of Mail Archiver is not known; do not start it on this data",
         )
     return [ENABLED, *(name for name in RETENTION if name in columns)]
+
+
+def _columns(session: Session, table: str) -> set[str]:
+    found = session.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped", (table,)
+    )
+    return {name for (name,) in found}
 
 
 def _disable(session: Session, table: str, columns: Sequence[str]) -> None:

@@ -68,6 +68,14 @@ def is_kept(require: Require, standing: Standing) -> bool:
     return not _lacking(require, standing)
 
 
+def newest_proven_away(records: Sequence[Record], seen: Sequence[SeenCopies]) -> datetime | None:
+    """Give the moment of the newest verified backup of which an off-site target has a copy; None where there is none. `records` are newest first."""
+    away = [each for each in seen if each.target.off_site]
+    return next(
+        (each.manifest.created_at for each in records if each.verified and any(at.copy_of(each) for at in away)), None
+    )
+
+
 def require_problems(
     require: Require, records: Sequence[Record], seen: Sequence[SeenCopies], now: datetime
 ) -> list[Problem]:

@@ -234,9 +234,23 @@ AlarmKind = Literal[
     "clock",
     "copies",
     "require",
+    "mail_at_risk",
 ]
 # Everything but good news.
 PROBLEMS: tuple[AlarmKind, ...] = tuple(kind for kind in get_args(AlarmKind) if kind != "success")
+
+
+# What `doctor` may find weak; the settings may accept any of it.
+RiskKind = Literal[
+    "mail_at_risk",
+    "no_off_site_copy",
+    "unlocked_target",
+    "unencrypted",
+    "key_beside_backups",
+    "default_password",
+    "readable_by_others",
+    "prefect_without_tls",
+]
 
 
 class Notification(_Section):
@@ -316,6 +330,8 @@ class InstallationSettings(_Section):
     rclone_config: AbsolutePath = Path("/etc/mailarchiver-backup/rclone.conf")
     copies: Annotated[tuple[CopyTarget, ...], Field(max_length=20)] = ()
     require: Require = Require()
+    # Weaknesses that are known and accepted: `doctor` still names them, and neither it nor `watch` calls them wrong.
+    accept_risks: tuple[RiskKind, ...] = ()
 
     @field_validator("copies")
     @classmethod

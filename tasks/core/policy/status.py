@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from tasks.core.archive.manifest import Record
 from tasks.core.policy.clocks import is_ahead
+from tasks.core.policy.mail_at_risk import MailOnServers
 from tasks.core.policy.retention import Candidate, current_shrinks
 from tasks.core.policy.settings import AlarmKind, Alarms
 from tasks.core.policy.standing import Standing, TargetStatus
@@ -28,7 +29,7 @@ class Status:
 
     `rto_seconds` is the restore time that the newest verification measured; `rpo_seconds` the age of the newest verified backup's data.
     `standing` is the newest backup's by the 3-2-1-1-0 rule, `targets` where else backups are; both are empty where
-    nothing is copied.
+    nothing is copied. `mail` is how mail stands that is deleted on its servers.
     """
 
     installation: str
@@ -41,6 +42,7 @@ class Status:
     notes: tuple[str, ...] = ()
     standing: Standing | None = None
     targets: tuple[TargetStatus, ...] = ()
+    mail: MailOnServers | None = None
 
     @property
     def rto_seconds(self) -> float | None:
@@ -57,8 +59,9 @@ class Status:
         """Give the age of a backup's data."""
         return (self.at - record.manifest.created_at).total_seconds() if record else None
 
-    def __str__(self) -> str:
-        """Tell it in a few lines, the one of RTO and RPO first."""
+    @property
+    def facts(self) -> list[str]:
+        """Tell in a few lines how it stands, the one of RTO and RPO first."""
         if self.rto_seconds is None or self.rpo_seconds is None:
             first = f"{self.installation}: no verified backup: how long a restore takes (RTO) and what it brings back is not known"
         else:
@@ -68,10 +71,17 @@ class Status:
             )
         newest, verified = self.age_seconds(self.newest), self.age_seconds(self.newest_verified)
         sealed = " (encrypted)" if self.newest and self.newest.manifest.encryption else ""
-        lines = [
+        return [
             first,
             f"{_count(self.backups)}; newest {_ago(newest)}{sealed}, newest verified {_ago(verified)}; {size_text(self.free_bytes)} free",
             *([self._copies()] if self.targets else []),
+            *([f"Mail on its servers: {self.mail}"] if self.mail is not None else []),
+        ]
+
+    def __str__(self) -> str:
+        """Tell it in a few lines, and what is wrong after them."""
+        lines = [
+            *self.facts,
             *(f"{problem.kind.upper()}: {problem.text}" for problem in self.problems),
             *(f"Note: {note}" for note in self.notes),
         ]
@@ -102,6 +112,7 @@ def judge(
     notes: Sequence[str] = (),
     standing: Standing | None = None,
     targets: Sequence[TargetStatus] = (),
+    mail: MailOnServers | None = None,
 ) -> Status:
     """Judge an installation's own records (newest first, none dated after now). What is wrong is told worst first.
 
@@ -137,7 +148,7 @@ def judge(
             )
         )
     return Status(
-        installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes), standing, tuple(targets)
+        installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes), standing, tuple(targets), mail
     )  # fmt: skip
 
 

@@ -139,10 +139,9 @@ def retention_report(installation: str, plan: RetentionPlan) -> str:
 
 def status_markdown(status: Status, pictures: Sequence[tuple[str, str]] = ()) -> str:
     """Describe how an installation's backups stand; the line of RTO and RPO first, then what is wrong, then pictures (name and address)."""
-    lines = str(status).splitlines()
-    told = 3 if status.targets else 2
-    problems = lines[told:]
-    text = "\n\n".join([f"# Backups of {status.installation}", *lines[:told]]) + "\n"
+    facts = status.facts
+    problems = str(status).splitlines()[len(facts) :]
+    text = "\n\n".join([f"# Backups of {status.installation}", *(line(each) for each in facts)]) + "\n"
     if problems:
         text += "\n## What is wrong\n\n" + "\n".join(f"- {line(each)}" for each in problems) + "\n"
     return text + "".join(f"\n![{name}]({address})\n" for name, address in pictures)

@@ -9,7 +9,12 @@ from typing import Literal
 from tasks.core.stack.identify import is_anonymous
 from tasks.core.stack.installation import Installation, command_to_run
 
-DEFAULT_PASSWORDS = {"masterkey": "POSTGRES_PASSWORD", "secret123!": "Authentication__Password"}
+# Of the guide and of upstream's compose files.
+_DEFAULT_PASSWORDS = {
+    "masterkey": "POSTGRES_PASSWORD",
+    "secure123!": "Authentication__Password",
+    "secret123!": "Authentication__Password",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +30,7 @@ class Problem:
 class Seen:
     """What was looked up besides the installation itself.
 
-    `version_file` is the data directory's PG_VERSION ("" where it cannot be read), `readable_by_all` the configuration
-    files that everybody on this machine may read, `published` the addresses at which PostgreSQL is published,
+    `version_file` is the data directory's PG_VERSION ("" where it cannot be read), `published` the addresses at which PostgreSQL is published,
     `other_users` the containers that mount the data too, `around` those that may write to a directory around it,
     `compose_error` why Compose does not understand the files that the containers were made from, `configuration` what
     of it cannot be read or is not set, `drift` how containers differ from the compose files as they are now.
@@ -34,13 +38,24 @@ class Seen:
 
     version_file: str
     image_major: str
-    readable_by_all: Collection[str]
     published: Collection[str]
     other_users: Collection[str]
     around: Collection[str] = ()
     compose_error: str = ""
     configuration: Collection[str] = ()
     drift: Collection[str] = ()
+
+
+def default_passwords(installation: Installation) -> tuple[str, ...]:
+    """Name the settings that have a password which everybody knows."""
+    postgres, application, database = installation.postgres, installation.application, installation.database
+    values = {
+        *postgres.environment.values(),
+        *application.environment.values(),
+        database.password,
+        database.superuser_password,
+    }
+    return tuple(dict.fromkeys(name for password, name in _DEFAULT_PASSWORDS.items() if password in values))
 
 
 def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
@@ -113,25 +128,9 @@ def find_problems(installation: Installation, seen: Seen) -> list[Problem]:
                 "name the volume, or mount a directory",
             )
         )
-    values = {*postgres.environment.values(), *application.environment.values(), installation.database.password}
-    for password, name in DEFAULT_PASSWORDS.items():
-        if password in values:
-            found.append(
-                Problem(
-                    "warning",
-                    f"{name} is the guide's well-known default",
-                    "change it: everybody who reaches the port can log in",
-                )
-            )
     for address in seen.published:
         found.append(
             Problem("warning", f"PostgreSQL is published at {address}", "publish it at 127.0.0.1, or not at all")
-        )
-    for name in seen.readable_by_all:
-        found.append(
-            Problem(
-                "warning", f"{name} can be read by every user of this machine, and holds passwords", f"chmod 600 {name}"
-            )
         )
     if application.image.endswith(":latest") and application.image_digest is None:
         found.append(

@@ -80,16 +80,17 @@ def restore_fresh_host(
     words: Words,
     without: list[str] | None = None,
     trusted_keys: tuple[str, ...] = (),
+    project: str | None = None,
 ) -> Restored:
     """Set a stack up from an archive in an empty directory, and restore its data into it.
 
-    The archive is known by a key: of this host's state directory, of the settings, or of `trusted_keys`.
+    Its compose project is `project`, else the settings', else the archive's. The archive is known by a key: of this host's state directory, of the settings, or of `trusted_keys`.
     """
     repository = config.repository if config else Path.cwd()
     archive = check_backup(config.archives if config else repository, backup)
     trusted = trusted_on_fresh_host(config, archive, trusted_keys)
     require_word_for_fresh_host(archive, trusted, words, quarantine)
-    project = config.project if config else None
+    project = project or (config.project if config else None)
     fresh = set_up_fresh_host(archive, directory, repository, project=project, trusted_keys=trusted)
     with given_configs({fresh.id: fresh}), already_checked(archive):
         return run_flow(

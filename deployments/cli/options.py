@@ -73,10 +73,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How a command was called: on which work, and how to answer."""
+    """How a command was called: on which work, how to answer, and the compose project that was named."""
 
     config: InstallationConfig | None
     as_json: bool
+    project: str | None = None
 
     @property
     def installation_config(self) -> InstallationConfig:
@@ -87,6 +88,11 @@ class Call:
                 hint="give --directory DIR --repository DIR, or --installation ID with a settings file",
             )
         return self.config
+
+    def tell(self, text: str) -> None:
+        """Say on the way what is about to be done; the result is told by `answer`."""
+        sys.stderr.write(plain(text) + "\n")
+        sys.stderr.flush()
 
     def answer(self, value: dict[str, Any] | list[Any], text: str) -> None:
         """Print the result: as JSON, or as text for a person."""
@@ -149,7 +155,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
                 os.environ["MAILARCHIVER_BACKUP_SETTINGS"] = str(asked["settings"])
             config = _config(asked)
             with given_configs({config.id: config} if config else {}):
-                function(Call(config, asked["as_json"]), **options)
+                function(Call(config, asked["as_json"], asked["project"]), **options)
 
     run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}

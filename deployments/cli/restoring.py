@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ from tasks.core.archive.origin import Words
 from tasks.core.archive.signatures import public_key_problem
 from tasks.core.errors import UsageError
 from tasks.core.units import duration_text
+
+if TYPE_CHECKING:
+    from tasks.restore.outcome import Restored
 
 commands = typer.Typer()
 
@@ -102,7 +105,8 @@ def _restore(
                 quarantine=quarantine,
                 without=without,
                 words=words,
-                trusted_keys=_public_keys(trusted_key),
+                trusted_keys=public_keys(trusted_key),
+                project=call.project,
             ),
         )
         return
@@ -115,7 +119,7 @@ def _restore(
     _answer_restore(call, restored)
 
 
-def _public_keys(texts: list[str]) -> tuple[str, ...]:
+def public_keys(texts: list[str]) -> tuple[str, ...]:
     """Take public keys from the command line; raise UsageError for what is none."""
     for each in texts:
         if problem := public_key_problem(each):
@@ -191,13 +195,23 @@ def recover(call: Call) -> None:
         raise typer.Exit(1)
 
 
-def _answer_restore(call: Call, restored: Any) -> None:
-    kept = restored.kept.database if restored.kept else None
-    told = {
-        "restored": restored.backup, "rollback": kept, "downtime_seconds": restored.downtime_seconds, "seconds": restored.seconds,
+def _answer_restore(call: Call, restored: Restored) -> None:
+    call.answer(restored_told(restored), "\n".join(restored_lines(restored)))
+
+
+def restored_told(restored: Restored) -> dict[str, Any]:
+    """Give what a restore did as it stands in a command's JSON."""
+    return {
+        "restored": restored.backup, "rollback": restored.kept.database if restored.kept else None,
+        "downtime_seconds": restored.downtime_seconds, "seconds": restored.seconds,
         "quarantined": restored.quarantined > 0, "quarantined_accounts": restored.quarantined, "configuration": list(restored.configuration),
         "left_out": list(restored.left_out), "notes": list(restored.notes),
     }  # fmt: skip
+
+
+def restored_lines(restored: Restored) -> list[str]:
+    """Tell people what a restore did."""
+    kept = restored.kept.database if restored.kept else None
     lines = [
         f"Restored {restored.backup} in {duration_text(restored.seconds)}, {duration_text(restored.downtime_seconds)} of it down.",
         f"The former data is kept as {kept}: `rollback` brings it back, `commit` drops it." if kept else "",
@@ -210,4 +224,4 @@ def _answer_restore(call: Call, restored: Any) -> None:
         else "",
         *(f"{name} differs from the archive's:\n{difference}" for name, difference in restored.configuration.items()),
     ]
-    call.answer(told, "\n".join(line for line in lines if line))
+    return [line for line in lines if line]

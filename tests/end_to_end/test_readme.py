@@ -125,7 +125,10 @@ def test_the_readmes_commands_work_from_the_installed_program(
         if words[1] in ("restore", "rollback", "commit"):
             words.append("--yes")  # for the name that is typed: nobody is at a terminal here
         done = installed.run(*words)
-        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        # The doctor finds a test stack's posture weak, and that is what it says.
+        assert done.returncode == (1 if words[1] == "doctor" else 0), (
+            f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
         return done.stdout
 
     start = [typed(command) for command in readme_commands("Start")]
@@ -156,12 +159,12 @@ def test_the_readmes_command_for_a_new_machine(installed: Installed, small_stack
     def told(*words: str) -> Any:
         where = ["--directory", str(small_stack.directory), "--repository", str(tmp_path / "backups"), "--json"]
         done = installed.run(installed.program, *words, *where)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == (1 if words[0] == "doctor" else 0), done.stderr
         return json.loads(done.stdout)
 
     archive = shutil.copy(told("backup", "hot")["archive"], tmp_path)
     key = told("doctor")["signing_key"]["public"]
-    (command,) = [line for line in readme_commands("The bad day: restore") if "--into" in line]
+    (command,) = [line for line in readme_commands("The bad day: restore") if " restore " in line and "--into" in line]
     place = tmp_path / "srv" / "mailarchiver"
     words = [str(place) if word == "/srv/mailarchiver" else word for word in command.split()]
     words = [str(archive) if word.endswith(".tar.gz") else key if word == "ed25519:..." else word for word in words]

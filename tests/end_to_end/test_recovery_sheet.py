@@ -10,7 +10,6 @@ import shlex
 import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,8 @@ import pytest
 from tasks.adapters.host.memory_place import MEMORY_VARIABLE
 from tests.cli import PROGRAM, run_program
 from tests.settings import write_settings
-from tests.stack.stack import Stack, create_stack, open_stack, wait_until
+from tests.stack.machines import machine_with_postgres
+from tests.stack.stack import Stack, create_stack, open_stack
 
 pytestmark = [
     pytest.mark.docker,
@@ -63,17 +63,8 @@ def kit(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 @pytest.fixture
 def clean_machine(stack: Stack) -> Iterator[tuple[str, Path]]:
     """Lend a container with an empty PostgreSQL, age and tar, without a network; and the directory that it works in."""
-    image = stack.container("postgres").attrs["Config"]["Image"]
-    with tempfile.TemporaryDirectory() as directory:
-        command = ["docker", "run", "--detach", "--rm", "--network", "none", "--env", "POSTGRES_PASSWORD=x"]
-        command += ["--volume", f"{directory}:/recover", "--volume", f"{shutil.which('age')}:/usr/bin/age:ro", image]
-        name = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-        try:
-            ready = ["docker", "exec", name, "psql", "-h", "127.0.0.1", "-U", "postgres", "-c", "SELECT 1"]
-            wait_until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, 60, "no server")
-            yield name, Path(directory)
-        finally:
-            subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=True, timeout=60)
+    with machine_with_postgres(stack.container("postgres").attrs["Config"]["Image"]) as (machine, directory):
+        yield machine.name, directory
 
 
 def sheet_of(settings: Path, output: Path, *words: str) -> str:

@@ -79,7 +79,7 @@ def _key_files(config: InstallationConfig) -> list[Path]:
     home = Path.home()
     places = [
         config.repository, *_directory_targets(config), config.directory, *_settings_directory(), state_directory(),
-        home, home / ".ssh", Path("/etc/ssh"), Path.cwd(),
+        home, home / ".ssh", Path("/etc/ssh"),
     ]  # fmt: skip
     if named := os.environ.get(IDENTITY_VARIABLE):
         places.append(Path(named))

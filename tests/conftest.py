@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tasks.collector import collect_as_usual, collect_seldom
 from tests.stack import engine
 from tests.stack.images import ensure_images
 from tests.stack.stack import Stack, create_stack
+
+collect_seldom()
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported, and the tests themselves, for what stays: three thousand of them."""
+    collect_as_usual()
 
 
 @pytest.fixture(scope="module", autouse=True)

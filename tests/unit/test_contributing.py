@@ -18,7 +18,7 @@ def test_pre_commit_runs_what_the_tests_one_command_runs() -> None:
         for hook in each["hooks"]
     ]
     before_commit = [hook["entry"].removeprefix(".venv/bin/") for hook in hooks]
-    in_ci = re.findall(r"^step ((?:ruff|mypy).*)$", (ROOT / "tests" / "run.sh").read_text(), re.MULTILINE)
+    in_ci = re.findall(r"^(?:step|beside) ((?:ruff|mypy).*)$", (ROOT / "tests" / "run.sh").read_text(), re.MULTILINE)
 
     assert all(hook["entry"].startswith(".venv/bin/") and not hook["pass_filenames"] for hook in hooks)
     assert before_commit[:-1] == in_ci

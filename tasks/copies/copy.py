@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from tasks.adapters.archive.archive_source import record_path_of
 from tasks.adapters.archive.repository import Backup, list_backups
-from tasks.adapters.copies.rclone import Remote, TargetFailed, best_hash
+from tasks.adapters.copies.locking import extend_lock
+from tasks.adapters.copies.rclone import TargetFailed, best_hash
 from tasks.adapters.copies.sending import Way, send_archive, send_record
 from tasks.adapters.copies.target_state import read_target_state, write_target_state
 from tasks.adapters.host.outside_files import RECORD, read_outside
 from tasks.copies.targets import SeenTarget, entry_of, reach_target, require_known_target, see_target, wanted_targets
 from tasks.core.archive.authenticity import Trust, authenticity_of
 from tasks.core.archive.manifest import Record, parse_record
+from tasks.core.copies.locks import lock_end
 from tasks.core.copies.plan import plan_sending
-from tasks.core.copies.state import CopyEntry, TargetState
+from tasks.core.copies.state import CopyEntry, TargetState, is_locked
 from tasks.core.errors import BackupError, Refused
+from tasks.core.policy.retention import Decision
 from tasks.core.policy.settings import CopyTarget
 from tasks.progress import progress
 from tasks.run.config import InstallationConfig
@@ -34,8 +37,9 @@ logger = logging.getLogger(__name__)
 class TargetCopied:
     """What a run did at a target: which backups it sent, of how many bytes, and whose records it brought up to date.
 
-    `may_go` tells whether there is anything that retention may remove; `failed` why a backup could not be sent for
-    reasons of its own, which kept no other from being sent.
+    `locked` says until when the target keeps each copy, as it answered, and `lock_extended` for which of them that was
+    made longer. `may_go` tells whether there is anything that retention may remove; `failed` why a backup could not be
+    sent for reasons of its own, which kept no other from being sent.
     """
 
     target: str
@@ -43,6 +47,8 @@ class TargetCopied:
     sent_bytes: int = 0
     records: tuple[str, ...] = ()
     there: int = 0
+    locked: tuple[tuple[str, datetime], ...] = ()
+    lock_extended: tuple[str, ...] = ()
     may_go: bool = False
     notes: tuple[str, ...] = ()
     failed: str = ""
@@ -62,7 +68,9 @@ def copy_to_target(config: InstallationConfig, target: str, *, now: datetime, ac
     retention = wanted.retention or config.settings.retention
     plan = plan_sending(local.candidates, seen.candidates, retention, now=now, whole=seen.whole)
 
-    work = _Work(config, wanted, _way(remote, wanted, now), _known(seen), now)
+    way = Way(remote, wanted.part_bytes, None, best_hash(remote))
+    decisions = {each.name: each for each in plan.retention.decisions}
+    work = _Work(config, wanted, way, decisions, _known(seen), now)
     missing = [local_backups[name] for name in plan.send]
     with progress(f"copy to {target}", expected_bytes=sum(each.bytes for each in missing) or None) as tell:
         for each in missing:
@@ -73,6 +81,8 @@ def copy_to_target(config: InstallationConfig, target: str, *, now: datetime, ac
                 work.failed.append(error.message)
     for name in sorted(seen.whole.keys() & {each.manifest.name for each in local.records}):
         work.refresh(local_backups[name], seen, local.trust)
+    for name in sorted(seen.whole.keys() - set(work.sent)):
+        work.lock_longer(name, seen)
     return work.finish(seen, may_go=any(name in seen.whole for name in plan.retention.removed))
 
 
@@ -83,12 +93,14 @@ class _Work:
     config: InstallationConfig
     target: CopyTarget
     way: Way
+    decisions: Mapping[str, Decision]
     state: TargetState
     now: datetime
     sent: list[str] = field(default_factory=list)
     records: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    lock_extended: list[str] = field(default_factory=list)
     sent_bytes: int = 0
 
     def send(self, backup: Backup, seen: SeenTarget, trust: Trust, tell: Callable[[int], None]) -> None:
@@ -102,15 +114,16 @@ class _Work:
             )
         stored, known = seen.content.stored.get(backup.name), self.state.copies.get(backup.name)
         before = self.sent_bytes
+        way = replace(self.way, locked_until=self._lock_end(backup.name, self.now, None))
         arrived = send_archive(
-            self.way, backup.path, record, stored, known,
+            way, backup.path, record, stored, known,
             note=lambda entry: self._note(backup.name, entry), on_bytes=lambda count: tell(before + count),
         )  # fmt: skip
         self.sent_bytes += arrived.sent_bytes
         newer, verdict = _own_record(backup.path, backup, trust)  # a verification may have ended meanwhile
         if verdict is not None:
             content, record = newer, verdict
-        self._send_record(backup.name, content, record, arrived.entry)
+        self._send_record(way, backup.name, content, record, arrived.entry)
         self.sent.append(backup.name)
         logger.info(
             "Copied %s to %s (%d bytes sent)", record_path_of(backup.path).name, self.target.name, arrived.sent_bytes
@@ -122,14 +135,35 @@ class _Work:
         there = seen.whole[backup.name]
         if record is None or hashlib.sha256(content).hexdigest() == there.record_sha256:
             return
+        entry = self.state.copies.get(backup.name) or entry_of(there)
+        way = replace(self.way, locked_until=self._lock_of(backup.name, entry))
         try:
-            self._send_record(backup.name, content, record, self.state.copies.get(backup.name) or entry_of(there))
+            self._send_record(way, backup.name, content, record, entry)
         except TargetFailed as error:
             if not error.is_refusal:
                 raise
             self.notes.append(f"the record of {backup.name} there stays as it was: {error.message}")
             return
         self.records.append(backup.name)
+
+    def lock_longer(self, name: str, seen: SeenTarget) -> None:
+        """Have the target keep a copy longer that retention keeps longer than its lock lasts."""
+        entry, stored = self.state.copies[name], seen.whole[name].stored
+        until = self._lock_of(name, entry)
+        if until is None or until == entry.locked_until:
+            return
+        files = [each.name for each in (*stored.parts, *([stored.record] if stored.record else []))]
+        try:
+            locked_until = extend_lock(self.way.remote, files, until)
+        except (Refused, TargetFailed) as error:
+            if error.transient:
+                raise
+            logger.warning("%s", error.message)
+            self.failed.append(error.message)
+            return
+        self._note(name, entry.model_copy(update={"locked_until": locked_until}))
+        self.lock_extended.append(name)
+        logger.info("Target %s keeps the copy of %s until %s", self.target.name, name, locked_until)
 
     def finish(self, seen: SeenTarget, *, may_go: bool) -> TargetCopied:
         """Note which copies are missing although nobody here removed them, and tell what was done."""
@@ -146,21 +180,37 @@ class _Work:
             update={"looked_at": self.now, "error": failed, "error_is_lasting": bool(failed)}
         )
         self._write()
-        there = sum(each.counts for each in self.state.copies.values())
-        begun = any(each.copied_at is None for each in self.state.copies.values())
+        copies = self.state.copies
+        there = sum(each.counts for each in copies.values())
+        begun = any(each.copied_at is None for each in copies.values())
+        locks = [
+            (name, each.locked_until) for name, each in sorted(copies.items()) if each.counts and each.locked_until
+        ]
         return TargetCopied(
             self.target.name,
             tuple(self.sent),
             self.sent_bytes,
             tuple(self.records),
             there,
+            tuple((name, until) for name, until in locks if until > self.now),
+            tuple(self.lock_extended),
             may_go or begun,
             tuple(self.notes),
             failed,
         )
 
-    def _send_record(self, name: str, content: bytes, record: Record, entry: CopyEntry) -> None:
-        found = send_record(self.way, record_path_of(Path(record.file)).name, content)
+    def _lock_end(self, name: str, sent_at: datetime, locked_until: datetime | None) -> datetime | None:
+        return lock_end(
+            self.decisions[name], lock_days=self.target.lock_days, sent_at=sent_at, locked_until=locked_until, now=self.now
+        )  # fmt: skip
+
+    def _lock_of(self, name: str, entry: CopyEntry) -> datetime | None:
+        """Say until when a copy that is there is to be locked: never shorter than it is."""
+        held = entry.locked_until if is_locked(entry, self.now) else None
+        return self._lock_end(name, entry.copied_at or self.now, held) or (held if self.target.lock_days else None)
+
+    def _send_record(self, way: Way, name: str, content: bytes, record: Record, entry: CopyEntry) -> None:
+        found = send_record(way, record_path_of(Path(record.file)).name, content)
         until = entry.locked_until
         if until is not None and found.locked_until is not None:
             until = min(until, found.locked_until)
@@ -196,11 +246,6 @@ def _known(seen: SeenTarget) -> TargetState:
         elif entry.problem == "missing":
             state = state.with_copy(name, entry.model_copy(update={"problem": ""}))
     return state
-
-
-def _way(remote: Remote, target: CopyTarget, now: datetime) -> Way:
-    locked_until = now + timedelta(days=target.lock_days) if target.lock_days else None
-    return Way(remote, target.part_bytes, locked_until, best_hash(remote))
 
 
 def _own_record(path: Path, backup: Backup, trust: Trust) -> tuple[bytes, Record | None]:

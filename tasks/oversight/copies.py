@@ -36,6 +36,7 @@ class CopyRun:
             notes.append(f"not removed: {self.pruned.refused}")
         return TargetReport(
             self.target, self.copied.sent, self.copied.sent_bytes, self.copied.records, self.copied.there,
+            self.copied.locked, self.copied.lock_extended,
             self.pruned.removed if self.pruned else (), self.read_back.equal, self.read_back.damaged, tuple(notes),
             str(self.error) if self.error is not None else "",
         )  # fmt: skip

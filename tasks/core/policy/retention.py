@@ -8,9 +8,9 @@ ahead, or a host that was off for a month, ages nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from tasks.core.policy.clocks import JUMP, Dated, ahead_problem, is_ahead, jump_problem
@@ -20,6 +20,9 @@ Proof = Literal["verified", "unverified", "refuted"]
 
 # Why a backup stays that no rule keeps.
 PAUSED = "no rule keeps it, but pruning is paused"
+
+# A century of months: beyond it "for ever" is meant, and the calendar ends.
+PERIODS_LIMIT = 1200
 
 _WORTH: dict[Proof, int] = {"verified": 2, "unverified": 1, "refuted": 0}
 
@@ -45,11 +48,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What happens to one backup, with every reason."""
+    """What happens to one backup, with every reason.
+
+    `until` is the moment before which its rules let it go in no case, as far as dates can tell; `undated` says that
+    something keeps it which knows no date: a count, a floor, or a day, week or month that is not over.
+    """
 
     name: str
     keep: bool
     reasons: tuple[str, ...]
+    until: datetime | None = None
+    undated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +158,14 @@ def plan_retention(
         reasons[each.name].append(f"verified, though it holds less: fewer than {policy.minimum_verified} hold more")
     if verified and not reasons[verified[0].name]:
         reasons[verified[0].name].append("the newest verified, though it holds less")
-    for each, reason in _kept_by_rules(ours, shrunk, policy):
+    dated_ends: dict[str, datetime] = {}
+    undated = {name for name, found in reasons.items() if found}
+    for each, reason, end in _kept_by_rules(ours, shrunk, policy):
         reasons[each.name].append(reason)
+        if end is None:
+            undated.add(each.name)
+        else:
+            dated_ends[each.name] = max(end, dated_ends.get(each.name, end))
 
     odd = [*paused, *_oddities(ours, sound, policy)]
     dated = [Dated(each.name, each.created, each.confirmed) for each in ours]
@@ -163,7 +178,8 @@ def plan_retention(
         elif each.name in ahead:
             decisions.append(Decision(each.name, True, ("it is dated after now, and counts for nothing",)))
         elif reasons[each.name]:
-            decisions.append(Decision(each.name, True, tuple(reasons[each.name])))
+            until = dated_ends.get(each.name)
+            decisions.append(Decision(each.name, True, tuple(reasons[each.name]), until, each.name in undated))
         elif odd:
             decisions.append(Decision(each.name, True, (PAUSED,)))
         else:
@@ -173,28 +189,46 @@ def plan_retention(
 
 def _kept_by_rules(
     ours: Sequence[Candidate], shrunk: Collection[str], policy: Retention
-) -> list[tuple[Candidate, str]]:
-    kept: list[tuple[Candidate, str]] = []
+) -> list[tuple[Candidate, str, datetime | None]]:
+    """List what the rules keep, why, and until when at least; None where no date tells."""
+    kept: list[tuple[Candidate, str, datetime | None]] = []
     if not ours:
         return kept
     if policy.keep_days:
-        oldest = ours[0].created - timedelta(days=policy.keep_days)
-        kept += [(each, f"of the last {policy.keep_days} days") for each in ours if each.created >= oldest]
-    kept += [(each, f"one of the newest {policy.keep_last}") for each in ours[: policy.keep_last]]
-    periods: tuple[tuple[str, int, Callable[[datetime], tuple[int, ...]]], ...] = (
-        ("day", policy.keep_daily, lambda at: (at.year, at.month, at.day)),
-        ("week", policy.keep_weekly, lambda at: at.isocalendar()[:2]),
-        ("month", policy.keep_monthly, lambda at: (at.year, at.month)),
-    )
-    for word, count, period in periods:
-        best: dict[tuple[int, ...], Candidate] = {}
+        span = timedelta(days=policy.keep_days)
+        reason = f"of the last {policy.keep_days} days"
+        kept += [(each, reason, each.created + span) for each in ours if each.created >= ours[0].created - span]
+    kept += [(each, f"one of the newest {policy.keep_last}", None) for each in ours[: policy.keep_last]]
+    for word, count in (("day", policy.keep_daily), ("week", policy.keep_weekly), ("month", policy.keep_monthly)):
+        best: dict[datetime, Candidate] = {}
         for each in ours:  # newest first, so an equal one never takes the place
-            known = best.get(period(each.created))
+            known = best.get(period_start(word, each.created))
             if known is None or _worth(each, shrunk) > _worth(known, shrunk):
-                best[period(each.created)] = each
+                best[period_start(word, each.created)] = each
         chosen = sorted(best, reverse=True)[:count]
-        kept += [(best[key], f"the best of its {word}, {len(chosen)} of {count} kept") for key in chosen]
+        running = period_start(word, ours[0].created)  # a later one may yet take its place
+        kept += [
+            (best[start], f"the best of its {word}, {len(chosen)} of {count} kept",
+             period_start(word, start, later=count) if start < running else None)
+            for start in chosen
+        ]  # fmt: skip
     return kept
+
+
+def period_start(word: str, moment: datetime, *, later: int = 0) -> datetime:
+    """Give the beginning, in UTC, of the day, week or month that a moment is in, or of one so many later.
+
+    >>> period_start("month", datetime(2026, 11, 28, 3, 30, tzinfo=UTC), later=2)
+    datetime.datetime(2027, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
+    """
+    later = min(later, PERIODS_LIMIT)
+    midnight = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if word == "month":
+        months = midnight.year * 12 + midnight.month - 1 + later
+        return midnight.replace(year=months // 12, month=months % 12 + 1, day=1)
+    if word == "week":
+        return midnight - timedelta(days=midnight.weekday()) + timedelta(weeks=later)
+    return midnight + timedelta(days=later)
 
 
 def _oddities(ours: Sequence[Candidate], sound: Sequence[Candidate], policy: Retention) -> list[str]:

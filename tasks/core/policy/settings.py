@@ -270,7 +270,7 @@ class CopyTarget(_Section):
 
     `bandwidth` is what it may take in a second (None: all there is). A large archive is sent in parts of `part_bytes`:
     that much is sent again at most where a connection is cut. With `lock_days` the target itself refuses to remove or
-    change a copy for so long (S3 object lock). Each copy is read back and hashed every `read_back_days` (0: never).
+    change a copy (S3 object lock) until the retention there lets it go, and for so long at least. Each copy is read back and hashed every `read_back_days` (0: never).
     `within_hours` is how old the newest copy may be before that is an alarm.
     """
 

@@ -19,7 +19,7 @@ from tests.integration.copying import MIB, arrived, at, copy, copying_to, night
 from tests.stack.stack import wait_until
 from tests.targets import Server, serving
 
-KINDS = ["s3", "sftp", "webdav"]
+KINDS = ["s3", "openssh", "webdav"]
 
 
 @pytest.fixture(scope="module", params=KINDS)

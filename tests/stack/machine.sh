@@ -70,6 +70,8 @@ wanted_packages() {
   if [ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then echo debian-archive-keyring; fi
   if ! has zstd; then echo zstd; fi
   if ! has age; then echo age; fi
+  # The tests start one of their own, on a port of the loopback.
+  if ! has sshd; then echo openssh-server; fi
   if ! has pgrep; then echo procps; fi
   # Only its program that reads units; it does not become the init system.
   if ! has systemd-analyze; then echo systemd; fi
@@ -92,6 +94,14 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
     # Asked again: only now can apt tell whether this release has a separate client.
     packages=$(wanted_packages | tr '\n' ' ')
+    case " $packages" in
+      *" openssh-server "*)
+        # Debian's own way to have the program and no server: this machine is not opened to anybody.
+        say "/etc/ssh/sshd_not_to_be_run keeps this machine from serving SSH; remove it if you want that"
+        as_root mkdir -p /etc/ssh
+        as_root touch /etc/ssh/sshd_not_to_be_run
+        ;;
+    esac
     # shellcheck disable=SC2086 # one word a package
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
   fi

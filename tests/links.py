@@ -28,14 +28,12 @@ class Link:
     """A link at work. Its fields may be changed while it is: bytes a second for all connections, and how far the server's clock is off.
 
     `copies_carry` are headers that are added to requests which copy an object within the server.
-    `tells_its_clock`: answers carry the server's own time, by which a client may correct itself, or the right one.
     """
 
     address: str
     port: int
     bytes_per_second: float | None = None
     clock_off: timedelta = timedelta()
-    tells_its_clock: bool = True
     copies_carry: dict[str, str] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     moments: list[tuple[float, int]] = field(default_factory=list)
@@ -112,7 +110,7 @@ def link_to(port: int, **options: Any) -> Iterator[Link]:
 
         def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
             self.send_response_only(status)
-            now = datetime.now(UTC) + (link.clock_off if link.tells_its_clock else timedelta())
+            now = datetime.now(UTC) + link.clock_off
             self.send_header("Date", format_datetime(now, usegmt=True))
             told = {key.lower() for key, _ in headers}
             for key, value in headers:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from tasks.adapters.archive.reader import check_archive
 from tasks.adapters.host.memory_place import MEMORY_VARIABLE
 from tests.cli import PROGRAM, run_program
 from tests.content import content
+from tests.plaintext import LEFT as CANARY
+from tests.plaintext import ROW, Disk, Watch, disk, hits_in, pieces_of, plant, watching
 from tests.settings import ALL_RISKS, write_settings
+from tests.stack.engine import engine
 from tests.stack.stack import Stack, create_stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
-CANARY = "c4nary-of-a-subject-91be07"
 # What SECURITY.md and the recovery sheet tell people to type.
 SHELL = """
 set -e
@@ -46,11 +48,17 @@ class Sealing:
     repository: Path
     identity: Path
     memory: Path
+    disk: Disk
+    watch: Watch
 
     def run(self, *words: str) -> tuple[int, Any, str]:
         """Run a command as its operator does; give its exit code, its JSON and what it told people."""
         code, out, err = run_program([PROGRAM, *words, "--settings", str(self.settings), "--json"])
         return code, json.loads(out) if out.strip() else None, err
+
+    def stack_names(self) -> list[str]:
+        """Name the containers on the engine."""
+        return [each.name for each in engine().containers.list(all=True, ignore_removed=True)]
 
     def must(self, *words: str) -> Any:
         """Run a command that has to succeed."""
@@ -61,25 +69,40 @@ class Sealing:
 
 @pytest.fixture(scope="module")
 def sealing(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sealing]:
-    """Lend a small stack that is backed up encrypted, on a host with a place in memory for keys."""
+    """Lend a small stack that is backed up encrypted, on a host with a place in memory for keys, and a disk that is watched all the time."""
     place = tmp_path_factory.mktemp("sealed")
     stack = create_stack(place / "stack", megabytes=1)
-    stack.psql(f'UPDATE mail_archiver."ArchivedEmails" SET "Subject" = \'{CANARY}\' WHERE "Id" = 1')
+    plant(stack.psql)
     (stack.directory / "data-protection-keys" / "key-canary.xml").write_text(f"<key>{CANARY}</key>")
     key = pyrage.x25519.Identity.generate()
     identity = place / "identity"
     identity.write_text(f"# recovery key\n{key}\n")
     identity.chmod(0o600)
-    main = {
-        "directory": stack.directory,
-        "repository": place / "backups",
-        "encryption": {"recipients": [str(key.to_public())]},
-        "accept_risks": ALL_RISKS,
-    }
-    settings = write_settings(place / "settings.yaml", {"main": main})
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, pytest.MonkeyPatch.context() as patch:
-        patch.setenv(MEMORY_VARIABLE, f"{memory}/keys")
-        yield Sealing(stack, settings, place / "backups", identity, Path(memory) / "keys")
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as memory, pytest.MonkeyPatch.context() as patch, disk(place / "disk", 256) as own,
+    ):  # fmt: skip
+        repository, keys = own.place / "backups", Path(memory) / "keys"
+        main = {
+            "directory": stack.directory,
+            "repository": repository,
+            "encryption": {"recipients": [str(key.to_public())]},
+            "accept_risks": ALL_RISKS,
+        }
+        settings = write_settings(place / "settings.yaml", {"main": main})
+        own.require_sight()
+        (own.place / "tmp").mkdir()
+        patch.setenv("TMPDIR", str(own.place / "tmp"))
+        patch.setenv(MEMORY_VARIABLE, str(keys))
+
+        def places() -> list[Path]:
+            return [
+                own.place,
+                *tmp_path_factory.getbasetemp().glob("state*"),
+                *Path("/tmp").glob("mailarchiver-backup-records-*"),
+            ]
+
+        with watching(places, memory=keys, engine_root=Path(engine().info()["DockerRootDir"])) as watch:
+            yield Sealing(stack, settings, repository, identity, keys, own, watch)
     stack.destroy()
 
 
@@ -289,7 +312,7 @@ def test_a_copy_elsewhere_is_read_as_the_archive_itself(sealing: Sealing, tmp_pa
     about = yaml.safe_load(sealing.settings.read_text())["installations"]["main"]
     copies = [{"name": "disk", "remote": str(target)}]
     settings = write_settings(tmp_path / "settings.yaml", {"main": {**about, "copies": copies}})
-    there = Sealing(sealing.stack, settings, sealing.repository, sealing.identity, sealing.memory)
+    there = replace(sealing, settings=settings)
     with_key = ("--identity", str(sealing.identity))
     there.must("copy")
     assert {each["encrypted"] for each in there.must("list", "--from", "disk")} == {True}
@@ -303,3 +326,38 @@ def test_a_copy_elsewhere_is_read_as_the_archive_itself(sealing: Sealing, tmp_pa
     for words in ((), with_key):
         code, value, _ = there.run("check", "latest", "--from", "disk", *words)
         assert (code, "damaged" in value["error"] or "altered" in value["error"]) == (1, True)
+
+
+def test_nothing_of_it_was_ever_on_a_disk(sealing: Sealing, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """P23, after all the tests above, and a verification that was killed: no plaintext at any moment, nothing in what was deleted, no key."""
+    made = sealing.must("backup", "hot")
+    running = set(sealing.stack_names())
+    command = [PROGRAM, "verify", "latest", "--settings", str(sealing.settings), "--json"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: set(sealing.stack_names()) - running, 60, "no staging was begun")
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait(10)
+    verdict = sealing.must("verify", "latest")
+    assert (verdict["verdict"], verdict["opened_with"]) == ("verified", "verification key")
+    sealing.must("restore", "latest", "--yes", "--no-quarantine", "--identity", str(sealing.identity))
+
+    key = sealing.identity.read_text().splitlines()[1]
+    looked = sealing.watch.looks
+    wait_until(lambda: sealing.watch.looks > looked + 1, 60, "nobody looks at the disks any more")
+    keys = {name: each.encode() for each, name in sealing.watch.keys.items()}
+    assert len(keys) >= 1, "no key was seen: this test proves nothing of them"
+    assert sealing.watch.found == set()
+    needles = {
+        "a row of a dump": ROW,
+        "the recovery key": key.encode(),
+        **pieces_of(Path(made["archive"]), key),
+        **keys,
+    }
+    assert sealing.disk.hits(needles) == set()
+    assert list(sealing.memory.iterdir()) == []
+    for path in [each for place in tmp_path_factory.getbasetemp().glob("state*") for each in place.rglob("*")]:
+        if path.is_file():
+            with path.open("rb") as file:
+                assert hits_in(file, keys) == set(), path

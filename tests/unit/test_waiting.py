@@ -10,6 +10,7 @@ TESTS = Path(__file__).parents[1]
 PAUSES = {
     "stack/stack.py": "`wait_until` itself",
     "prefect_server.py": "asks a server again, with a deadline",
+    "links.py": "carries bytes at a rate",
     "stack/images/app/standin.py": "works at a rate, as the application does",
     "benchmarks/operation.py": "measures at intervals",
     "benchmarks/measure.py": "measures at intervals",

@@ -113,7 +113,8 @@ def server_environment(settings_path: Path, *, host: str, port: int) -> dict[str
         "DO_NOT_TRACK": "1",
         # The second UI asks an analytics service on the internet for its settings, even so; the first asks nobody.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        # Asked every second, as a worker by default does not, the server of an idle host is twice as busy.
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
         # For limits that operators add: in memory, their leases are lost at a restart, and every later run is cancelled.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",

@@ -92,6 +92,7 @@ def prefect_server(place: Path, *, settings_file: Path, state: Path) -> Iterator
             **os.environ,
             **server_environment(settings_file, host="127.0.0.1", port=port),
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
         }
     home = Path(environment["PREFECT_HOME"])
     server = PrefectServer(f"http://127.0.0.1:{port}", environment, home, place)

@@ -62,8 +62,9 @@ def wait_for_state(page: Page, state: str) -> None:
     page.locator(".state-badge, .p-badge").filter(has_text=re.compile(f"^{state}$")).first.wait_for(timeout=120_000)
 
 
-def test_serve_is_ready_within_a_minute_and_needs_the_auth_string(host: Host) -> None:
-    assert host.ready_seconds < 60
+def test_serve_is_ready_after_a_minute_of_one_core_and_needs_the_auth_string(host: Host) -> None:
+    """In CPU time, since other tests keep the cores busy meanwhile."""
+    assert 1 < host.ready_cpu_seconds < 60
     request = urllib.request.Request(f"{host.url}/api/deployments/count", method="POST")
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(request)

@@ -28,6 +28,8 @@ LOADED = {
     "custom, compressed": "pg_dump --format=custom",
     "custom, compressed well": "pg_dump --format=custom --compress=zstd:9 --no-privileges",
 }
+# One for each way in: rows as statements, a whole server, a custom dump, and a dump that drops first.
+IN_SHORT = ("many rows in an insert", "clears the way", "a whole server", "custom, compressed")
 TOLD = {
     "data-only dump": "pg_dump --data-only --disable-triggers",
     "schema-only dump": "pg_dump --schema-only",
@@ -62,7 +64,13 @@ def archive_of(stack: Stack, place: Path, dump: bytes, *, member: str = "databas
     return place / f"{name}.tar.gz"
 
 
-@pytest.mark.parametrize("commands", LOADED.values(), ids=LOADED.keys())
+@pytest.mark.parametrize(
+    "commands",
+    [
+        pytest.param(commands, id=name, marks=() if name in IN_SHORT else pytest.mark.long)
+        for name, commands in LOADED.items()
+    ],
+)
 def test_a_dump_with_other_options_is_loaded(small_stack: Stack, tmp_path: Path, commands: str) -> None:
     """P21: what can be compared of it is, though nothing but the dump says what to expect; it restores to what there was."""
     operator = Operator(small_stack.directory, tmp_path)

@@ -57,7 +57,9 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     made.destroy()
 
 
-@pytest.mark.parametrize("method", ["hot", "complete", "online"])
+@pytest.mark.parametrize(
+    "method", ["complete", *(pytest.param(method, marks=pytest.mark.long) for method in ("hot", "online"))]
+)
 def test_every_method_works_there(stack: Stack, tmp_path_factory: pytest.TempPathFactory, method: str) -> None:
     """Backed up, verified, restored and rolled back, each within its limit."""
     operator = Operator(stack.directory, tmp_path_factory.mktemp("backups") / method)

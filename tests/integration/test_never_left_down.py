@@ -34,7 +34,7 @@ from tests.stack.stack import Stack, content
 
 pytestmark = pytest.mark.docker
 
-KILLS = int(os.environ.get("MAILARCHIVER_BACKUP_KILLS", "8"))
+KILLS = int(os.environ.get("MAILARCHIVER_BACKUP_KILLS", "4"))
 QUIET = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 0.1; done"]
 PROMISED_SECONDS = 60.0
 

@@ -11,8 +11,9 @@ import yaml
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a test's compose file says. The defaults are upstream's; the health check asks more often, to save time (each question costs 0.1 s of a core).
+    """What a test's compose file says. The defaults are upstream's; the health check asks more often, to save time.
 
+    Not every second: each question costs a tenth of a second of a core.
     Asking often at the start alone (`start_interval`) is unknown to Docker 20.10.
     """
 

@@ -27,4 +27,6 @@ def watch(installation: str = "main", alarm: bool = True) -> StatusReport:
     mark_crashed_runs()
     drop_stale_keys(now=datetime.now(UTC))
     show_posture(config)
-    return show_status(config) if alarm else write_status_report(config, now=datetime.now(UTC))
+    if alarm:
+        return show_status(config, looks=True)
+    return write_status_report(config, now=datetime.now(UTC), looks=True)

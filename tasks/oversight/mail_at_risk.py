@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tasks.adapters.host.state import read_json, state_subdirectory, write_json
@@ -22,6 +23,8 @@ from tasks.run.config import InstallationConfig
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 20.0
+# At the end of a run what a look saw shortly before will do; `watch` looks each hour.
+RECENT = timedelta(hours=2)
 
 
 def mail_on_servers(
@@ -31,14 +34,24 @@ def mail_on_servers(
     *,
     now: datetime,
     found: Installation | None = None,
+    looks: bool = True,
 ) -> MailOnServers:
-    """Judge whether mail is at risk; `records` are the installation's own backups, newest first. Raise nothing: what cannot be seen is said."""
-    return MailOnServers(deletion_seen(config, now=now, found=found), newest_proven_away(records, copies), now)
+    """Judge whether mail is at risk; `records` are the installation's own backups, newest first. Raise nothing: what cannot be seen is said.
+
+    Without `looks`, what was seen recently is taken for what is.
+    """
+    deletion = deletion_seen(config, now=now, found=found, looks=looks)
+    return MailOnServers(deletion, newest_proven_away(records, copies), now)
 
 
-def deletion_seen(config: InstallationConfig, *, now: datetime, found: Installation | None = None) -> ServerDeletion:
+def deletion_seen(
+    config: InstallationConfig, *, now: datetime, found: Installation | None = None, looks: bool = True
+) -> ServerDeletion:
     """Ask the database (of the installation as it was `found`, or is found now); where it cannot be asked, give what was seen last, and why it is no newer."""
     place = state_subdirectory("mail-on-servers") / f"{config.id}.json"
+    before = _remembered(place)
+    if not looks and before.seen_at is not None and timedelta() <= now - before.seen_at < RECENT:
+        return before
     try:
         found = found or discover(config.directory, installation_id=config.id, project=config.project)
         if found.postgres.state != "running":
@@ -49,7 +62,7 @@ def deletion_seen(config: InstallationConfig, *, now: datetime, found: Installat
         ):
             days, accounts = server_deletion(opened)
     except BackupError as error:
-        return _remembered(place, " ".join(error.message.split()))
+        return replace(before, unknown=" ".join(error.message.split()))
     try:
         write_json(place, {"days": days, "accounts": accounts, "seen_at": now.isoformat()})
     except BackupError as error:
@@ -57,12 +70,12 @@ def deletion_seen(config: InstallationConfig, *, now: datetime, found: Installat
     return ServerDeletion(days, accounts, now)
 
 
-def _remembered(place: Path, why: str) -> ServerDeletion:
+def _remembered(place: Path) -> ServerDeletion:
     try:
         found = read_json(place) or {}
         seen_at = datetime.fromisoformat(str(found["seen_at"]))
         days = None if found["days"] is None else int(found["days"])
-        return ServerDeletion(days, int(found["accounts"]), seen_at, why)
+        return ServerDeletion(days, int(found["accounts"]), seen_at)
     except (BackupError, KeyError, TypeError, ValueError) as error:
         logger.debug("what was seen before cannot be read: %s", error)
-        return ServerDeletion(unknown=why)
+        return ServerDeletion()

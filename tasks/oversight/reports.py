@@ -155,9 +155,9 @@ def report_retention(config: InstallationConfig, plan: RetentionPlan) -> None:
     _artifact(f"retention-{config.id}", retention_report(config.id, plan))
 
 
-def show_status(config: InstallationConfig) -> StatusReport:
+def show_status(config: InstallationConfig, *, looks: bool = False) -> StatusReport:
     """Bring everything up to date that shows how the backups stand (catalogue, charts, report, metrics), and raise alarms."""
-    status_report = write_status_report(config, now=datetime.now(UTC))
+    status_report = write_status_report(config, now=datetime.now(UTC), looks=looks)
     if surroundings().has_server:
         pictures = [(name, _data_address(drawing)) for name, drawing in zip(CHARTS, status_report.charts, strict=True)]
         _artifact(f"status-{config.id}", status_markdown(status_report.status, pictures))

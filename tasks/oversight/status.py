@@ -75,10 +75,11 @@ def _status_of(
     copies: Sequence[SeenCopies],
     *,
     now: datetime,
+    looks: bool = False,
 ) -> Status:
     failed = last_backup_failed(entries)
     wrong = _problem_of(config.repository)
-    mail = mail_on_servers(config, own.records, copies, now=now)
+    mail = mail_on_servers(config, own.records, copies, now=now, looks=looks)
     at_risk = mail.is_at_risk and "mail_at_risk" not in config.settings.accept_risks
     dated = [Dated(each.name, each.created, each.confirmed) for each in own.candidates if not each.foreign]
     clocks = (ahead_problem(own.ahead, now), jump_problem(dated, [each.at for each in entries], now))
@@ -142,15 +143,15 @@ def _problem_of(repository: Path) -> str:
 
 
 @step(name="write report")
-def write_status_report(config: InstallationConfig, *, now: datetime) -> StatusReport:
+def write_status_report(config: InstallationConfig, *, now: datetime, looks: bool = False) -> StatusReport:
     """Bring status, catalogue, charts, the report beside the backups and the metrics up to date.
 
-    Neither the page nor the metrics fail a run: what cannot be written is said.
+    With `looks` the database is asked for what the mail accounts delete, however recently it was. Neither the page nor the metrics fail a run: what cannot be written is said.
     """
     backups, entries = list_backups(config.repository), read_history(config.id)
     own = look_at(config, backups, now=now)
     copies = copies_seen(config)
-    status = _status_of(config, own, entries, copies, now=now)
+    status = _status_of(config, own, entries, copies, now=now, looks=looks)
     listed = [
         Listed(
             each.name, str(each.path), each.bytes, each.created, each.record,

@@ -16,6 +16,7 @@ from tasks.run.config import InstallationConfig
 from tests.cli import PROGRAM, run_program
 from tests.integration.copying import copy, copying_to, night
 from tests.prefect_server import free_port
+from tests.settings import write_settings
 from tests.targets import write_config
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_engine")]
@@ -158,3 +159,22 @@ def test_a_directory_with_something_in_it_and_a_host_without_an_engine(
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     code, told, _ = recover(str(tmp_path / "usb"))
     assert (code, "Docker is not running" in told["error"]) == (1, True)
+
+
+def test_a_target_of_a_settings_file_is_known_by_its_name(
+    config: InstallationConfig, recover: Recover, tmp_path: Path
+) -> None:
+    """Where the settings were saved, with their target and the keys that they trust, no other word is needed."""
+    record = made(config, key=None)
+    public = read_identity(config.id, config.directory).public
+    saved = {
+        "directory": tmp_path / "srv", "repository": tmp_path / "new backups", "trusted_keys": [public],
+        "copies": [{"name": "usb", "remote": str(tmp_path / "usb")}],
+    }  # fmt: skip
+    settings = str(write_settings(tmp_path / "saved.yaml", {"main": saved}))
+    _, told, err = recover("usb", "--settings", settings, known=False)
+    assert f"Taken: {record.manifest.name}" in err
+    assert "at target usb, signed with a key that is known here" in err
+    assert "compose" in told["error"]  # these archives hold no stack
+    code, told, _ = recover("nas", "--settings", settings, known=False)
+    assert (code, "targets of the settings: usb" in told["error"]) == (2, True)

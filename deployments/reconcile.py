@@ -71,8 +71,8 @@ def tighten_parameters(client: SyncPrefectClient, installations: Sequence[str], 
         properties = schema.get("properties", {})
         if "installation" in properties:
             properties["installation"]["enum"] = list(installations)
-        if "target" in properties:
-            properties["target"]["enum"] = ["", *targets]
+        for name in {"target", "from_target"} & properties.keys():
+            properties[name]["enum"] = ["", *targets]
         if "backup" in properties:
             properties["backup"]["pattern"] = BACKUP_PARAMETER
         client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from tasks.copies.view import archives_from
 from tasks.core.archive.origin import Words
 from tasks.core.stack.installation import left_down
 from tasks.oversight.reports import report_restore
@@ -30,6 +31,7 @@ def full_restore(
     restore_config: bool = False,
     foreign: bool = False,
     with_code: bool = False,
+    from_target: str = "",
 ) -> Restored:
     """Extract the data directory beside the current one, prove it by a private PostgreSQL, and swap the two; the current one is kept.
 
@@ -44,9 +46,13 @@ def full_restore(
         restore_config: Also put the archive's configuration files in place (the current ones are kept beside them).
         foreign: Restore an archive that is not known as this installation's own: without rights beyond the new database, and in quarantine.
         with_code: Take the code too that such an archive brings (functions, triggers), which the application then runs.
+        from_target: Which target of its settings to read the backup from, streamed; empty means the repository.
     """
     now = datetime.now(UTC)
-    with locked_config(installation, "restore", confirmed=confirm) as config:
+    with (
+        locked_config(installation, "restore", confirmed=confirm) as home,
+        archives_from(home, from_target, backup) as config,
+    ):
         stack = read_installation(config)
         found = find_archive(config.archives, choose_backup(config, backup))
         why = require_word_for(config, stack, found, Words(foreign, with_code), quarantine)

@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.full_restore import full_restore
 from flows.sql_dump_restore import sql_dump_restore
+from tasks.copies.view import archives_from
 from tasks.core.archive.origin import Words
 from tasks.core.errors import UsageError
 from tasks.oversight.approval import ask_for_approval
@@ -32,6 +33,7 @@ def guided_restore(
     without: list[str] | None = None,
     foreign: bool = False,
     with_code: bool = False,
+    from_target: str = "",
 ) -> Restored:
     """Look at the archive and run the restore that fits it: a dump beside the current database, or a whole data directory.
 
@@ -44,25 +46,30 @@ def guided_restore(
         without: Objects of a dump to leave out, by the names that a failed verification told; the rest is proven as ever.
         foreign: Restore an archive that is not known as this installation's own: without rights beyond the new database, and in quarantine.
         with_code: Take the code too that such an archive brings (functions, triggers), which the application then runs.
+        from_target: Which target of its settings to read the backup from, streamed; empty means the repository.
     """
-    config = config_of(installation)
-    backup = choose_backup(config, backup)
-    if surroundings().asks_in_prefect and not confirm:
-        plan = plan_restore(config, backup, quarantine)
-        approval = ask_for_approval(config, plan)
-        backup, confirm = plan.name, approval.confirm
-        quarantine, restore_config = approval.wants_quarantine, approval.restore_config
-        foreign, with_code = approval.foreign, approval.with_code
-    fitting = fitting_restore(config, backup)
-    if fitting == "data directory":
-        if without:
-            raise UsageError(
-                f"{backup} holds a data directory, of which nothing can be left out", hint="leave --without away"
+    home = config_of(installation)
+    with archives_from(home, from_target, backup) as config, given_configs({config.id: config}):
+        backup = choose_backup(config, backup)
+        if surroundings().asks_in_prefect and not confirm:
+            plan = plan_restore(config, backup, quarantine)
+            approval = ask_for_approval(config, plan)
+            backup, confirm = plan.name, approval.confirm
+            quarantine, restore_config = approval.wants_quarantine, approval.restore_config
+            foreign, with_code = approval.foreign, approval.with_code
+        fitting = fitting_restore(config, backup)
+        if fitting == "data directory":
+            if without:
+                raise UsageError(
+                    f"{backup} holds a data directory, of which nothing can be left out", hint="leave --without away"
+                )
+            return run_flow(
+                full_restore, installation, backup, confirm, quarantine, restore_config, foreign, with_code, from_target
             )
-        return run_flow(full_restore, installation, backup, confirm, quarantine, restore_config, foreign, with_code)
-    return run_flow(
-        sql_dump_restore, installation, backup, confirm, quarantine, restore_config, without, foreign, with_code
-    )
+        return run_flow(
+            sql_dump_restore, installation, backup, confirm, quarantine, restore_config, without, foreign, with_code,
+            from_target,
+        )  # fmt: skip
 
 
 def show_plan(installation: str, backup: str, quarantine: bool | None) -> RestorePlan:

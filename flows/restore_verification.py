@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from tasks.copies.view import archives_from
 from tasks.core.errors import BackupError
 from tasks.oversight.reports import report_verification
 from tasks.restore.check_archive import check_backup
@@ -34,7 +35,7 @@ from tasks.verification.verify import (
 
 @flow(name="restore-verification", flow_run_name="verification of {backup} of {installation}")
 def restore_verification(
-    installation: str = "main", backup: str = "latest", with_recovery_key: bool = False
+    installation: str = "main", backup: str = "latest", with_recovery_key: bool = False, from_target: str = ""
 ) -> Verified:
     """Restore a backup on an isolated staging stack, compare it with what was backed up, and record the verdict.
 
@@ -46,10 +47,11 @@ def restore_verification(
         installation: Which installation, by its id in the settings file.
         backup: A backup's name, "latest", or "stalest" (the one verified longest ago).
         with_recovery_key: Open an encrypted backup with the operator's own key alone (MAILARCHIVER_BACKUP_IDENTITY): the yearly drill.
+        from_target: Which target of its settings to read the backup from, streamed; empty means the repository.
     """
     begun, now = time.monotonic(), datetime.now(UTC)
-    config = config_of(installation)
-    with remembered(config, "verification") as run:
+    home = config_of(installation)
+    with remembered(home, "verification") as run, archives_from(home, from_target, backup) as config:
         production = read_installation(config)
         chosen = choose_backup(config, backup, can_be_opened(config))
         try:
@@ -69,5 +71,5 @@ def restore_verification(
             if not verified.holds:
                 run.fail(verified.problem)
 
-    report_verification(config.at_home, verified)
+    report_verification(home.at_home, verified)
     return verified

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from tasks.copies.view import archives_from
 from tasks.core.archive.origin import Words
 from tasks.core.stack.installation import left_down
 from tasks.oversight.reports import report_restore
@@ -31,6 +32,7 @@ def sql_dump_restore(
     without: list[str] | None = None,
     foreign: bool = False,
     with_code: bool = False,
+    from_target: str = "",
 ) -> Restored:
     """Load a dump beside the current database, prove it, and swap the two; the current one is kept until `commit`.
 
@@ -45,9 +47,13 @@ def sql_dump_restore(
         without: Objects of the dump to leave out, by the names that a failed verification told; the rest is proven as ever.
         foreign: Restore an archive that is not known as this installation's own: without rights beyond the new database, and in quarantine.
         with_code: Take the code too that such an archive brings (functions, triggers), which the application then runs.
+        from_target: Which target of its settings to read the backup from, streamed; empty means the repository.
     """
     now = datetime.now(UTC)
-    with locked_config(installation, "restore", confirmed=confirm) as config:
+    with (
+        locked_config(installation, "restore", confirmed=confirm) as home,
+        archives_from(home, from_target, backup) as config,
+    ):
         found = find_archive(config.archives, choose_backup(config, backup))
         options = RestoreOptions(
             with_code=with_code,

@@ -107,9 +107,20 @@ def target_view(config: InstallationConfig, name: str) -> Iterator[InstallationC
                 _bring_back(config, Way(remote, target.part_bytes, None, ""), path, source.there)
 
 
+@contextmanager
+def archives_from(config: InstallationConfig, target: str, backup: str) -> Iterator[InstallationConfig]:
+    """Give a configuration whose archives are those of a target within the block; the same one where none is named, or it is one already."""
+    if not target or config.elsewhere is not None:
+        yield config
+        return
+    require_name(backup)
+    with target_view(config, target) as there:
+        yield there
+
+
 def require_name(backup: str) -> None:
     """Raise UsageError where a backup of a target is named by a path."""
-    if backup != "latest" and not split_archive_name(archive_of(backup) or f"{backup}.tar.gz"):
+    if backup not in ("latest", "stalest") and not split_archive_name(archive_of(backup) or f"{backup}.tar.gz"):
         raise UsageError(
             f"{backup!r} is no backup's name", hint="with --from: a name that `list --from TARGET` shows, or latest"
         )

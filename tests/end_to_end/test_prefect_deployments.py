@@ -181,6 +181,26 @@ def test_a_run_through_the_api_completes_and_verification_and_copies_follow_by_e
     assert any(each["name"].startswith("tasks.") and each["level"] == logging.INFO for each in logs), logs
 
 
+def test_a_backup_that_only_a_target_has_is_proven_and_restored_by_the_worker(
+    host: Host, worker: None, tmp_path: Path
+) -> None:
+    """As `--from TARGET` on the terminal: the target is chosen by its name, and the archive is streamed from there."""
+    archives = list(host.repository.glob("*.tar.gz"))
+    for each in archives:
+        each.rename(tmp_path / each.name)
+    try:
+        verification = host.start("restore-verification", from_target="disk")
+        restore = host.start("guided-restore", from_target="disk", confirm="main")
+        for run in (verification, restore):
+            ended = wait_for_run(host.server, run, timeout_seconds=240)
+            assert ended["state"] == "COMPLETED", ended["message"]
+        assert not list(host.repository.glob("*.tar.gz"))
+    finally:
+        for each in archives:
+            (tmp_path / each.name).rename(each)
+    host.server.python("from flows.rollback import commit; commit.fn('main', 'main')")
+
+
 def test_a_long_step_shows_its_progress_and_a_run_its_reports(host: Host, worker: None) -> None:
     """What a person opens: how far a step is, what a backup is, why each is kept, and pictures of them, in the page itself."""
     host.server.python(LONG_STEP)
@@ -211,6 +231,7 @@ BAD: dict[str, tuple[str, Any]] = {
     "an unknown key": ("directory", "/etc"),
     "an unknown choice": ("method", "rm -rf"),
     "an unknown target": ("target", "elsewhere:bucket"),
+    "an unknown target to read from": ("from_target", "elsewhere:bucket"),
 }
 
 

@@ -246,6 +246,7 @@ def test_the_copy_that_was_read_longest_ago_is_read_first() -> None:
         ("read metadata failed: 401 Unauthorized: 401 Unauthorized", "refuses us", False),
         ("write /mnt/usb/f: no space left on device", "is full", False),
         ("api error RequestTimeTooSkewed: The difference between the request time and the current time is too large.", "clocks differ", False),
+        ("api error AccessDenied: The difference between the request time and the server's time exceeds the maximum allowed.", "clocks differ", False),
         ("InvalidRequest: Bucket is missing ObjectLockConfiguration", "cannot lock copies", False),
         ("didn't find section in config file (\"nosuch\")", "is not in rclone's configuration", False),
         ("unknown flag: --s3-object-lock-mode", "is used with an option", False),

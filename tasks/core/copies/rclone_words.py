@@ -30,7 +30,7 @@ _FAULTS: tuple[tuple[str, Fault], ...] = (
     (r"unable to decrypt configuration|configuration is encrypted", Fault("is in an rclone configuration that is encrypted", "give RCLONE_CONFIG_PASS to the program that runs the copies")),
     (r"ObjectLockConfiguration|object lock (?:is )?not (?:enabled|supported)|Object Lock configuration",
      Fault("cannot lock copies: the bucket has no object lock", "make the bucket with object lock enabled, or set lock_days to 0")),
-    (r"RequestTimeTooSkewed|too large.{0,40}time|clock skew|RequestExpired|not yet valid", Fault("says that the clocks differ too much", "is this machine's clock right? `timedatectl`")),
+    (r"RequestTimeTooSkewed|difference between the request time|too large.{0,40}time|clock skew|RequestExpired|not yet valid", Fault("says that the clocks differ too much", "is this machine's clock right? `timedatectl`")),
     (r"no space left|Insufficient ?Storage|\b507\b|quota|storage limit|not enough (?:free )?space|disk full|disk space", Fault("is full", "make room there, or keep less: the target's retention")),
     (r"x509|certificate", Fault("shows a certificate that is not trusted", "is its name right, and its certificate still valid?")),
     (r"object is WORM protected|AccessDenied.*(?:lock|retention)|(?:lock|retention).*AccessDenied|append.?only",

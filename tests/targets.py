@@ -35,11 +35,14 @@ class Server:
     port: int
     log: Path
     process: subprocess.Popen[bytes] | None = field(default=None)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         """Start it, for the first time or again on the same port; return when it answers."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command, env={**os.environ, **self.environment}, stdout=log, stderr=log, start_new_session=True
+            )
         wait_until(self._answers, 20, f"the {self.kind} server does not answer")
 
     def kill(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 import subprocess
@@ -99,7 +100,6 @@ def machine_with_engine(*images: str, mounts: Mapping[Path, str]) -> Iterator[Ma
 
     `mounts` are directories of this machine, each with its place there, not to be written to. Needs root.
     """
-    _make_bare_image()
     compose = Path.home() / ".docker" / "cli-plugins" / "docker-compose"
     shown = {
         Path("/usr"): "/usr",
@@ -111,7 +111,7 @@ def machine_with_engine(*images: str, mounts: Mapping[Path, str]) -> Iterator[Ma
     shown |= {Path(each): each for each in (sys.prefix, sys.base_prefix) if not Path(each).is_relative_to("/usr")}
     volumes = [word for place, there in {**shown, **mounts}.items() for word in ("--volume", f"{place}:{there}:ro")]
     command = ("bash", "-c", "sleep infinity & wait")
-    with _container(BARE_IMAGE, *_RIGHTS, "--volume", "/var/lib/docker", *volumes, command=command) as machine:
+    with _container(_bare_image(), *_RIGHTS, "--volume", "/var/lib/docker", *volumes, command=command) as machine:
         machine.must("bash", "-euc", _CONTROL_GROUPS)
         machine.start("bash", "-c", "exec dockerd >/var/log-of-dockerd 2>&1")
         wait_until(
@@ -136,8 +136,8 @@ def _container(image: str, *options: str, command: Sequence[str] = ()) -> Iterat
         subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=True, timeout=60)
 
 
-def _make_bare_image() -> None:
-    """Import an image of directories and a few lines: everything that runs in it comes with a mount."""
+def _bare_image() -> str:
+    """Import an image of directories and a few lines, unless it is there: everything that runs in it comes with a mount."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name in _DIRECTORIES:
@@ -152,6 +152,11 @@ def _make_bare_image() -> None:
             entry = tarfile.TarInfo(name)
             entry.size = len(text)
             archive.addfile(entry, io.BytesIO(text.encode()))
-    subprocess.run(
-        ["docker", "import", "-", BARE_IMAGE], input=packed.getvalue(), capture_output=True, check=True, timeout=60
-    )
+    content = packed.getvalue()
+    name = f"{BARE_IMAGE}:{hashlib.sha256(content).hexdigest()[:12]}"
+    if (
+        subprocess.run(["docker", "image", "inspect", name], capture_output=True, timeout=60, check=False).returncode
+        != 0
+    ):
+        subprocess.run(["docker", "import", "-", name], input=content, capture_output=True, check=True, timeout=60)
+    return name

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks --megabytes 1500 [--output FILE]
     python -m tests.benchmarks --megabytes 4000 --only-ours    # memory and disk at other sizes
+    python -m tests.benchmarks --megabytes 1500 --encrypted    # what encryption costs, and a copy beside rclone alone
 
 Its own command: the test suite does not run it. Needs root (the guide's `cp` of the data directory does) and an idle machine.
 """
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.benchmarks.measure import Measured, measure
+from tests.benchmarks.sealed import measure_sealed, print_sealed
 from tests.cli import PROGRAM
 from tests.end_to_end.test_guide_archives import DUMP_RESTORE, FULL_RESTORE, METHOD_1, METHOD_2
 from tests.stack.images import ensure_images
@@ -50,21 +52,33 @@ def main() -> None:
     parser.add_argument(
         "--only-ours", action="store_true", help="leave the guide's commands out: memory and extra disk alone"
     )
+    parser.add_argument(
+        "--encrypted",
+        action="store_true",
+        help="hot backups with and without encryption, and a copy to a local S3, alone",
+    )
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     ensure_images()
     place = Path(tempfile.mkdtemp(prefix="mailarchiver-backup-benchmark-"))
     stack = create_stack(place / "stack", megabytes=options.megabytes, health_interval="10s")
     try:
-        measured = _measure_ours(stack) if options.only_ours else _measure_all(stack)
+        if options.encrypted:
+            (place / "sealing").mkdir()
+            measured = measure_sealed(stack, place / "sealing", _settle)
+        else:
+            measured = _measure_ours(stack) if options.only_ours else _measure_all(stack)
         found = {each.name: each for each in measured}
     finally:
         stack.destroy()
         shutil.rmtree(place, ignore_errors=True)
     _print_figures(found)
-    if not options.only_ours:
-        _print_ratios(found)
-    _print_limits(found)
+    if options.encrypted:
+        print_sealed(found)
+    else:
+        if not options.only_ours:
+            _print_ratios(found)
+        _print_limits(found)
     if options.output:
         options.output.write_text(json.dumps([asdict(each) for each in found.values()], indent=1))
 

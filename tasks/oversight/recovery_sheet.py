@@ -34,7 +34,8 @@ def recovery_sheet(
         )
     known = read_identity(config.id, config.directory)
     manifest = newest.manifest
-    facts = SheetFacts(manifest, config.directory, config.repository, known.public, known.key_file)
+    remotes = tuple(each.remote for each in config.settings.copies)
+    facts = SheetFacts(manifest, config.directory, config.repository, known.public, known.key_file, remotes)
     copies = "; ".join(f"{each.name}: {each.remote} (rclone)" for each in config.settings.copies)
     signing = ""
     if with_signing_key:

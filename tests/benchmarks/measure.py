@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 POLL_SECONDS = 0.05
 SAMPLE_SECONDS = 0.25
@@ -47,13 +48,14 @@ def measure(
     ]
     for watcher in watchers:
         watcher.start()
+    said = TemporaryFile()
     begun = time.monotonic()
     process = subprocess.Popen(
         command,
         cwd=directory,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=said,
         stderr=subprocess.PIPE,
     )
     memory = 0
@@ -70,7 +72,10 @@ def measure(
     over.set()
     for watcher in watchers:
         watcher.join()
-    assert process.returncode == 0, f"{name}: {errors[-2000:]}"
+    with said:
+        said.seek(0)
+        answer = said.read()[-2000:].decode(errors="replace")
+    assert process.returncode == 0, f"{name}: {answer} {errors[-2000:]}"
     made = result()
     return Measured(
         name, seconds, unanswered.seconds, disk.peak / 1e6, made.stat().st_size / 1e6 if made else 0.0, memory / 1e6

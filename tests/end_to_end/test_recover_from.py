@@ -144,8 +144,9 @@ def by_the_sheet(stack: Stack, away: dict[str, Any]) -> dict[str, str]:
     """Type the sheet's commands, as they are printed, on a machine with an empty PostgreSQL; give the content that they bring."""
     page = (away["place"] / "sheet.html").read_text()
     with machine_with_postgres(stack.container("postgres").attrs["Config"]["Image"]) as (machine, place):
-        for path in (away["place"] / "backups").glob(f"{away['newest']['name']}.*"):
+        for path in (away["place"] / "bucket" / "mail").glob(f"{away['newest']['name']}.*"):
             shutil.copy(path, place)
+        assert len(list(place.glob("*.part-*"))) > 1
         (secret,) = re.findall(r'<code class="secret">(.*?)</code>', page)
         (place / "recovery-key.txt").write_text(f"{secret}\n")
         blocks = [html.unescape(each) for each in re.findall(r'<pre class="commands">(.*?)</pre>', page, re.DOTALL)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tasks.core.archive.manifest import DatabaseFacts, Encryption, Format, Manifest, Member
-from tasks.core.report.recovery_sheet import SheetFacts, program_lines, recovery_steps
+from tasks.core.report.recovery_sheet import SheetFacts, from_copies_lines, program_lines, recovery_steps
 from tests.unit.values import NOW
 
 FACTS = DatabaseFacts(
@@ -24,13 +25,25 @@ def sheet(
     place: str = "/opt/mail",
 ) -> list[str]:
     """Give all lines of a sheet."""
+    found = facts_of(*members, archive_format=archive_format, sealed=sealed, facts=facts, place=place)
+    return [line for step in recovery_steps(found) for line in step.commands] + list(program_lines(found))
+
+
+def facts_of(
+    *members: str,
+    archive_format: Format = "guide",
+    sealed: bool = True,
+    facts: DatabaseFacts = FACTS,
+    place: str = "/opt/mail",
+    copies: tuple[str, ...] = (),
+) -> SheetFacts:
+    """Give what a sheet is about."""
     manifest = Manifest(
         version=1, name="mailarchiver-backup-20260301-020005", method="hot", format=archive_format, installation="main", project="mail", created_at=NOW,
         database=facts, images=[], members=[Member(name=each, bytes=1, sha256="") for each in members],
         encryption=Encryption(recipients=["age1x"]) if sealed else None,
     )  # fmt: skip
-    found = SheetFacts(manifest, Path(place), Path("/backups"), "ed25519:x", Path("/state/signing-key"))
-    return [line for step in recovery_steps(found) for line in step.commands] + list(program_lines(found))
+    return SheetFacts(manifest, Path(place), Path("/backups"), "ed25519:x", Path("/state/signing-key"), copies)
 
 
 def test_a_plain_archive_needs_no_key() -> None:
@@ -48,6 +61,34 @@ def test_each_format_has_its_programs(dump: str, archive_format: Format, loaded:
     lines = sheet(dump, "roles.sql", "docker-compose.yml", archive_format=archive_format)
     assert any(line.startswith(loaded) for line in lines)
     assert any(unpacked in line for line in lines)
+
+
+def test_each_place_with_copies_has_its_command() -> None:
+    """A place of rclone's wants rclone's configuration, a disk does not; the sheet's own key and the signer's stand in both."""
+    found = facts_of("database.sql", copies=("away:mail backups", "/mnt/disk"))
+    proofs = "--identity recovery-key.txt --trusted-key ed25519:x"
+    assert from_copies_lines(found) == [
+        f"mailarchiver-backup recover-from 'away:mail backups' --into /opt/mail --rclone-config rclone.conf {proofs}",
+        f"mailarchiver-backup recover-from /mnt/disk --into /opt/mail {proofs}",
+    ]
+    assert from_copies_lines(facts_of("database.sql")) == []
+
+
+def test_an_archive_in_parts_is_put_together_before_anything_else(tmp_path: Path) -> None:
+    name = "mailarchiver-backup-20260301-020005"
+    lines = sheet("database.sql")
+    (together,) = [line for line in lines if " cat " in line]
+    for number in range(1, 12):
+        (tmp_path / f"{name}.tar.gz.age.tar.part-{number:04d}").write_text(f"{number} ")
+    whole = tmp_path / f"{name}.tar.gz.age.tar"
+    assert lines.index(together) == 2
+
+    subprocess.run(["bash", "-e", "-c", f"NAME={name}\n{together}"], cwd=tmp_path, check=True)
+    assert whole.read_text() == "1 2 3 4 5 6 7 8 9 10 11 "
+    for path in tmp_path.glob("*.part-*"):
+        path.unlink()
+    subprocess.run(["bash", "-e", "-c", f"NAME={name}\n{together}"], cwd=tmp_path, check=True)
+    assert whole.read_text() == "1 2 3 4 5 6 7 8 9 10 11 "
 
 
 def test_a_data_directory_is_put_in_place() -> None:

@@ -10,7 +10,13 @@ import segno
 from markupsafe import Markup
 
 from tasks.adapters.outbox.pages import template
-from tasks.core.report.recovery_sheet import SheetFacts, program_lines, recovery_steps, signing_key_lines
+from tasks.core.report.recovery_sheet import (
+    SheetFacts,
+    from_copies_lines,
+    program_lines,
+    recovery_steps,
+    signing_key_lines,
+)
 
 
 def recovery_page(
@@ -23,6 +29,7 @@ def recovery_page(
         rows=rows,
         steps=recovery_steps(facts),
         program=program_lines(facts),
+        from_copies=from_copies_lines(facts),
         recipients=[(each, qr_code(each)) for each in (encryption.recipients if encryption else ())],
         secret=secret,
         secret_qr=qr_code(secret) if secret else "",

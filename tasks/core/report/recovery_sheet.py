@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.core.archive.layout import DATA_DIRECTORY, DUMP_KINDS, KEYS_DIRECTORY, MANIFEST_NAME, OUTSIDE, ROLES_MEMBER
 from tasks.core.archive.manifest import DatabaseFacts, Manifest
 from tasks.core.archive.names import RECORD_EXTENSION, SEALED_EXTENSION, extension_of
+from tasks.core.copies.parts import PART
 from tasks.core.quoting import quoted, quoted_literal
 
 KEY_FILE = "recovery-key.txt"
@@ -27,13 +28,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SheetFacts:
-    """What a sheet is about; `manifest` is that of the newest backup, which stands for those to come."""
+    """What a sheet is about; `manifest` is that of the newest backup, which stands for those to come.
+
+    `copies` are the places with copies, as rclone calls them (`NAME:path`, or a directory).
+    """
 
     manifest: Manifest
     directory: Path
     repository: Path
     signing_public: str
     signing_file: Path
+    copies: tuple[str, ...] = ()
 
     @property
     def is_encrypted(self) -> bool:
@@ -57,6 +62,11 @@ def recovery_steps(facts: SheetFacts) -> tuple[Step, ...]:
             f"In an empty directory with room for the backup three times and more, as root. Copy the newest archive and its record ({RECORD_EXTENSION}) there;"
             " its name is NAME. Names carry date and time (UTC); this was the newest one when the sheet was written.",
             (f"NAME={manifest.name}", *([f"KEY={KEY_FILE}"] if facts.is_encrypted else [])),
+        ),
+        Step(
+            "Put its parts together",
+            f"A large archive lies at another place in parts ({PART}0001 and so on): copy all of them. Where there are none, this does nothing.",
+            (f"[ ! -e {file}{PART}0001 ] || cat {file}{PART}???? > {file}",),
         ),
         Step(
             "See that it is whole",
@@ -164,10 +174,23 @@ def _files_step(facts: SheetFacts) -> Step:
 
 
 def program_lines(facts: SheetFacts) -> Sequence[str]:
-    """Give the shorter way, where this program is at hand."""
+    """Give the shorter way from an archive that is at hand, where this program is."""
+    return (f"mailarchiver-backup restore ./{facts.archive} --into {_text(facts.directory)}{_proofs(facts)}",)
+
+
+def from_copies_lines(facts: SheetFacts) -> Sequence[str]:
+    """Give the shorter way from each place with copies: it chooses the newest backup there by itself."""
+    found = []
+    for place in facts.copies:
+        config = "" if place.startswith("/") else " --rclone-config rclone.conf"
+        words = f"{shlex.quote(place)} --into {_text(facts.directory)}{config}{_proofs(facts)}"
+        found.append(f"mailarchiver-backup recover-from {words}")
+    return found
+
+
+def _proofs(facts: SheetFacts) -> str:
     key = f" --identity {KEY_FILE}" if facts.is_encrypted else ""
-    trusted = f" --trusted-key {facts.signing_public}" if facts.signing_public else " --foreign"
-    return (f"mailarchiver-backup restore ./{facts.archive} --into {_text(facts.directory)}{key}{trusted}",)
+    return key + (f" --trusted-key {facts.signing_public}" if facts.signing_public else " --foreign")
 
 
 def signing_key_lines(facts: SheetFacts) -> Sequence[str]:

@@ -48,33 +48,32 @@ def measure(
     ]
     for watcher in watchers:
         watcher.start()
-    said = TemporaryFile()
-    begun = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=directory,
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=said,
-        stderr=subprocess.PIPE,
-    )
-    memory = 0
-    while process.poll() is None:
-        memory = max(memory, _tree_bytes(process.pid))
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(SAMPLE_SECONDS)
-    seconds = time.monotonic() - begun
-    assert process.stderr is not None
-    errors = process.stderr.read().decode(errors="replace")
+    with TemporaryFile() as said:
+        begun = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.PIPE,
+        )
+        memory = 0
+        while process.poll() is None:
+            memory = max(memory, _tree_bytes(process.pid))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SAMPLE_SECONDS)
+        seconds = time.monotonic() - begun
+        assert process.stderr is not None
+        errors = process.stderr.read().decode(errors="replace")
+        said.seek(0)
+        answer = said.read()[-2000:].decode(errors="replace")
     deadline = time.monotonic() + 120
     while unanswered.since is not None and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     over.set()
     for watcher in watchers:
         watcher.join()
-    with said:
-        said.seek(0)
-        answer = said.read()[-2000:].decode(errors="replace")
     assert process.returncode == 0, f"{name}: {answer} {errors[-2000:]}"
     made = result()
     return Measured(

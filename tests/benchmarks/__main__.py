@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.adapters.archive.repository_marker import MARKER_NAME
+from tasks.adapters.host.state import STATE_VARIABLE
 from tests.benchmarks.measure import Measured, measure
 from tests.benchmarks.sealed import measure_sealed, print_sealed
 from tests.cli import PROGRAM
@@ -61,6 +62,8 @@ def main() -> None:
     options = parser.parse_args()
     ensure_images()
     place = Path(tempfile.mkdtemp(prefix="mailarchiver-backup-benchmark-"))
+    # What this machine remembers, of targets above all, is neither asked nor changed.
+    os.environ[STATE_VARIABLE] = str(place / "state")
     stack = create_stack(place / "stack", megabytes=options.megabytes, health_interval="10s")
     try:
         if options.encrypted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,20 +17,21 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 GATEWAY = "172.17.0.1"
 
 
-def test_no_mailbox_is_touched_before_it_is_allowed(make_stack: Callable[..., Stack]) -> None:
+def test_no_mailbox_is_touched_before_it_is_allowed(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
     """The stand-in logs in to every enabled account soon after it starts, as the real application does."""
     with imap_server() as mailbox:
-        stack = make_stack(imap=(GATEWAY, mailbox.port), sync_delay_seconds=1, start_application=False)
+        directory = tmp_path / "isolated"
+        stack = make_stack(directory, imap=(GATEWAY, mailbox.port), sync_delay_seconds=1, start_application=False)
         operator = Operator(stack.directory, stack.directory / "backups")
         assert stack.psql('SELECT count(*) FROM mail_archiver."MailAccounts" WHERE "IsEnabled"')[0][0] > 0
         operator.must("backup", "hot")
         operator.must("backup", "online")
         states = stack.states()
-        before = leftovers()
         for backup in operator.must("list"):
             assert operator.must("verify", backup["name"])["verdict"] == "verified"
         assert stack.states() == states
-        assert leftovers() == before
+        assert operator.run("doctor").value["installation"]["id"] == directory.name
+        assert leftovers(directory.name) == []
         assert mailbox.connections() == []
 
         for backup in operator.must("list"):
@@ -58,9 +60,9 @@ def looks_at_accounts(stack: Stack) -> int:
     return int(stack.psql(read)[0][0])
 
 
-def leftovers() -> list[str]:
-    """Name what a verification might leave behind on the engine."""
-    client = engine.engine()
-    found = [container.name for container in client.containers.list(all=True) if "staging" in container.name]
-    found += [network.name for network in client.networks.list() if "staging" in network.name]
-    return found + [volume.name for volume in client.volumes.list() if "staging" in volume.name]
+def leftovers(installation: str) -> list[str]:
+    """Name what a verification of one installation might leave behind on the engine; other tests verify theirs meanwhile."""
+    client, ours = engine.engine(), f"staging-{installation}-"
+    found = [container.name for container in client.containers.list(all=True) if ours in container.name]
+    found += [network.name for network in client.networks.list() if ours in network.name]
+    return found + [volume.name for volume in client.volumes.list() if ours in volume.name]

@@ -73,11 +73,14 @@ def test_a_night_copies_its_backup_and_a_target_that_fails_repeats_no_dump(run: 
     assert [each["verified"] for each in run("list")[1]] == [True], "and one dump was all"
 
 
+@pytest.mark.parametrize(
+    "kind", ["openssh", pytest.param("webdav", marks=pytest.mark.long), pytest.param("s3", marks=pytest.mark.long)]
+)
 def test_what_only_a_target_has_is_listed_checked_proven_and_restored_from_there(
-    run: Any, small_stack: Stack, tmp_path: Path
+    run: Any, small_stack: Stack, tmp_path: Path, kind: str
 ) -> None:
-    """Streamed from OpenSSH's server: the repository is lost, nothing is fetched, and the verdict stands at the target."""
-    with serving(tmp_path, "openssh") as server:
+    """Streamed from a server: the repository is lost, nothing is fetched, and the verdict stands at the target."""
+    with serving(tmp_path, kind) as server:
         lines = [f"{key} = {value}" for key, value in ({**server.section}).items()]
         (tmp_path / "rclone.conf").write_text("\n".join(["[away]", *lines]) + "\n")
         (server.files / "mail").mkdir()

@@ -22,6 +22,11 @@ def collect_seldom() -> None:
 
 
 def collect_as_usual() -> None:
-    """Take what is there by now for something that stays, and look as often as usual at what comes: the work begins."""
+    """Take what is there by now for something that stays, and look as often as usual at what comes: the work begins.
+
+    Once: what a later piece of work in the same process finds may be rubbish of the one before.
+    """
+    if gc.get_threshold() == WORKING:
+        return
     gc.freeze()
     gc.set_threshold(*WORKING)

@@ -29,16 +29,8 @@ rm "/tmp/$name.bundle"
 for file in /etc/apt/apt.conf.d/99* /etc/pip.conf /usr/local/share/ca-certificates/*.crt; do
   if [ -e "$file" ]; then inside mkdir -p "$(dirname "$file")" && docker cp --quiet --follow-link "$file" "$name:$file"; fi
 done
-# What an init system would have done: control groups that can be written, and (version 2) nobody in the one above the containers'.
+inside bash <tests/stack/control_groups.sh
 inside bash -euc '
-  for place in /sys /proc/sys $(awk "\$3 ~ /^cgroup/ {print \$2}" /proc/mounts); do
-    if mountpoint -q "$place"; then mount --options remount,bind,rw "$place"; fi
-  done
-  if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-    mkdir -p /sys/fs/cgroup/init
-    xargs -rn1 </sys/fs/cgroup/cgroup.procs >/sys/fs/cgroup/init/cgroup.procs || true
-    sed "s/ / +/g; s/^/+/" </sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
-  fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git sudo >/dev/null
   groupadd --force --system docker

@@ -27,17 +27,7 @@ _RIGHTS = (
     "--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
     "--security-opt", "systempaths=unconfined", "--device-cgroup-rule", "a *:* rwm", "--cgroupns", "private",
 )  # fmt: skip
-# What an init system would have done: control groups that can be written, and (version 2) nobody in the one above the containers'.
-_CONTROL_GROUPS = r"""
-for place in /sys /proc/sys $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do
-  if mountpoint -q "$place"; then mount --options remount,bind,rw "$place"; fi
-done
-if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-  mkdir -p /sys/fs/cgroup/init
-  xargs -rn1 </sys/fs/cgroup/cgroup.procs >/sys/fs/cgroup/init/cgroup.procs || true
-  sed "s/ / +/g; s/^/+/" </sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
-fi
-"""
+_CONTROL_GROUPS = Path(__file__).with_name("control_groups.sh")
 
 
 @dataclass(frozen=True)
@@ -112,7 +102,7 @@ def machine_with_engine(*images: str, mounts: Mapping[Path, str]) -> Iterator[Ma
     volumes = [word for place, there in {**shown, **mounts}.items() for word in ("--volume", f"{place}:{there}:ro")]
     command = ("bash", "-c", "sleep infinity & wait")
     with _container(_bare_image(), *_RIGHTS, "--volume", "/var/lib/docker", *volumes, command=command) as machine:
-        machine.must("bash", "-euc", _CONTROL_GROUPS)
+        machine.must("bash", stdin=_CONTROL_GROUPS.read_text())
         machine.start("bash", "-c", "exec dockerd >/var/log-of-dockerd 2>&1")
         wait_until(
             lambda: machine.run("docker", "version").returncode == 0,

@@ -123,7 +123,8 @@ class _Work:
         newer, verdict = _own_record(backup.path, backup, trust)  # a verification may have ended meanwhile
         if verdict is not None:
             content, record = newer, verdict
-        self._send_record(way, backup.name, content, record, arrived.entry)
+        replaces = stored is not None and stored.record is not None
+        self._send_record(way, backup.name, content, record, arrived.entry, replaces=replaces)
         self.sent.append(backup.name)
         logger.info(
             "Copied %s to %s (%d bytes sent)", record_path_of(backup.path).name, self.target.name, arrived.sent_bytes
@@ -138,7 +139,7 @@ class _Work:
         entry = self.state.copies.get(backup.name) or entry_of(there)
         way = replace(self.way, locked_until=self._lock_of(backup.name, entry))
         try:
-            self._send_record(way, backup.name, content, record, entry)
+            self._send_record(way, backup.name, content, record, entry, replaces=True)
         except TargetFailed as error:
             if not error.is_refusal:
                 raise
@@ -209,8 +210,10 @@ class _Work:
         held = entry.locked_until if is_locked(entry, self.now) else None
         return self._lock_end(name, entry.copied_at or self.now, held) or (held if self.target.lock_days else None)
 
-    def _send_record(self, way: Way, name: str, content: bytes, record: Record, entry: CopyEntry) -> None:
-        found = send_record(way, record_path_of(Path(record.file)).name, content)
+    def _send_record(
+        self, way: Way, name: str, content: bytes, record: Record, entry: CopyEntry, *, replaces: bool
+    ) -> None:
+        found = send_record(way, record_path_of(Path(record.file)).name, content, replaces=replaces)
         until = entry.locked_until
         if until is not None and found.locked_until is not None:
             until = min(until, found.locked_until)

@@ -146,7 +146,7 @@ def _bring_back(config: InstallationConfig, way: Way, path: Path, there: There) 
     if content == written(there.record):
         return
     try:
-        send_record(way, record_path_of(path).name, content)
+        send_record(way, record_path_of(path).name, content, replaces=True)
     except BackupError as error:
         logger.warning("the verdict on %s cannot be kept at target %s: %s", path.name, way.remote.target, error.message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +24,8 @@ from tasks.oversight.copies import CopiesFailed
 from tasks.oversight.status import read_status
 from tasks.run.config import InstallationConfig
 from tests.integration.archives import back_up, make_archive
-from tests.integration.copying import copy, copying_to, night
+from tests.integration.copying import MIB, copy, copying_to, night
+from tests.stack.stack import wait_until
 from tests.targets import PASSWORD, Server, obscured, serving
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
@@ -271,6 +273,35 @@ def test_a_target_that_takes_nothing_is_given_up(sftp: Server, tmp_path: Path) -
     finally:
         os.kill(sftp.process.pid, 18)
     assert failed.value.transient
+
+
+@pytest.mark.parametrize("kind", ["sftp", "directory"])
+def test_a_record_is_replaced_in_one_step(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    """Whoever reads it meanwhile reads the old one or the new: a death half-way costs no copy its record."""
+    served = request.getfixturevalue("sftp") if kind == "sftp" else None
+    place, sections = ("away:bucket", {"away": served.section}) if served else (str(tmp_path / "disk"), {})
+    directory = served.files / "bucket" if served else tmp_path / "disk"
+    directory.mkdir(exist_ok=True)
+    config = copying_to(tmp_path, place, sections=sections)
+    remote = rclone.reach("a", place, config.settings.rclone_config, bandwidth=8 * MIB)
+    contents = [letter * (4 * MIB) for letter in (b"o", b"n")]
+    rclone.put(remote, "record", contents[0])
+    seen: set[bytes] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.005):
+            content = (directory / "record").read_bytes()
+            seen.add(content if content in contents else content[:20] + b" and so on")
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    rclone.put(remote, "record", contents[1])
+    wait_until(lambda: contents[1] in seen, 10, "the new one was not seen")
+    ended.set()
+    looking.join()
+    assert seen == set(contents)
+    assert [each.name for each in directory.iterdir()] == ["record"]
 
 
 @pytest.mark.parametrize(

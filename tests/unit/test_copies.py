@@ -63,6 +63,14 @@ def test_a_gap_between_parts_is_no_archive() -> None:
     assert stored_backups([RemoteFile("else.tar.gz", 3), RemoteFile(".mailarchiver-backup-target", 3)]) == {}
 
 
+def test_what_rclone_had_begun_of_a_record_goes_with_its_copy() -> None:
+    record = RemoteFile(f"{NAME}.manifest.json", 9)
+    begun = RemoteFile(f"{NAME}.manifest.json.0a1b2c3d.partial", 4)
+    foreign = RemoteFile("else.manifest.json.0a1b2c3d.partial", 4)
+    (stored,) = stored_backups([record, begun, foreign]).values()
+    assert (stored.record, stored.others) == (record, (begun,))
+
+
 def candidates(*days: float, proof: str = "verified") -> list[Candidate]:
     return [Candidate(f"b{day:g}", NOW - timedelta(days=day), proof) for day in days]  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -148,6 +149,18 @@ def send(
             time.sleep(0.02)
     if process.returncode != 0:
         raise remote.failed(f"send {name}", log.words(), process.returncode)
+
+
+def put(remote: Remote, name: str, content: bytes, *, locked_until: datetime | None = None) -> None:
+    """Send a small file in place of what is there by this name: a reader, and whoever comes after our death, finds the old one or the new.
+
+    A target that writes where it is told to (SFTP, a directory) gets it under another name first, which rclone then gives its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="mailarchiver-backup-sent-") as place:
+        source = Path(place, "content")
+        source.write_bytes(content)
+        words = ("copyto", "--ignore-times", *_lock(locked_until), str(source), remote.below(name))
+        _run(remote, f"send {name}", *words, timeout_seconds=FETCH_SECONDS)
 
 
 def lock_longer(remote: Remote, name: str, until: datetime) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.adapters.archive.source import read_at
-from tasks.adapters.copies.rclone import Remote, TargetFailed, describe, list_files, remove, send
+from tasks.adapters.copies.rclone import Remote, TargetFailed, describe, list_files, put, remove, send
 from tasks.adapters.host.outside_files import ARCHIVE, open_outside
 from tasks.core.archive.manifest import Record
 from tasks.core.copies.parts import Part, RemoteFile, Stored, parts_of
@@ -104,9 +104,16 @@ def send_archive(
     return Arrived(entry.model_copy(update=dict(changes)), sent)
 
 
-def send_record(way: Way, name: str, content: bytes) -> RemoteFile:
-    """Send a backup's record, from which on it counts there; return what the target says of it."""
-    send(way.remote, name, [content], len(content), locked_until=way.locked_until)
+def send_record(way: Way, name: str, content: bytes, *, replaces: bool) -> RemoteFile:
+    """Send a backup's record, from which on it counts there; return what the target says of it.
+
+    One that `replaces` another does so in one step: cut off half-way, the copy would have none. The first is written where
+    it will be, for a target may take new files and refuse to rename any (append-only).
+    """
+    if replaces:
+        put(way.remote, name, content, locked_until=way.locked_until)
+    else:
+        send(way.remote, name, [content], len(content), locked_until=way.locked_until)
     if way.listing_tells_all:
         return RemoteFile(name, len(content))  # the next run reads it, and sends it again where it is another
     digest = hashlib.new(way.hash_name, content).hexdigest() if way.hash_name else ""

@@ -16,6 +16,8 @@ PARTS_MAXIMUM = 9_999
 PART = ".part-"
 # The server wants a locked file's digest before its first byte, so rclone keeps a whole part in memory.
 LOCKED_PART_BYTES = 64 * 2**20
+# What rclone calls a file until it is whole: our death may leave one.
+_UNFINISHED = re.compile(r"(?P<name>[^/]+)\.[0-9a-f]{8}\.partial")
 _PART_NAME = re.compile(r"(?P<archive>.+)\.part-(?P<number>[0-9]{4})")
 
 
@@ -89,19 +91,22 @@ def stored_backups(files: Iterable[RemoteFile]) -> dict[str, Stored]:
     """
     archives: dict[str, list[RemoteFile]] = {}
     records: dict[str, RemoteFile] = {}
+    unfinished: dict[str, list[RemoteFile]] = {}
     for each in files:
         if archive := archive_of(each.name):
             split = split_archive_name(archive)
             archives.setdefault(split[0] if split else "", []).append(each)
         elif each.name.endswith(RECORD_EXTENSION):
             records[each.name.removesuffix(RECORD_EXTENSION)] = each
+        elif (cut := _UNFINISHED.fullmatch(each.name)) and cut["name"].endswith(RECORD_EXTENSION):
+            unfinished.setdefault(cut["name"].removesuffix(RECORD_EXTENSION), []).append(each)
     names = [name for name in {*archives, *records} if split_archive_name(f"{name}.tar.gz")]
     found = {}
     for name in sorted(names):
         parts = _in_order(archives.get(name, ()))
         taken = {each.name for each in parts}
-        others = tuple(each for each in archives.get(name, ()) if each.name not in taken)
-        found[name] = Stored(name, parts, records.get(name), others)
+        others = [each for each in archives.get(name, ()) if each.name not in taken]
+        found[name] = Stored(name, parts, records.get(name), (*others, *unfinished.get(name, ())))
     return found
 
 

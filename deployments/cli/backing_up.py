@@ -13,6 +13,7 @@ from deployments.cli.options import (
     run_flow,
 )
 from tasks.core.archive.manifest import Format, Method, Record
+from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_plan import CopyWay
 from tasks.core.report.texts import backup_report, retention_report, verification_report
 
@@ -48,11 +49,19 @@ def backup_complete(
 
 @backup.command("online")
 @command
-def backup_online(call: Call) -> None:
-    """Take a complete backup of the running stack, with no downtime."""
+def backup_online(
+    call: Call,
+    incremental: Annotated[
+        bool | None,
+        typer.Option("--incremental/--full", help="Only what has changed, or everything; the setting if left out."),
+    ] = None,
+) -> None:
+    """Take a complete backup of the running stack, with no downtime; or of what has changed since the one before."""
     from flows.online_backup import online_backup
 
-    _answer_backup(call, run_flow(online_backup, call.installation_config.id))
+    kinds: dict[bool | None, OnlineKind | None] = {None: None, True: "incremental", False: "full"}
+    kind = kinds[incremental]
+    _answer_backup(call, run_flow(online_backup, call.installation_config.id, kind))
 
 
 @backup.command("auto")
@@ -93,5 +102,5 @@ def _backup_told(call: Call, record: Record) -> dict[str, Any]:
     return {
         "archive": str(call.installation_config.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,
         "bytes": record.bytes, "sha256": record.sha256, "seconds": record.seconds, "downtime_seconds": manifest.downtime_seconds,
-        "warnings": manifest.warnings,
+        "warnings": manifest.warnings, "parents": [each.name for each in manifest.parents], "why_full": manifest.why_full,
     }  # fmt: skip

@@ -31,12 +31,14 @@ from tasks.adapters.engine import container_files
 from tasks.core.archive.authenticity import sign_manifest, sign_record
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import (
+    CHAINED_VERSION,
     MANIFEST_VERSION,
     Census,
     DatabaseFacts,
     Encryption,
     Format,
     ImageFacts,
+    Link,
     Manifest,
     Method,
     Record,
@@ -163,13 +165,16 @@ def seal_backup(
     warnings: Sequence[str] = (),
     begun: float,
     downtime_seconds: float = 0.0,
+    parents: Sequence[Link] = (),
+    why_full: str = "",
+    history: str = "",
 ) -> Record:
     """Add the signed manifest, read everything back, and give the archive its final name; return its record, signed too.
 
     `begun` is when the backup began by `time.monotonic`.
     """
     manifest = Manifest(
-        version=MANIFEST_VERSION,
+        version=CHAINED_VERSION if parents else MANIFEST_VERSION,
         name=archive.name,
         method=method,
         format=archive.format,
@@ -190,6 +195,9 @@ def seal_backup(
         no_census=no_census,
         warnings=list(warnings),
         encryption=_encryption(archive),
+        parents=list(parents),
+        why_full=why_full,
+        history=history,
     )
     key = require_key(
         installation.id, installation.directory, project=installation.project, system_identifier=facts.system_identifier

@@ -17,11 +17,12 @@ from tasks.adapters.host.directory_copy import FirstPass, copy_changes, copy_dir
 from tasks.adapters.host.files import remove_tree
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.outside_files import DATA_FILE, read_outside
+from tasks.adapters.host.streams import watched
 from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.facts import database_facts
 from tasks.adapters.postgres.server import server_of
 from tasks.adapters.postgres.session import session
-from tasks.core.archive.layout import BACKUP_MANIFEST, DATA_DIRECTORY
+from tasks.core.archive.layout import BACKUP_MANIFEST, BACKUP_MANIFEST_NAME, DATA_DIRECTORY
 from tasks.core.archive.manifest import DatabaseFacts
 from tasks.core.archive.names import PREFIX
 from tasks.core.archive.tar_reader import Limits, TarStream
@@ -49,6 +50,22 @@ class DataPlan:
     facts: DatabaseFacts
     bytes: int
     wal_segment_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What an incremental backup is taken against: a backup's name, and PostgreSQL's manifest of it."""
+
+    name: str
+    manifest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BaseBackup:
+    """What `pg_basebackup` has sent: the moment of its end, and its own manifest."""
+
+    at: datetime
+    manifest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +188,14 @@ def _require_untouched(installation: Installation, place: Path | None, before: C
 
 
 @step(name="base backup", retries=1)
-def copy_running_data(installation: Installation, archive: PartialArchive, limits: DumpLimits) -> datetime:
-    """Copy the running server's data directory by pg_basebackup, with the WAL it needs; safe to repeat. Return the moment of its end."""
+def copy_running_data(
+    installation: Installation, archive: PartialArchive, limits: DumpLimits, since: Since | None = None
+) -> BaseBackup:
+    """Copy the running server's data directory by pg_basebackup, with the WAL it needs; safe to repeat.
+
+    Of the tables only what has changed, where a backup is given that it is taken against.
+    """
+    label, manifest = "mailarchiver-backup", bytearray()
     # A temporary slot keeps the WAL from being recycled before pg_basebackup fetches it at its end; it goes with its session.
     with (
         server_of(installation) as server,
@@ -182,7 +205,11 @@ def copy_running_data(installation: Installation, archive: PartialArchive, limit
             "SELECT pg_create_physical_replication_slot('mailarchiver_backup_' || pg_backend_pid(), true, true)"
         )
         with (
-            closing(pg_programs.base_backup(installation, label="mailarchiver-backup", limits=limits)) as sent,
+            closing(
+                pg_programs.base_backup(
+                    installation, label=label, limits=limits, since=since.manifest if since else None
+                )
+            ) as sent,
             segment(archive, "data", on_bytes=lambda raw, _: tell(raw)) as part,
             progress("base backup") as tell,
         ):
@@ -190,12 +217,13 @@ def copy_running_data(installation: Installation, archive: PartialArchive, limit
             for entry, chunks in _tar_files(sent):
                 if not added:  # pg_basebackup sends no entry for the data directory itself
                     part.add_directory(DATA_DIRECTORY, mtime=entry.mtime, mode=0o700, uid=entry.uid, gid=entry.gid)
-                _add_entry(part, entry, chunks)
+                kept = watched(chunks, manifest.extend) if entry.name == BACKUP_MANIFEST_NAME else chunks
+                _add_entry(part, entry, kept)
                 added += 1
             names = {member.name for member in part.members}
             if not {BACKUP_MANIFEST, f"{DATA_DIRECTORY}/{PG_CONTROL_NAME}", f"{DATA_DIRECTORY}/backup_label"} <= names:
                 raise ProgramFailed(f"pg_basebackup exited with 0 but sent only {added} files, no whole base backup")
-    return datetime.now(UTC)
+    return BaseBackup(datetime.now(UTC), bytes(manifest))
 
 
 def data_place(installation: Installation) -> Path | None:

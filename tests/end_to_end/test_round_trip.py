@@ -59,6 +59,7 @@ def test_what_was_backed_up_comes_back_and_goes_away_again(
     made = operator.must("backup", *method)
     assert set(made) == {
         "archive", "name", "method", "format", "bytes", "sha256", "seconds", "downtime_seconds", "warnings",
+        "parents", "why_full",
     }  # fmt: skip
     assert made["method"] == method[0]
     assert (made["downtime_seconds"] > 0) is (method[0] == "complete")

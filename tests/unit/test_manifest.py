@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.core.archive.manifest import MANIFEST_VERSION, is_older_than, parse_manifest, parse_record
+from tasks.core.archive.manifest import CHAINED_VERSION, is_older_than, parse_manifest, parse_record
 from tasks.core.errors import ArchiveDamaged
 from tests.unit.values import NOW, manifest, record
 
@@ -80,9 +80,9 @@ def test_other_bytes_are_neither_a_manifest_nor_a_record(text: bytes) -> None:
 def test_a_manifest_of_a_version_to_come_is_refused_with_the_way_out() -> None:
     """An old reader would misunderstand it."""
     with pytest.raises(ArchiveDamaged) as caught:
-        parse_manifest(altered(manifest().model_dump_json(), version=MANIFEST_VERSION + 1), source="it")
+        parse_manifest(altered(manifest().model_dump_json(), version=CHAINED_VERSION + 1), source="it")
 
-    assert f"manifest version {MANIFEST_VERSION + 1}" in caught.value.message
+    assert f"manifest version {CHAINED_VERSION + 1}" in caught.value.message
     assert "update" in caught.value.hint
 
 

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from tasks.adapters.engine import programs
 from tasks.adapters.engine.exec_stream import Program
@@ -74,8 +75,12 @@ def _encoding_of(installation: Installation, database: str) -> str:
     return str(found)
 
 
-def base_backup(installation: Installation, *, label: str, limits: DumpLimits) -> Generator[bytes, None, None]:
+def base_backup(
+    installation: Installation, *, label: str, limits: DumpLimits, since: bytes | None = None
+) -> Generator[bytes, None, None]:
     """Yield `pg_basebackup`'s tar of the running server's data directory, with the WAL it needs and its manifest.
+
+    With the manifest of an earlier one (`since`) it sends of the tables what has changed since that began.
 
     The iterator ends normally only when pg_basebackup exited with 0 after its last byte; raise ProgramFailed otherwise.
     Closing it early ends pg_basebackup in the container too.
@@ -84,14 +89,24 @@ def base_backup(installation: Installation, *, label: str, limits: DumpLimits) -
         "pg_basebackup", "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password",
         f"--username={installation.database.superuser}", f"--label={label}",
     ]  # fmt: skip
+    if since is not None:
+        command.append("--incremental=/dev/stdin")
     # It can write a tar to its standard output alone; the shell's text is fixed, what varies comes as arguments.
-    yield from _output(installation, command, lambda path: ["sh", "-c", 'exec "$@" > "$0"', path, *command], limits)
+    yield from _output(
+        installation, command, lambda path: ["sh", "-c", 'exec "$@" > "$0"', path, *command], limits, since
+    )
 
 
 def _output(
-    installation: Installation, command: list[str], into_fifo: Callable[[str], list[str]], limits: DumpLimits
+    installation: Installation,
+    command: list[str],
+    into_fifo: Callable[[str], list[str]],
+    limits: DumpLimits,
+    stdin: bytes | None = None,
 ) -> Generator[bytes, None, None]:
     """Yield what a program in the server's container writes, through a FIFO where we can (`into_fifo` gives the command for its path).
+
+    It gets `stdin` first, which it reads before it writes anything.
 
     Ends normally only when the program exited with 0 after its last byte.
     """
@@ -99,13 +114,24 @@ def _output(
     login = login_of(installation)
     with fifo(installation) as pipe:
         if pipe is None:
-            with login.start(command) as program:
+            with login.start(command, stdin=stdin is not None) as program:
+                _feed(program, stdin, limits)
                 yield from _within(program.chunks(idle_timeout_seconds=limits.idle_seconds), deadline, program)
                 _prove_success(program, limits)
             return
-        with login.start(into_fifo(pipe.path), user="0") as program:
+        with login.start(into_fifo(pipe.path), user="0", stdin=stdin is not None) as program:
+            _feed(program, stdin, limits)
             yield from _within(read_fifo(pipe.descriptor, program, limits.idle_seconds), deadline, program)
             _prove_success(program, limits)
+
+
+def _feed(program: Program, stdin: bytes | None, limits: DumpLimits) -> None:
+    """Give a program its input; one that ends before it has read all of it says why when its end is looked at."""
+    if stdin is None:
+        return
+    with suppress(ProgramFailed):
+        program.write(stdin, idle_timeout_seconds=limits.idle_seconds)
+    program.close_stdin()
 
 
 def dump_roles(installation: Installation, *, timeout_seconds: float, encoding: str = "UTF8") -> bytes:

@@ -16,6 +16,10 @@ from tasks.core.archive.bounded_json import TEXT_LIMIT_BYTES, read_object
 from tasks.core.errors import ArchiveDamaged, Refused
 
 MANIFEST_VERSION = 1
+# An archive that holds only what has changed: whoever takes it for a whole one would restore nonsense.
+CHAINED_VERSION = 2
+# A century of nights, hourly for four years.
+LINKS_LIMIT = 36_500
 
 # What a stranger's text may say, so that every later sum, comparison and sentence is one that Python can make and a person can read.
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -178,11 +182,22 @@ class Encryption(Value):
     verification: str = ""
 
 
+class Link(Value):
+    """An archive that another one needs: its backup's name, its file, and the SHA-256 of that file."""
+
+    name: Name
+    file: Name
+    sha256: Sha256
+
+
 class Manifest(Value):
     """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy.
 
     A dump that we could not read to its end has no census, and `no_census` says why: it is proven as a legacy archive
-    is. `warnings` say what the archive lacks although the backup succeeded: the data-protection keys, for one.
+    is. `warnings` say what the archive lacks although the backup succeeded: the data-protection keys, for one. An
+    incremental one names its `parents`, the full one first, and only together they are a backup. `history` is the token
+    that the server got when a base backup had ended: a server that has it went on from there. `why_full` says why one
+    that was to be incremental is not; `made_of` names the newest link of the chain that a full one was put together from.
     """
 
     version: Number
@@ -206,7 +221,16 @@ class Manifest(Value):
     no_census: str = ""
     warnings: Sentences = Field(default_factory=list)
     encryption: Encryption | None = None
+    parents: Annotated[list[Link], Field(fail_fast=True, max_length=LINKS_LIMIT)] = Field(default_factory=list)
+    history: Annotated[str, Field(pattern="^([0-9a-f]{16})?$")] = ""
+    why_full: Annotated[str, Field(max_length=4096)] = ""
+    made_of: Name = ""
     origin: Origin | None = None
+
+    @property
+    def is_incremental(self) -> bool:
+        """Tell whether it holds only what changed since another one."""
+        return bool(self.parents)
 
 
 class Verification(Value):
@@ -282,9 +306,9 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
         manifest = Manifest.model_validate(_object(text))
     except ValueError as error:
         raise ArchiveDamaged(f"{source} is not a manifest: {_first_problem(error)}", hint=NOT_OURS_HINT) from error
-    if manifest.version > MANIFEST_VERSION:
+    if manifest.version > CHAINED_VERSION:
         raise ArchiveDamaged(
-            f"{source} has manifest version {manifest.version}; this program reads up to {MANIFEST_VERSION}",
+            f"{source} has manifest version {manifest.version}; this program reads up to {CHAINED_VERSION}",
             hint="update mailarchiver-backup",
         )
     return manifest

@@ -26,6 +26,7 @@ from pydantic import (
 from tasks.core.archive.manifest import Format, Method
 from tasks.core.archive.recipients import RECIPIENTS_LIMIT, recipient_problem
 from tasks.core.archive.signatures import public_key_problem
+from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_places import is_directory, remote_problem
 from tasks.core.policy.cron import cron_problem
 from tasks.core.policy.plain_input import shown, text_problem
@@ -139,7 +140,8 @@ class Encryption(_Section):
     recipients: Annotated[tuple[Recipient, ...], Field(max_length=RECIPIENTS_LIMIT)] = ()
     recipients_file: AbsolutePath | None = None
     # How long the key for one verification may be kept, in memory alone; 0: none is made, and no archive is verifiable here.
-    verification_key_hours: Annotated[float, Field(ge=0, le=24 * 366, allow_inf_nan=False)] = 24
+    # None: a day; of incremental backups as long as a chain grows, for its newest link is proven with all that it builds on.
+    verification_key_hours: Annotated[float, Field(ge=0, le=24 * 366, allow_inf_nan=False)] | None = None
     # The recovery key opens an archive at least so often (`verify --with-recovery-key`), or that is an alarm; 0: nobody asks.
     drill_within_days: Days = 365
 
@@ -152,6 +154,18 @@ class Encryption(_Section):
         return self
 
 
+class Incremental(_Section):
+    """Whether online backups hold only what has changed since the one before (PostgreSQL 17 and newer).
+
+    "auto" makes a full one after so many days or links, "incremental" only where there is no other way, "full" always. Anything but "full"
+    has the server note what changes (`summarize_wal`), which `mailarchiver-backup wal-summaries off` takes back.
+    """
+
+    kind: OnlineKind = "full"
+    full_after_days: Annotated[float, Field(gt=0, le=DAYS_LIMIT, allow_inf_nan=False)] = 30
+    full_after_links: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 120
+
+
 class Schedule(_Section):
     """When things run, as five cron fields in `timezone`; None: not by themselves.
 
@@ -160,11 +174,13 @@ class Schedule(_Section):
 
     backup: str | None = "30 3 * * *"
     complete: str | None = None
+    # Online backups of what has changed, say hourly.
+    incremental: str | None = None
     verification: str | None = "0 5 1 * *"
     copies: str | None = "40 */6 * * *"
     timezone: str = "UTC"
 
-    @field_validator("backup", "complete", "verification", "copies")
+    @field_validator("backup", "complete", "incremental", "verification", "copies")
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
         if value is not None and (problem := cron_problem(value)):
@@ -316,6 +332,7 @@ class InstallationSettings(_Section):
     schedule: Schedule = Schedule()
     retention: Retention = Retention(keep_days=30)
     encryption: Encryption | None = None
+    incremental: Incremental = Incremental()
     verification: VerificationPolicy = VerificationPolicy()
     minimum_free_bytes: Bytes = 0
     staging: Staging = Staging()
@@ -332,6 +349,14 @@ class InstallationSettings(_Section):
     require: Require = Require()
     # Weaknesses that are known and accepted: `doctor` still names them, and neither it nor `watch` calls them wrong.
     accept_risks: tuple[RiskKind, ...] = ()
+
+    @model_validator(mode="after")
+    def _incremental_is_wanted(self) -> InstallationSettings:
+        if self.schedule.incremental is not None and self.incremental.kind == "full":
+            raise ValueError(
+                'schedule.incremental wants incremental backups, and incremental.kind is "full": set it to auto or incremental'
+            )
+        return self
 
     @field_validator("copies")
     @classmethod

@@ -1,0 +1,130 @@
+"""Which backup the next incremental one builds on, and what a backup needs besides itself: pure decisions.
+
+A server that was set back (a restore, a snapshot of its machine) may write other WAL under the same positions, on the same timeline, and
+PostgreSQL would take an incremental backup against a parent of the former future without a word. So each base backup leaves a token in
+the server when it has ended: only a server that has a backup's token went on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from tasks.core.archive.manifest import Link, Manifest, Record
+
+OnlineKind = Literal["full", "incremental", "auto"]
+SUMMARIES_SINCE = 17
+TOKENS_KEPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHistory:
+    """What a server says of itself: which cluster it is, whether it notes what changes, and the tokens of the backups it went on from."""
+
+    system_identifier: str
+    major: int
+    summarizes: bool
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRules:
+    """When the next backup is a full one although it could be incremental: so many days after the last, or after so many links."""
+
+    full_after_days: float
+    full_after_links: int
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """What a backup is to be: incremental on `parent`, or full, and why although it was to be incremental ("" where a full one was asked for)."""
+
+    parent: Record | None = None
+    why_full: str = ""
+
+
+def plan_increment(
+    kind: OnlineKind,
+    records: Sequence[Record],
+    there: Mapping[str, str],
+    server: ServerHistory,
+    rules: ChainRules,
+    *,
+    now: datetime,
+) -> Increment:
+    """Choose what the next online backup builds on.
+
+    `records` are the installation's own, newest first; `there` gives the SHA-256 of each archive that is in place, by its
+    backup's name. "incremental" knows no regular full one; what is missing makes one all the same.
+    """
+    if kind == "full":
+        return Increment()
+    if server.major < SUMMARIES_SINCE:
+        return Increment(why_full=f"PostgreSQL {server.major} does not note what changes; {SUMMARIES_SINCE} does")
+    if not server.summarizes:
+        return Increment(why_full="summarize_wal is off: `incremental.kind` of the settings has it switched on")
+    found = [each for each in records if each.manifest.history]
+    obstacles = [obstacle_of(each, records, there, server) for each in found]
+    parent = next((each for each, obstacle in zip(found, obstacles, strict=True) if not obstacle), None)
+    if parent is None:
+        return Increment(why_full=obstacles[0] if obstacles else "there is no online backup yet that it could build on")
+    if kind == "auto" and (due := _full_is_due(parent, records, rules, now)):
+        return Increment(why_full=due)
+    return Increment(parent)
+
+
+def obstacle_of(record: Record, records: Sequence[Record], there: Mapping[str, str], server: ServerHistory) -> str:
+    """Say why nothing can be built on a backup; "" where it can."""
+    manifest = record.manifest
+    if manifest.database.system_identifier != server.system_identifier:
+        return f"{manifest.name} is of another cluster ({manifest.database.system_identifier}, this is {server.system_identifier})"
+    if manifest.database.server_major != server.major:
+        return f"{manifest.name} is of PostgreSQL {manifest.database.server_major}, this is {server.major}"
+    if manifest.history not in server.tokens:
+        return f"the server did not go on from {manifest.name}: it was restored, or set back, or its settings were"
+    by_name = {each.manifest.name: each for each in records}
+    for link in chain_of(record):
+        known = by_name.get(link.name)
+        if link.name not in there or known is None:
+            return f"{link.name} is missing"
+        if there[link.name] != link.sha256:
+            return f"{link.name} is another than {manifest.name} was built on"
+        if known.verification is not None and known.verification.verdict in ("different", "failed"):
+            return f"{link.name} was found to be {known.verification.verdict}"
+    return ""
+
+
+def chain_of(record: Record) -> tuple[Link, ...]:
+    """Give all that must be put together for a backup, the full one first, itself last."""
+    return (*record.manifest.parents, Link(name=record.manifest.name, file=record.file, sha256=record.sha256))
+
+
+def needs_of(manifest: Manifest) -> tuple[str, ...]:
+    """Name the backups that a backup needs besides itself."""
+    return tuple(each.name for each in manifest.parents)
+
+
+def missing_links(manifest: Manifest, there: Mapping[str, str]) -> list[str]:
+    """Say which links of a chain are not in place, or are others than it was built on."""
+    found = []
+    for link in manifest.parents:
+        if link.name not in there:
+            found.append(f"{manifest.name} needs {link.file}, which is missing")
+        elif there[link.name] != link.sha256:
+            found.append(
+                f"{manifest.name} needs {link.file}, which is another archive now (SHA-256 {there[link.name]})"
+            )
+    return found
+
+
+def _full_is_due(parent: Record, records: Sequence[Record], rules: ChainRules, now: datetime) -> str:
+    links = len(parent.manifest.parents) + 1
+    if links >= rules.full_after_links:
+        return f"the chain has {links} links, and a full one is due after {rules.full_after_links}"
+    first = chain_of(parent)[0].name
+    full = next(each for each in records if each.manifest.name == first)
+    if now - full.manifest.created_at >= timedelta(days=rules.full_after_days):
+        return f"the full backup {first} is {rules.full_after_days:g} days old or more"
+    return ""

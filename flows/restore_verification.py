@@ -56,7 +56,7 @@ def restore_verification(
         chosen = choose_backup(config, backup, can_be_opened(config))
         try:
             with opened_for_verification(config, chosen, recovery_key=with_recovery_key) as opened_with:
-                archive = check_backup(config.archives, chosen)
+                archive = check_backup(config.archives, chosen, chain=False)  # the restore checks its links
                 foreign = why_not_own(config, production, archive)
                 with staging_installation(production, archive, config.staging_limits) as staging:
                     tested = run_restore_test(staging, archive, config.dump_limits, now=now, foreign=foreign)

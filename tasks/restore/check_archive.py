@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from tasks.adapters.archive.chain import check_parents, parents_of
 from tasks.adapters.archive.reader import Archive, CheckedArchive, check_archive, recorded_archive
 from tasks.adapters.archive.repository import find_backup
 from tasks.core.archive.names import BACKUP_PARAMETER
@@ -46,10 +47,11 @@ def wanted_backup(repository: Path, backup: str) -> Path:
 
 
 @step(name="check archive", run_name="check {backup}")
-def check_backup(repository: Path, backup: str) -> CheckedArchive:
+def check_backup(repository: Path, backup: str, *, chain: bool = True) -> CheckedArchive:
     """Find a backup ("latest", a name, or a path) and read it from its first byte to its last.
 
-    Raise ArchiveDamaged where a byte is not as it was sealed, UsageError where there is no such backup.
+    With `chain`, so are the archives that an incremental one needs; without, only that they are there. Raise ArchiveDamaged
+    where a byte is not as it was sealed or a link is missing, UsageError where there is no such backup.
     """
     path = wanted_backup(repository, backup)
     try:
@@ -59,7 +61,12 @@ def check_backup(repository: Path, backup: str) -> CheckedArchive:
             f"{path} is gone", hint="another run may have pruned it; see `mailarchiver-backup list`"
         ) from error
     with progress("check", expected_bytes=expected_bytes):
-        return check_archive(path)
+        checked = check_archive(path)
+        if chain:
+            check_parents(checked)
+        else:
+            parents_of(checked)
+        return checked
 
 
 @step(name="find archive", run_name="find {backup}")

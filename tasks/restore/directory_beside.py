@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from tasks.adapters.archive.chain import named_as_link, parents_of
 from tasks.adapters.archive.extraction import below, extract, extraction
 from tasks.adapters.archive.reader import Archive, CheckedArchive, check_while, read_text_member
 from tasks.adapters.engine import containers
@@ -37,6 +38,7 @@ from tasks.core.stack.installation import Installation, Mount
 from tasks.progress import progress
 from tasks.recovery.helper_containers import helper_container
 from tasks.recovery.journalled import journalled
+from tasks.restore.chain import combine, link_place, links_of
 from tasks.run.data_users import refuse_other_users
 from tasks.run.installations import installation_of
 from tasks.step import step
@@ -45,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 KIND = "copy"
 PROGRAM_SECONDS = 3600.0
+# What a data directory holds besides its largest database and its WAL.
+OTHER_DATABASES_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +80,30 @@ def check_physical_target(installation: Installation, archive: Archive) -> None:
             hint="let the compose file mount a directory below it",
         )
     refuse_unfit_copy(archive.manifest, _major(archive), platform_of(installation), archive_name=archive.name)
+    parents = parents_of(archive)
+    extracted = sum(member.bytes for each in (*parents, archive) for member in each.members)
+    files = sum(len(each.members) for each in (*parents, archive))
+    if parents:
+        logger.info(
+            "%s is put together from %d archives, which unpack to %d bytes", archive.name, len(parents) + 1, extracted
+        )
     need = Need(
-        "the extracted data",
+        f"the extracted data of {len(parents) + 1} archives and what is put together of them"
+        if parents
+        else "the extracted data",
         str(place.parent),
-        sum(member.bytes for member in archive.members) + MARGIN_BYTES,
-        len(archive.members) + 64,
+        extracted + (_whole_bytes(archive) if parents else 0) + MARGIN_BYTES,
+        files + (len(archive.members) if parents else 0) + 64,
     )
     free_bytes, free_inodes = free_space(place.parent)
     require_room(need, free_bytes=free_bytes, free_inodes=free_inodes)
+
+
+def _whole_bytes(archive: Archive) -> int:
+    """Estimate how large the data directory is that a chain makes: all databases, and the WAL of the newest link."""
+    size = archive.manifest.database.size_bytes if archive.manifest else 0
+    wal = sum(each.bytes for each in archive.members if each.name.startswith(f"{DATA_DIRECTORY}/pg_wal/"))
+    return size + wal + OTHER_DATABASES_BYTES
 
 
 def _major(archive: Archive) -> str:
@@ -183,17 +203,36 @@ def settle(journal: Journal) -> str:
 
 
 @step(name="extract data files", run_name="extract {archive.name}")
-def extract_copy(archive: Archive, copy: Copy) -> CheckedArchive:
+def extract_copy(installation: Installation, archive: Archive, copy: Copy) -> CheckedArchive:
     """Extract data and keys with their owners into the copy while the archive is checked; safe to repeat: a retry starts over.
 
-    Raise ArchiveDamaged, with the copy worth nothing, where a byte is not as it was sealed.
+    Those of a chain are extracted one beside the other, and put together. Raise ArchiveDamaged, with the copy worth
+    nothing, where a byte is not as it was sealed.
     """
-    for place in (copy.data, copy.keys):
+    for place in (copy.data, copy.keys, links_of(copy.data)):
         if place is not None:
             remove_tree(place)
     make_mounted_directory(copy.data.parent)
+    parents = parents_of(archive)
+    if not parents:
+        checked = _extract_data(archive, copy.data)
+    else:
+        for number, parent in enumerate(parents):
+            with named_as_link(parent, archive):
+                _extract_data(parent, link_place(copy.data, number))
+        checked = _extract_data(archive, link_place(copy.data, len(parents)))
+        assert archive.manifest is not None  # it has parents
+        major = archive.manifest.database.server_major
+        combine(installation, copy.data, len(parents) + 1, major=major, label=copy.label)
+    _keep_root(copy.data)
+    if copy.keys is not None:
+        extract(checked, KEYS_DIRECTORY, copy.keys, keep_owners=True)
+    return checked
+
+
+def _extract_data(archive: Archive, place: Path) -> CheckedArchive:
     expected = sum(member.bytes for member in archive.members)
-    with progress("extract", expected_bytes=expected) as tell, extraction(copy.data, keep_owners=True) as data:
+    with progress("extract", expected_bytes=expected) as tell, extraction(place, keep_owners=True) as data:
         done = 0
 
         def count(piece: bytes) -> None:
@@ -206,11 +245,7 @@ def extract_copy(archive: Archive, copy: Copy) -> CheckedArchive:
             if relative is not None:
                 data.add(relative, entry, watched(pieces, count))
 
-        checked = check_while(archive, take)
-    _keep_root(copy.data)
-    if copy.keys is not None:
-        extract(checked, KEYS_DIRECTORY, copy.keys, keep_owners=True)
-    return checked
+        return check_while(archive, take)
 
 
 def _keep_root(data: Path) -> None:
@@ -284,7 +319,7 @@ def _remove(data: Path | None, keys: Path | None, label: str) -> None:
     for container in containers.containers(label={COPY_LABEL: label}):
         containers.remove_container(container.id, force=True)
     remove_tree(sockets_of(label).parent)
-    for place in (data, keys):
+    for place in (data, keys, links_of(data) if data is not None else None):
         if place is not None and ".restored-" in place.name:
             remove_tree(place)
 

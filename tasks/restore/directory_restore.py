@@ -61,7 +61,7 @@ def restore_copy(
     keys_place = installation.keys_directory
 
     with copy_beside(installation, host_place(installation), keys_place, now=now) as copy:
-        checked = extract_copy(archive, copy)
+        checked = extract_copy(installation, archive, copy)
         wrong = verify_base_backup(installation, checked, copy)
         compared: list[Comparison] = ["files", "base backup"] if is_base_backup(checked) else ["files"]
         quarantined, attachments, proofs_seconds = 0, 0, 0.0

@@ -9,6 +9,8 @@ from tasks.core.archive.recipients import RECIPIENTS_LIMIT, recipients_in
 from tasks.core.errors import UsageError
 from tasks.run.config import InstallationConfig
 
+VERIFIED_WITHIN = timedelta(hours=24)
+
 
 def recipients_of(config: InstallationConfig) -> tuple[str, ...]:
     """Give the recipients of an installation's archives; none where the settings ask for no encryption.
@@ -38,10 +40,18 @@ def recipients_of(config: InstallationConfig) -> tuple[str, ...]:
 def keeps_verification_key(config: InstallationConfig) -> bool:
     """Tell whether a key for one verification is kept of each archive: unless verifications or such keys are switched off."""
     wanted = config.settings.encryption
-    return wanted is not None and wanted.verification_key_hours > 0 and config.settings.verification.when != "never"
+    return (
+        wanted is not None
+        and verification_key_limit(config) > timedelta(0)
+        and config.settings.verification.when != "never"
+    )
 
 
 def verification_key_limit(config: InstallationConfig) -> timedelta:
     """Give how long such a key is kept at the most."""
-    wanted = config.settings.encryption
-    return timedelta(hours=wanted.verification_key_hours if wanted is not None else 0)
+    wanted, chains = config.settings.encryption, config.settings.incremental
+    if wanted is None:
+        return timedelta(0)
+    if wanted.verification_key_hours is not None:
+        return timedelta(hours=wanted.verification_key_hours)
+    return VERIFIED_WITHIN + (timedelta(days=chains.full_after_days) if chains.kind != "full" else timedelta(0))

@@ -13,6 +13,7 @@ from tasks.adapters.archive.repository_marker import require_repository
 from tasks.core.archive.authenticity import Authenticity, Trust, authenticity_of
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import UsageError
+from tasks.core.policy.chains import needs_of
 from tasks.core.policy.clocks import is_ahead
 from tasks.core.policy.due import stalest
 from tasks.core.policy.retention import Candidate, Proof
@@ -145,4 +146,5 @@ def _candidate(backup: Backup, found: Authenticity) -> Candidate:
     return Candidate(
         backup.name, manifest.created_at, proof, foreign=DISMISSED if record.dismissed and not foreign else foreign, rows=rows,
         database_bytes=manifest.database.size_bytes or None, accepted=record.content_accepted, confirmed=record.dated is not None,
+        needs=needs_of(manifest),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters.archive.open_keys import keys_for, opening_with
+from tasks.adapters.archive.repository import read_record
 from tasks.adapters.archive.verification_keys import drop_key, kept_key
 from tasks.core.archive.manifest import OpenedWith, Record, Verification
 from tasks.core.archive.names import is_sealed
@@ -54,11 +55,19 @@ def opened_for_verification(config: InstallationConfig, backup: str, *, recovery
         with opening_with(given):
             yield "recovery key"
         return
-    kept = kept_key(config.repository / path.name, now=datetime.now(UTC))
-    if kept is None and not given:
+    kept = _kept_keys(config, path)
+    if not kept and not given:
         raise NotVerifiableHere(path)
-    with opening_with((*given, *([kept] if kept else []))):
+    with opening_with((*given, *kept)):
         yield "verification key" if kept else "identity"
+
+
+def _kept_keys(config: InstallationConfig, path: Path) -> tuple[str, ...]:
+    """Give the keys kept for the verification of an archive and of all that it builds on; none where one of them is not here any more."""
+    record = read_record(path)
+    needed = [each.file for each in record.manifest.parents if is_sealed(each.file)] if record is not None else []
+    found = [kept_key(config.repository / name, now=datetime.now(UTC)) for name in (*needed, path.name)]
+    return tuple(each for each in found if each is not None) if all(found) else ()
 
 
 def can_be_opened(config: InstallationConfig) -> Callable[[Record], bool]:
@@ -68,7 +77,7 @@ def can_be_opened(config: InstallationConfig) -> Callable[[Record], bool]:
         return (
             not is_sealed(record.file)
             or bool(keys_for(config.archives / record.file))
-            or kept_key(config.repository / record.file, now=datetime.now(UTC)) is not None
+            or bool(_kept_keys(config, config.archives / record.file))
         )
 
     return openable
@@ -87,8 +96,13 @@ def not_verifiable(error: NotVerifiableHere, *, now: datetime, begun: float) -> 
 
 
 def end_of_verification(config: InstallationConfig, verified: Verified) -> None:
-    """Take away the key for one verification, now that there is a verdict; note a drill of the recovery key that held."""
-    drop_key(config.repository / verified.path.name)
+    """Take away the key for one verification, now that there is a verdict; note a drill of the recovery key that held.
+
+    The key of a link on which others may be built stays until its limit: their proof is that of all of the chain.
+    """
+    record = read_record(verified.path)
+    if record is None or not record.manifest.history or not verified.holds:
+        drop_key(config.repository / verified.path.name)
     found = verified.verification
     if found.opened_with != "recovery key" or not verified.holds:
         return

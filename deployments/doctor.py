@@ -20,6 +20,7 @@ from tasks.core.errors import BackupError
 from tasks.core.report.posture import posture_lines, posture_told
 from tasks.core.stack.installation import Installation
 from tasks.core.units import size_text
+from tasks.oversight.incremental import incremental_seen
 from tasks.oversight.posture import posture_seen
 from tasks.oversight.status import copies_seen
 from tasks.run.config import InstallationConfig
@@ -39,6 +40,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         *({"severity": each.severity, "what": each.what, "hint": each.hint} for each in wrong),
         *(each for each in weak if not each["accepted"]),
     ]
+    incremental = incremental_seen(config, found)
     free_bytes, _ = free_space(config.repository)
     holder = lock_holder(config.directory)
     identity = read_identity(config.id, config.directory)
@@ -48,6 +50,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         "signing_key": {"public": identity.public or None, "file": str(identity.key_file)},
         "encryption": _encryption(config),
         "copies": [_copy_facts(each, now) for each in copies],
+        "incremental": str(incremental),
         "busy": str(holder) if holder else None,
         "mail_on_servers": str(posture.mail),
         "problems": told_wrong,
@@ -55,7 +58,11 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         "not_known": list(posture.unseen),
     }
     healthy = not any(each["severity"] in ("error", "weakness") for each in told_wrong)
-    told = [*(_copy_line(each, now) for each in copies), f"Mail           {posture.mail}"]
+    told = [
+        f"Incremental    {incremental}",
+        *(_copy_line(each, now) for each in copies),
+        f"Mail           {posture.mail}",
+    ]
     text = _text(found, config, free_bytes, wrong, identity, told, posture_lines(posture, accepted))
     return value, text, healthy
 

@@ -55,6 +55,7 @@ def _schedule(
     wanted = {
         "automated-backup": chosen.backup,
         "complete-backup": chosen.complete,
+        "online-backup": chosen.incremental,
         "restore-verification": chosen.verification,
         "copy-backups": chosen.copies if installation.copies else None,
     }

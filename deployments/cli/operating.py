@@ -63,6 +63,32 @@ def doctor(call: Call) -> None:
         raise typer.Exit(1)
 
 
+@commands.command("wal-summaries", rich_help_panel="Setting up and looking after")
+@command
+def wal_summaries(
+    call: Call,
+    off: Annotated[
+        bool, typer.Option("--off", help="Take back what incremental backups have set; the next one is a full one.")
+    ] = False,
+) -> None:
+    """Show whether the server notes what changes, for incremental backups; or have it stop."""
+    from tasks.oversight.incremental import forget_summaries, incremental_seen
+    from tasks.run.installations import discover
+
+    config = call.installation_config
+    found = discover(config.directory, installation_id=config.id, project=config.project)
+    changed = forget_summaries(found) if off else False
+    seen = incremental_seen(config, found)
+    told = {
+        "kind": seen.kind,
+        "summarizes": seen.summarizes,
+        "tokens": seen.tokens,
+        "changed": changed,
+        "why_unknown": seen.why_unknown or None,
+    }
+    call.answer(told, f"Incremental backups: {seen}")
+
+
 @commands.command("init", rich_help_panel="Setting up and looking after")
 def init(
     settings: Annotated[

@@ -15,6 +15,7 @@ from tasks.adapters.copies.target_state import read_target_state, write_target_s
 from tasks.core.archive.authenticity import Trust
 from tasks.core.copies.state import CopyEntry, TargetState
 from tasks.core.errors import Refused, UsageError
+from tasks.core.policy.chains import missing_links
 from tasks.core.policy.copy_places import is_directory
 from tasks.core.policy.retention import Candidate
 from tasks.core.policy.settings import CopyTarget
@@ -34,12 +35,14 @@ class SeenTarget:
 
     @property
     def whole(self) -> dict[str, There]:
-        """Give the installation's own backups that are wholly there, as far as is known, by their names."""
+        """Give the installation's own backups that are wholly there, as far as is known, by their names; with all that they need."""
         ours = {each.name for each in self.own.candidates if not each.foreign}
-        return {
+        found = {
             name: each for name, each in self.content.backups.items()
             if name in ours and each.is_whole and not self._known_as_damaged(name)
         }  # fmt: skip
+        there = {name: each.record.sha256 for name, each in found.items()}
+        return {name: each for name, each in found.items() if not missing_links(each.record.manifest, there)}
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

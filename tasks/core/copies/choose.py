@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,7 @@ from tasks.core.archive.authenticity import Authenticity
 from tasks.core.archive.manifest import Record
 from tasks.core.archive.origin import FRESH_HOST_HINT
 from tasks.core.errors import Refused, UsageError
+from tasks.core.policy.chains import missing_links
 from tasks.core.policy.clocks import is_ahead
 from tasks.core.units import duration_text
 
@@ -69,8 +70,9 @@ def choose(
         return _named(ordered, wanted, place, partial)
     passed: list[str] = []
     fit: list[Found] = []
+    known = {each.name: each.record.sha256 for each in there if each.record is not None}
     for each in ordered:
-        problem = _problem(each, now, foreign=foreign)
+        problem = _problem(each, now, known, foreign=foreign)
         if not problem:
             fit.append(each)
         elif not fit:
@@ -107,13 +109,15 @@ def _named(ordered: Sequence[Found], wanted: str, place: str, partial: Sequence[
     )
 
 
-def _problem(each: Found, now: datetime, *, foreign: bool) -> str:
+def _problem(each: Found, now: datetime, there: Mapping[str, str], *, foreign: bool) -> str:
     if not foreign and not each.authenticity.counts:
         return each.authenticity.reason or str(each.authenticity)
     if each.created is not None and is_ahead(each.created, now):
         return "it is dated after now"
     if each.is_refuted:
         return "its verification refuted it"
+    if each.record is not None and (missing := missing_links(each.record.manifest, there)):
+        return missing[0]
     return ""
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from tasks.core.archive.manifest import Record
 from tasks.core.copies.state import CopyEntry, TargetState, is_locked, newest
+from tasks.core.policy.chains import chain_of
 from tasks.core.policy.settings import LOCAL_MEDIUM, CopyTarget, Require
 from tasks.core.policy.standing import Standing, TargetStatus
 from tasks.core.policy.status import Problem
@@ -24,9 +25,13 @@ class SeenCopies:
     state: TargetState
 
     def copy_of(self, record: Record) -> CopyEntry | None:
-        """Give the copy of exactly these bytes; None where there is none that counts."""
-        entry = self.state.copies.get(record.manifest.name)
-        return entry if entry is not None and entry.counts and entry.sha256 == record.sha256 else None
+        """Give the copy of exactly these bytes; None where there is none that counts, or where what it needs is not there."""
+        links = chain_of(record)
+        found = [self.state.copies.get(each.name) for each in links]
+        for entry, link in zip(found, links, strict=True):
+            if entry is None or not entry.counts or entry.sha256 != link.sha256:
+                return None
+        return found[-1]
 
     def status(self) -> TargetStatus:
         """Sum it up."""

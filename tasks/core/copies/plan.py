@@ -6,13 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tasks.core.policy.retention import PAUSED, Candidate, RetentionPlan, plan_retention
+from tasks.core.policy.retention import PAUSED, Candidate, RetentionPlan, plan_retention, with_needed
 from tasks.core.policy.settings import Retention
 
 
 @dataclass(frozen=True, slots=True)
 class CopyPlan:
-    """What is to be sent, newest first, and what retention says of all that the target then holds."""
+    """What is to be sent, the newest chain first, and what retention says of all that the target then holds."""
 
     send: tuple[str, ...]
     retention: RetentionPlan
@@ -39,8 +39,21 @@ def plan_sending(
         each for each in local
         if not each.foreign and each.proof != "refuted" and each.name in kept and each.name not in whole
     ]  # fmt: skip
-    wanted.sort(key=lambda each: (each.created, each.name), reverse=True)
-    return CopyPlan(tuple(each.name for each in wanted), plan)
+    return CopyPlan(tuple(each.name for each in _chains_first_to_last(wanted)), plan)
+
+
+def _chains_first_to_last(wanted: Sequence[Candidate]) -> list[Candidate]:
+    """Put the chain with the newest backup first, and in a chain what the others need: none counts there before its parents."""
+    chains: dict[str, list[Candidate]] = {}
+    for each in wanted:
+        chains.setdefault(each.needs[0] if each.needs else each.name, []).append(each)
+    ordered = [sorted(each, key=_age) for each in chains.values()]
+    ordered.sort(key=lambda each: _age(each[-1]), reverse=True)
+    return [each for chain in ordered for each in chain]
+
+
+def _age(candidate: Candidate) -> tuple[datetime, str]:
+    return candidate.created, candidate.name
 
 
 def plan_removal(
@@ -70,4 +83,4 @@ def plan_removal(
         replace(each, keep=True, reasons=("it is locked there",)) if not each.keep and each.name in locked else each
         for each in plan.decisions
     )
-    return replace(plan, decisions=decisions)
+    return replace(plan, decisions=with_needed(decisions, {each.name: each.needs for each in candidates}))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tasks.core.archive.manifest import Record
 from tasks.core.policy.settings import VerificationPolicy
+
+# A little less than a day, so that a nightly run that begins a minute early is verified too.
+ONCE_A_DAY = timedelta(hours=20)
 
 
 def already_done(records: Sequence[Record], method: str, scheduled_at: datetime | None) -> Record | None:
@@ -23,9 +26,17 @@ def already_done(records: Sequence[Record], method: str, scheduled_at: datetime 
 
 
 def verification_due(records: Sequence[Record], policy: VerificationPolicy) -> bool:
-    """Tell whether the newest backup (`records` newest first) is to be verified now: each `every`-th is, counted from the last."""
+    """Tell whether the newest backup (`records` newest first) is to be verified now: each `every`-th is, counted from the last.
+
+    An incremental one proves its whole chain, which may be hundreds of gigabytes: hourly ones are verified once a day.
+    """
     if policy.when != "after_backup" or not records:
         return False
+    newest = records[0]
+    if newest.manifest.is_incremental:
+        since = newest.manifest.created_at - ONCE_A_DAY
+        if any(each.verification is not None and each.manifest.created_at > since for each in records):
+            return False
     unverified = 0
     for record in records:
         if record.verification is not None:

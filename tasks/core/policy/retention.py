@@ -8,7 +8,7 @@ ahead, or a host that was off for a month, ages nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -33,7 +33,8 @@ class Candidate:
 
     `foreign` says why it must never be removed ("" where it is ours); such a backup fills no rule's place either.
     `rows` and `database_bytes` are what it holds, where that is known; `accepted` marks one whose loss of content
-    somebody has accepted, `confirmed` one whose date somebody has said to be right.
+    somebody has accepted, `confirmed` one whose date somebody has said to be right. `needs` names the backups without
+    which it is none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Candidate:
     database_bytes: int | None = None
     accepted: bool = False
     confirmed: bool = False
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,27 @@ def plan_retention(
             decisions.append(Decision(each.name, True, (PAUSED,)))
         else:
             decisions.append(Decision(each.name, False, ("no rule keeps it",)))
-    return RetentionPlan(tuple(decisions), tuple(odd))
+    return RetentionPlan(with_needed(decisions, {each.name: each.needs for each in candidates}), tuple(odd))
+
+
+def with_needed(decisions: Sequence[Decision], needs: Mapping[str, Sequence[str]]) -> tuple[Decision, ...]:
+    """Keep what a kept backup needs, as long as that is kept at least: an incremental one is none without its parents."""
+    needed: dict[str, list[Decision]] = {}
+    for each in decisions:
+        for name in needs.get(each.name, ()) if each.keep else ():
+            needed.setdefault(name, []).append(each)
+    found = []
+    for each in decisions:
+        by = needed.get(each.name, [])
+        if by:
+            more = f" and {len(by) - 1} others" if len(by) > 1 else ""
+            said = () if not each.keep else each.reasons
+            ends = [one.until for one in (*by, *([each] if each.keep else [])) if one.until is not None]
+            undated = (each.keep and each.undated) or any(one.undated for one in by)
+            reasons = (*said, f"{by[0].name}{more} build on it")
+            each = Decision(each.name, True, reasons, max(ends, default=None), undated)
+        found.append(each)
+    return tuple(found)
 
 
 def _kept_by_rules(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.core.archive.manifest import Encryption, OpenedWith, Record, Verification
+from tasks.core.archive.manifest import Encryption, Manifest, OpenedWith, Record, Verification
 from tasks.core.archive.recipients import short_recipient
 from tasks.core.plain_text import cell, line
 from tasks.core.policy.retention import RetentionPlan
@@ -25,6 +25,7 @@ def backup_report(record: Record) -> str:
     rows = [
         ("Archive", f"`{record.file}`"),
         ("Method", f"{manifest.method}, format {manifest.format}"),
+        *_builds_on(manifest),
         ("Data as of", f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("Size", f"{size_text(record.bytes)} (database {size_text(manifest.database.size_bytes)})"),
         ("Took", duration_text(record.seconds)),
@@ -46,6 +47,15 @@ def backup_report(record: Record) -> str:
         )
     rows += [("Warning", f"**{warning}**") for warning in manifest.warnings]
     return f"# Backup of {line(manifest.installation)}\n\n{table(rows)}\n\nNot yet proven: a verification restores it on staging.\n"
+
+
+def _builds_on(manifest: Manifest) -> list[tuple[str, str]]:
+    """Tell what an incremental backup needs, or why one is full that was not to be."""
+    if manifest.parents:
+        full, nearest = manifest.parents[0].name, manifest.parents[-1].name
+        more = f" and {len(manifest.parents) - 1} more, the last {nearest}" if len(manifest.parents) > 1 else ""
+        return [("Holds", f"what has changed since {nearest}; needs {full}{more}")]
+    return [("Holds", f"everything: {manifest.why_full}")] if manifest.why_full else []
 
 
 def _encrypted_to(encryption: Encryption | None) -> str:

@@ -10,7 +10,8 @@ import yaml
 
 from tasks.adapters.host.settings_file import SETTINGS_VARIABLE, load_settings, settings_path
 from tasks.core.errors import UsageError
-from tasks.core.policy.settings import Settings, parse_bytes, parse_settings
+from tasks.core.policy.setting_types import parse_bytes
+from tasks.core.policy.settings import Settings, parse_settings
 
 EXAMPLE = Path(__file__).parents[2] / "deployments" / "settings.example.yaml"
 GOOD = {"directory": "/srv/mailarchiver", "repository": "/srv/backups"}

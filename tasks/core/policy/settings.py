@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -29,39 +27,25 @@ from tasks.core.archive.signatures import public_key_problem
 from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_places import is_directory, remote_problem
 from tasks.core.policy.cron import cron_problem
-from tasks.core.policy.plain_input import shown, text_problem
+from tasks.core.policy.plain_input import shown
+from tasks.core.policy.setting_types import (
+    BYTES_LIMIT,
+    COUNT_LIMIT,
+    DAYS_LIMIT,
+    SECONDS_LIMIT,
+    AbsolutePath,
+    Bytes,
+    Count,
+    Days,
+    Hours,
+    Seconds,
+    Section,
+    parse_bytes,
+)
 from tasks.core.policy.settings_problems import places_problems, problems_in, refuse
 
 PROJECT = r"[a-z0-9][a-z0-9_-]{0,99}"
 INSTALLATION_ID = r"[a-z0-9][a-z0-9_-]{0,31}"
-_UNITS = {
-    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-    "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
-}  # fmt: skip
-
-
-def parse_bytes(value: object) -> object:
-    """Read a size such as "10 GB" (10^9), "512 MiB" (2^20) or 4096; give anything else back for pydantic to refuse.
-
-    >>> parse_bytes("1.5 GiB")
-    1610612736
-    """
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
-    if match is None or match[2] not in _UNITS:
-        raise ValueError('is not a size; write bytes, or a number with a unit, such as "10 GB" or "512 MiB"')
-    return round(min(float(match[1]) * _UNITS[match[2]], float(BYTES_LIMIT * 2)))
-
-
-def _absolute(value: object) -> object:
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise ValueError("is not an absolute path")
-    if ".." in value.split("/"):
-        raise ValueError('contains ".."')
-    if problem := text_problem(value):
-        raise ValueError(problem)
-    return value
 
 
 def _recipient(value: object) -> object:
@@ -91,30 +75,11 @@ def _public_key(value: object) -> object:
 # What kind of medium the repository itself is on, as the rules of `require` count.
 LOCAL_MEDIUM = "disk"
 
-# Far beyond what anybody means, and far below what the calendar, timers and disks can count.
-BYTES_LIMIT = 2**60
-COUNT_LIMIT = 100_000
-DAYS_LIMIT = 36_500
-SECONDS_LIMIT = 366 * 86_400
-HOURS_LIMIT = 10 * 366 * 24
-
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, le=BYTES_LIMIT, strict=True)]
-Count = Annotated[int, Field(ge=0, le=COUNT_LIMIT, strict=True)]
-Days = Annotated[int, Field(ge=0, le=DAYS_LIMIT, strict=True)]
-Seconds = Annotated[float, Field(gt=0, le=SECONDS_LIMIT, allow_inf_nan=False)]
-Hours = Annotated[float, Field(gt=0, le=HOURS_LIMIT, allow_inf_nan=False)]
-AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 Recipient = Annotated[str, BeforeValidator(_recipient)]
 PublicKey = Annotated[str, BeforeValidator(_public_key)]
 
 
-class _Section(BaseModel):
-    """A frozen part of the settings that knows all of its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Retention(_Section):
+class Retention(Section):
     """Which backups are kept: the union of these rules, and never fewer than `minimum_verified` verified ones."""
 
     keep_days: Days = 0
@@ -134,7 +99,7 @@ class Retention(_Section):
         return self
 
 
-class Encryption(_Section):
+class Encryption(Section):
     """To whom archives are encrypted: age recipients (`age1...`, `ssh-ed25519 ...`, a plugin's), here or in a file, one a line."""
 
     recipients: Annotated[tuple[Recipient, ...], Field(max_length=RECIPIENTS_LIMIT)] = ()
@@ -154,7 +119,7 @@ class Encryption(_Section):
         return self
 
 
-class Incremental(_Section):
+class Incremental(Section):
     """Whether online backups hold only what has changed since the one before (PostgreSQL 17 and newer).
 
     "auto" makes a full one after so many days or links, "incremental" only where there is no other way, "full" always. Anything but "full"
@@ -166,7 +131,7 @@ class Incremental(_Section):
     full_after_links: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 120
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """When things run, as five cron fields in `timezone`; None: not by themselves.
 
     The defaults keep clear of Mail Archiver's own jobs at 02:00 and 02:30.
@@ -197,14 +162,14 @@ class Schedule(_Section):
         return value
 
 
-class VerificationPolicy(_Section):
+class VerificationPolicy(Section):
     """When a backup is restored on staging to prove it: after every backup, after each `every`-th, or on the schedule alone."""
 
     when: Literal["after_backup", "on_schedule", "never"] = "after_backup"
     every: Annotated[int, Field(ge=1, le=COUNT_LIMIT, strict=True)] = 1
 
 
-class Alarms(_Section):
+class Alarms(Section):
     """When silence is an alarm: no backup, or no verified one, within so many hours; and how little free space is too little."""
 
     backup_within_hours: Hours = 30
@@ -213,7 +178,7 @@ class Alarms(_Section):
     repeat_hours: Hours = 20
 
 
-class Staging(_Section):
+class Staging(Section):
     """What a staging stack may take: memory of each container (None: no limit)."""
 
     memory_bytes: (
@@ -221,7 +186,7 @@ class Staging(_Section):
     ) = None
 
 
-class Timeouts(_Section):
+class Timeouts(Section):
     """How long things may take.
 
     `lock_wait_seconds` is for a table's lock during a dump; `defer_seconds` is how long an automated backup waits for a `VACUUM FULL`
@@ -269,7 +234,7 @@ RiskKind = Literal[
 ]
 
 
-class Notification(_Section):
+class Notification(Section):
     """Whom to tell: a health check that expects a ping, or any address that Apprise knows. The address is a secret.
 
     A ping is sent at the start, the success and the failure of each automated backup, whatever `events` says.
@@ -281,7 +246,7 @@ class Notification(_Section):
     events: tuple[AlarmKind, ...] = PROBLEMS
 
 
-class CopyTarget(_Section):
+class CopyTarget(Section):
     """A place away from the repository that backups are copied to with rclone.
 
     `bandwidth` is what it may take in a second (None: all there is). A large archive is sent in parts of `part_bytes`:
@@ -307,7 +272,7 @@ class CopyTarget(_Section):
         return self.medium or (LOCAL_MEDIUM if is_directory(self.remote) else "remote")
 
 
-class Require(_Section):
+class Require(Section):
     """What the newest backups must have, or an alarm is raised: the 3-2-1-1-0 rule is `{copies: 3, media: 2, off_site: 1, immutable: 1, verified: true}`.
 
     The repository's own copy counts as one, on the medium `disk`. Some backup of the last `within_hours` must keep the rule.
@@ -321,7 +286,7 @@ class Require(_Section):
     within_hours: Hours = 50
 
 
-class InstallationSettings(_Section):
+class InstallationSettings(Section):
     """What is wanted for one installation."""
 
     directory: AbsolutePath
@@ -368,7 +333,7 @@ class InstallationSettings(_Section):
         return value
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole file. Made by `parse_settings` only, which applies the defaults."""
 
     installations: Mapping[str, InstallationSettings]

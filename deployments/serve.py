@@ -58,6 +58,7 @@ def _schedule(
         "online-backup": chosen.incremental,
         "restore-verification": chosen.verification,
         "copy-backups": chosen.copies if installation.copies else None,
+        "proxmox-backup": chosen.proxmox if installation.proxmox else None,
     }
     cron = wanted.get(deployment, template["cron"])  # None: not by itself
     if deployment == "restore-verification" and installation.verification.when == "never":

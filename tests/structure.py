@@ -23,12 +23,14 @@ WINGS = (
     "tasks.core.dump",
     "tasks.core.policy",
     "tasks.core.copies",
+    "tasks.core.proxmox",
     "tasks.core.stack",
     "tasks.core.report",
     "tasks.adapters.host",
     "tasks.adapters.engine",
     "tasks.adapters.archive",
     "tasks.adapters.copies",
+    "tasks.adapters.proxmox",
     "tasks.adapters.postgres",
     "tasks.adapters.stack",
     "tasks.adapters.outbox",
@@ -36,6 +38,7 @@ WINGS = (
     "tasks.recovery",
     "tasks.run",
     "tasks.copies",
+    "tasks.proxmox",
     "tasks.backup",
     "tasks.restore",
     "tasks.verification",
@@ -50,6 +53,7 @@ PROGRAMS = {"tasks.watchdog"}
 SIBLINGS = ("tasks.backup", "tasks.restore")
 DOORS = {
     "docker": "tasks.adapters.engine.",
+    "proxmoxer": "tasks.adapters.proxmox.session",
     "psycopg": "tasks.adapters.postgres.session",
     "subprocess": "tasks.adapters.host.processes",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from deployments.cli.options import (
 from tasks.core.archive.manifest import Format, Method, Record
 from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_plan import CopyWay
+from tasks.core.report.guests import GuestReport, guests_report
 from tasks.core.report.texts import backup_report, retention_report, verification_report
 
 commands = typer.Typer()
@@ -91,6 +93,26 @@ def backup_auto(
     if pruned:
         parts.append(retention_report(call.installation_config.id, pruned.plan))
     call.answer(told, "\n".join([*parts, str(status_report.status)]))
+
+
+@backup.command("proxmox")
+@command
+def backup_proxmox(call: Call) -> None:
+    """Have Proxmox back up the guests of the settings as a whole (the guide's "Proxmox Backup", mode stop)."""
+    from flows.proxmox_backup import proxmox_backup
+    from tasks.proxmox.report import GuestsFailed
+
+    config = call.installation_config
+    try:
+        done = run_flow(proxmox_backup, config.id)
+    except GuestsFailed as failed:
+        _answer_guests(call, [each.report for each in failed.runs])
+        raise typer.Exit(failed.exit_code) from None
+    _answer_guests(call, [each.report for each in done])
+
+
+def _answer_guests(call: Call, reports: Sequence[GuestReport]) -> None:
+    call.answer({"guests": [each.told for each in reports]}, guests_report(call.installation_config.id, reports))
 
 
 def _answer_backup(call: Call, record: Record) -> None:

@@ -74,7 +74,8 @@ class InstallationConfig:
         Each queue in Prefect has one place; a run that never ended would keep all others from ever beginning.
         """
         wanted = self.settings.timeouts
-        return 2 * wanted.dump_seconds + wanted.defer_seconds + wanted.approval_seconds
+        guests = self.settings.proxmox.limit_seconds if self.settings.proxmox else 0.0
+        return max(2 * wanted.dump_seconds + wanted.defer_seconds + wanted.approval_seconds, guests)
 
 
 def config_at(

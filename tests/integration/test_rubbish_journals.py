@@ -39,6 +39,9 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "staging": {"project": "mailarchiver-staging-x", "directory": "/nowhere"},
     "scratch": {"scratch": "/nowhere/else"},
     "helper": {"mark": "0123456789abcdef"},
+    "proxmox-guest": {
+        "reason": "r", "host": "pve.example:8006", "node": "pve1", "guest": 101, "guest_kind": "lxc", "former": "running", "upid": "",
+    },
 }  # fmt: skip
 RUBBISH: list[Any] = [
     None,

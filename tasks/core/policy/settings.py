@@ -28,6 +28,7 @@ from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_places import is_directory, remote_problem
 from tasks.core.policy.cron import cron_problem
 from tasks.core.policy.plain_input import shown
+from tasks.core.policy.proxmox_settings import Proxmox
 from tasks.core.policy.setting_types import (
     BYTES_LIMIT,
     COUNT_LIMIT,
@@ -143,9 +144,10 @@ class Schedule(Section):
     incremental: str | None = None
     verification: str | None = "0 5 1 * *"
     copies: str | None = "40 */6 * * *"
+    proxmox: str | None = None
     timezone: str = "UTC"
 
-    @field_validator("backup", "complete", "incremental", "verification", "copies")
+    @field_validator("backup", "complete", "incremental", "verification", "copies", "proxmox")
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
         if value is not None and (problem := cron_problem(value)):
@@ -216,6 +218,7 @@ AlarmKind = Literal[
     "copies",
     "require",
     "mail_at_risk",
+    "proxmox",
 ]
 # Everything but good news.
 PROBLEMS: tuple[AlarmKind, ...] = tuple(kind for kind in get_args(AlarmKind) if kind != "success")
@@ -312,6 +315,8 @@ class InstallationSettings(Section):
     rclone_config: AbsolutePath = Path("/etc/mailarchiver-backup/rclone.conf")
     copies: Annotated[tuple[CopyTarget, ...], Field(max_length=20)] = ()
     require: Require = Require()
+    # The system around: the guests of a Proxmox VE that carry the installation.
+    proxmox: Proxmox | None = None
     # Weaknesses that are known and accepted: `doctor` still names them, and neither it nor `watch` calls them wrong.
     accept_risks: tuple[RiskKind, ...] = ()
 

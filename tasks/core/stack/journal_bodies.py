@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import get_args
 
+from tasks.core.policy.proxmox_settings import LARGEST_GUEST, NODE
+from tasks.core.proxmox.replies import UPID
 from tasks.core.stack.installation import ServiceState
 
 Check = Callable[[object], bool]
@@ -44,6 +46,26 @@ def _is_truth(value: object) -> bool:
 
 def _is_mark(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{8,64}", value) is not None
+
+
+def _is_node(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(NODE, value) is not None
+
+
+def _is_guest(value: object) -> bool:
+    return _is_number(value) and 100 <= int(str(value)) <= LARGEST_GUEST
+
+
+def _is_guest_kind(value: object) -> bool:
+    return value in ("lxc", "qemu")
+
+
+def _is_guest_state(value: object) -> bool:
+    return value in ("running", "paused", "prelaunch", "stopped")
+
+
+def _is_upid(value: object) -> bool:
+    return value == "" or (isinstance(value, str) and re.fullmatch(UPID, value) is not None)
 
 
 def _is_state(value: object) -> bool:
@@ -110,6 +132,10 @@ SHAPES: Mapping[str, Shape] = {
     "staging": {"project": is_text, "directory": is_text},
     "scratch": {"scratch": is_text},
     "helper": {"mark": _is_mark},
+    "proxmox-guest": {
+        "host": is_text, "node": _is_node, "guest": _is_guest, "guest_kind": _is_guest_kind, "former": _is_guest_state, "upid": _is_upid,
+        "reason?": is_text,
+    },
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Proxmox VE and its backup server: what their answers mean, and what follows from them."""

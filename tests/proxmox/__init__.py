@@ -1,0 +1,1 @@
+"""A Proxmox for tests: fakepve as a program of its own, and in front of it what backups do."""

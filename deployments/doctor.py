@@ -23,6 +23,7 @@ from tasks.core.units import size_text
 from tasks.oversight.incremental import incremental_seen
 from tasks.oversight.posture import posture_seen
 from tasks.oversight.status import copies_seen
+from tasks.proxmox.check import check_proxmox
 from tasks.run.config import InstallationConfig
 from tasks.run.drills import drill_state
 from tasks.run.encryption import keeps_verification_key, recipients_of
@@ -33,7 +34,10 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     """Return what is seen as JSON and as text, and whether all is well: nothing stands in a backup's way, and no weakness is left unaccepted."""
     found = discover(config.directory, installation_id=config.id, project=config.project)
     copies, now = copies_seen(config), datetime.now(UTC)
+    guests = check_proxmox(config)
     wrong = [*problems(found), *_problems_of_encryption(config), *_problems_of_copies(config, copies)]
+    wrong += [Problem("error", what, hint) for what, hint in guests.obstacles]
+    wrong += [Problem("warning", what, hint) for what, hint in guests.notes]
     posture, accepted = posture_seen(config, found, now=now), config.settings.accept_risks
     weak = posture_told(posture, accepted)
     told_wrong: list[dict[str, Any]] = [
@@ -51,6 +55,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         "encryption": _encryption(config),
         "copies": [_copy_facts(each, now) for each in copies],
         "incremental": str(incremental),
+        "proxmox": list(guests.told),
         "busy": str(holder) if holder else None,
         "mail_on_servers": str(posture.mail),
         "problems": told_wrong,
@@ -61,6 +66,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     told = [
         f"Incremental    {incremental}",
         *(_copy_line(each, now) for each in copies),
+        *(f"Proxmox        {each}" for each in guests.lines),
         f"Mail           {posture.mail}",
     ]
     text = _text(found, config, free_bytes, wrong, identity, told, posture_lines(posture, accepted))

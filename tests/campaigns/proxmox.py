@@ -1,0 +1,115 @@
+"""Kill backups of guests at random moments, many times, against a Proxmox of our own: P1 for what is stopped on another machine.
+
+    python -m tests.campaigns.proxmox --count 20 [--seed N]
+
+Its own command; the test suite runs a short version (`tests/integration/test_proxmox_backup.py`). After each kill the guest must be in
+its former state within 60 s, no task of ours may be at work on it, and no journal may stay. The fake's `vzdump` leaves a guest stopped
+when it is told to end, which is the worst that Proxmox's own may do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.adapters.host.journals import list_journals
+from tasks.adapters.host.state import STATE_VARIABLE
+from tests import warm
+from tests.cli import PROGRAM
+from tests.proxmox.fake import GUEST, FakeProxmox, fake_proxmox
+from tests.settings import write_settings
+from tests.stack.stack import wait_until
+
+PROMISED_SECONDS = 60.0
+HOW = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: how and when, the guest's state before, what it was when we died, and how long the way back took."""
+
+    how: str
+    after_seconds: float
+    former: str
+    at_death: str
+    back_seconds: float
+
+
+def kill_once(fake: FakeProxmox, settings: Path, how: signal.Signals, after_seconds: float, former: str) -> Kill:
+    """Begin a backup, kill it, and see the guest come back."""
+    fake.set_state(former)
+    words = [PROGRAM, "backup", "proxmox", "--settings", str(settings), "--json"]
+    with open(os.devnull, "r+b") as nothing:
+        child = warm.start(words, os.environ, os.getcwd(), [nothing.fileno()] * 3)
+    time.sleep(after_seconds)
+    at_death = fake.state()
+    with suppress(ProcessLookupError):  # it was quicker
+        os.kill(child.pid, how)
+    begun = time.monotonic()
+    child.wait(120)
+
+    def settled() -> bool:
+        return fake.state() == former and not list_journals() and not fake.running_backups()
+
+    wait_until(
+        settled,
+        PROMISED_SECONDS,
+        f"after {how.name} at {after_seconds:.2f} s the guest is {fake.state()}, was {former}",
+    )
+    back_seconds = time.monotonic() - begun
+    # What was asked for at the last moment is begun late: it must not be down a moment later either.
+    time.sleep(1.0)
+    assert settled(), f"after {how.name} at {after_seconds:.2f} s something began afterwards"
+    return Kill(how.name, after_seconds, former, at_death, back_seconds)
+
+
+def run(count: int, *, seed: int, place: Path) -> list[Kill]:
+    """Kill so many backups."""
+    dice = random.Random(seed)
+    (place / "installation").mkdir()
+    kills = []
+    with fake_proxmox(place / "proxmox") as fake:
+        section = {**fake.settings(), "guests": [GUEST], "storage": "local"}
+        settings = write_settings(
+            place / "settings.yaml",
+            {"main": {"directory": place / "installation", "repository": place / "backups", "proxmox": section}},
+        )
+        for number in range(count):
+            fake.backup_seconds, fake.restarts_after_end = dice.uniform(0.5, 5.0), dice.random() < 0.3
+            former = "stopped" if number % 5 == 4 else "running"
+            kills.append(
+                kill_once(fake, settings, HOW[number % len(HOW)], dice.uniform(0.0, fake.backup_seconds + 1), former)
+            )
+    return kills
+
+
+def main() -> None:
+    """Run the campaign and tell what came of each kill."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        (place / "state").mkdir(mode=0o700)
+        os.environ[STATE_VARIABLE] = str(place / "state")
+        kills = run(chosen.count, seed=chosen.seed, place=place)
+    table = Table("how", "after", "former", "when we died", "back after", title=f"seed {chosen.seed}")
+    for each in kills:
+        table.add_row(each.how, f"{each.after_seconds:.2f} s", each.former, each.at_death, f"{each.back_seconds:.1f} s")
+    Console().print(table)
+    print(f"{len(kills)} kills; the slowest way back took {max(each.back_seconds for each in kills):.1f} s")
+
+
+if __name__ == "__main__":
+    main()

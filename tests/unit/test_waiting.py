@@ -16,6 +16,7 @@ PAUSES = {
     "benchmarks/measure.py": "measures at intervals",
     "campaigns/copies.py": "breaks copies off at random moments",
     "campaigns/kills.py": "kills at random moments",
+    "campaigns/proxmox.py": "kills at random moments",
     "campaigns/soak.py": "threads delayed at random",
     "integration/test_archive.py": "kills at random moments",
     "integration/test_never_left_down.py": "kills at random moments",

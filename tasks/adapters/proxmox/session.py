@@ -15,7 +15,6 @@ from hashlib import sha256
 from typing import Any, NoReturn
 
 import requests
-from proxmoxer import ProxmoxAPI, ResourceException
 from requests.adapters import HTTPAdapter
 
 from tasks.adapters.host.outside_files import CA_FILE, UnfitFile, read_outside
@@ -34,7 +33,7 @@ NODE_AWAY = frozenset({595, 596, 597, 598, 599})
 class Session:
     """Requests to one server, with what went wrong told as errors of ours. `caller` is whom its tasks are of: USER@REALM!NAME."""
 
-    def __init__(self, api: ProxmoxAPI, where: str, caller: str) -> None:
+    def __init__(self, api: Any, where: str, caller: str) -> None:
         self._api = api
         self.where, self.caller = where, caller
 
@@ -51,6 +50,8 @@ class Session:
         return self._call("delete", path, parameters)
 
     def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> Any:
+        from proxmoxer import ResourceException
+
         named = {name.replace("_", "-"): value for name, value in parameters.items()}
         try:
             return getattr(self._api(path), method)(**named)
@@ -70,6 +71,9 @@ class Session:
 @contextmanager
 def session(server: Proxmox | BackupServer, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Session]:
     """Give a session with a server of the settings. Nothing is sent before the first request."""
+    # Imported here: only those pay for it who have a Proxmox.
+    from proxmoxer import ProxmoxAPI
+
     token = read_token(server.token_file)
     where = f"{server.host}:{server.port}"
     api = ProxmoxAPI(
@@ -161,7 +165,7 @@ def _proof(server: Proxmox | BackupServer) -> bool | str:
     return str(server.ca_file)
 
 
-def _tell_refusal(error: ResourceException, where: str, path: str) -> NoReturn:
+def _tell_refusal(error: Any, where: str, path: str) -> NoReturn:
     said = plain_line(str(error.content or error.status_message or "")).strip()[:300]
     if isinstance(error.errors, dict) and error.errors:
         said = "; ".join(

@@ -13,6 +13,7 @@ from flows.hot_backup import hot_backup
 from flows.online_backup import online_backup
 from flows.prune import Pruned, prune
 from flows.restore_verification import restore_verification
+from flows.synthetic_full import synthetic_full
 from tasks.backup.quiet_database import wait_for_quiet_database
 from tasks.core.archive.manifest import Method, Record
 from tasks.core.errors import BackupError, Busy
@@ -22,6 +23,7 @@ from tasks.oversight.nightly import (
     pinged,
     scheduled_time,
     superseding_backup,
+    synthetic_is_wanted,
     tell_overdue,
     verification_is_ours,
 )
@@ -76,6 +78,8 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
             if record is None:
                 wait_for_quiet_database(read_installation(config), config.settings.timeouts.defer_seconds)
                 record = run_flow(FLOWS[chosen], installation)
+                if synthetic_is_wanted(config):
+                    record = run_flow(synthetic_full, installation)
                 if verification_is_ours(config):
                     try:
                         verified = run_flow(restore_verification, installation, record.manifest.name)

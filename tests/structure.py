@@ -41,6 +41,7 @@ WINGS = (
     "tasks.proxmox",
     "tasks.backup",
     "tasks.restore",
+    "tasks.rewrite",
     "tasks.verification",
     "tasks.oversight",
     "tasks.watchdog",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from deployments.cli.options import (
+    BackupName,
     Call,
     command,
     problems_told,
@@ -64,6 +65,15 @@ def backup_online(
     kinds: dict[bool | None, OnlineKind | None] = {None: None, True: "incremental", False: "full"}
     kind = kinds[incremental]
     _answer_backup(call, run_flow(online_backup, call.installation_config.id, kind))
+
+
+@backup.command("synthetic")
+@command
+def backup_synthetic(call: Call, chain: BackupName = "latest") -> None:
+    """Put a chain of incremental backups together to a full one, the database untouched."""
+    from flows.synthetic_full import synthetic_full
+
+    _answer_backup(call, run_flow(synthetic_full, call.installation_config.id, chain))
 
 
 @backup.command("auto")

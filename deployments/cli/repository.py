@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -83,6 +83,42 @@ def check(
         _check(there, archive, identity)
 
 
+@commands.command("export", rich_help_panel="Backups")
+@command
+def export(
+    call: Call,
+    to: Annotated[Path, typer.Option("--to", help="The directory that gets NAME.tar.gz; not the repository.")],
+    backup: BackupName = "latest",
+    format: Annotated[
+        Literal["guide"],
+        typer.Option(help="guide: .tar.gz with SQL or a data directory, for the guide's own commands."),
+    ] = "guide",
+    identity: IdentityFile = None,
+    source: FromTarget = None,
+) -> None:
+    """Write any backup (a chain, an encrypted one) as one plain archive that needs nothing of this program."""
+    from tasks.restore.check_archive import find_archive
+    from tasks.rewrite.export import export_backup
+    from tasks.run.installations import read_installation
+    from tasks.run.own_backups import choose_backup
+
+    with reading_from(call, source, backup) as there, identity_used(identity):
+        config = there.installation_config
+        found = find_archive(config.archives, choose_backup(config, backup))
+        done = export_backup(config, read_installation(config), found, to)
+    told = {
+        "archive": str(done.path),
+        "name": done.backup,
+        "format": format,
+        "bytes": done.bytes,
+        "sha256": done.sha256,
+    }
+    call.answer(
+        told,
+        f"{done.path} holds {done.backup}, {size_text(done.bytes)}, in clear text: keep it where only you can read it.",
+    )
+
+
 def _check(call: Call, archive: str, identity: Path | None) -> None:
     from tasks.adapters.archive.open_keys import keys_for
     from tasks.adapters.archive.ownership import authenticity_of_checked
@@ -115,11 +151,13 @@ def _check(call: Call, archive: str, identity: Path | None) -> None:
 
 
 def _check_sealed(call: Call, path: Path) -> None:
+    from tasks.adapters.archive.chain import check_sealed_parents
     from tasks.adapters.archive.opening import check_sealed
     from tasks.core.archive.authenticity import Trust, authenticity_of
     from tasks.run.own_backups import trust_of
 
     found = check_sealed(path)
+    check_sealed_parents(found.record, path)
     whose = authenticity_of(
         trust_of(call.config) if call.config else Trust(""),
         found.record,

@@ -199,8 +199,16 @@ def seal_backup(
         why_full=why_full,
         history=history,
     )
+    return seal_manifest(installation, archive, manifest, begun=begun)
+
+
+def seal_manifest(installation: Installation, archive: PartialArchive, manifest: Manifest, *, begun: float) -> Record:
+    """Sign a manifest of ours, add it, read everything back, and give the archive its final name; return its record, signed too."""
     key = require_key(
-        installation.id, installation.directory, project=installation.project, system_identifier=facts.system_identifier
+        installation.id,
+        installation.directory,
+        project=installation.project,
+        system_identifier=manifest.database.system_identifier,
     )
     place = read_identity(installation.id, installation.directory).place
     made, previous = next_place(public_key(key), place, archive.repository)

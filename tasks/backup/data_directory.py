@@ -14,17 +14,15 @@ from tasks.adapters.archive.segment import Segment
 from tasks.adapters.archive.writer import PartialArchive, segment
 from tasks.adapters.engine import container_files
 from tasks.adapters.host.directory_copy import FirstPass, copy_changes, copy_directory
-from tasks.adapters.host.files import remove_tree
-from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.outside_files import DATA_FILE, read_outside
 from tasks.adapters.host.streams import watched
 from tasks.adapters.postgres import pg_programs
 from tasks.adapters.postgres.facts import database_facts
 from tasks.adapters.postgres.server import server_of
 from tasks.adapters.postgres.session import session
+from tasks.backup.scratch import scratch_beside
 from tasks.core.archive.layout import BACKUP_MANIFEST, BACKUP_MANIFEST_NAME, DATA_DIRECTORY
 from tasks.core.archive.manifest import DatabaseFacts
-from tasks.core.archive.names import PREFIX
 from tasks.core.archive.tar_reader import Limits, TarStream
 from tasks.core.errors import ArchiveDamaged, BackupError, ProgramFailed, Refused
 from tasks.core.policy.copy_plan import CopyPlan
@@ -32,14 +30,12 @@ from tasks.core.policy.limits import DumpLimits
 from tasks.core.stack.installation import Installation
 from tasks.core.stack.pg_control import PG_CONTROL_NAME, ControlData, needed_after_shutdown, read_control
 from tasks.progress import progress
-from tasks.recovery.journalled import journalled
 from tasks.recovery.stopped_services import Loan
 from tasks.run.data_users import refuse_other_users
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
-SCRATCH_KIND = "scratch"
 WAL_SEGMENT_BYTES = 16 << 20
 
 
@@ -103,14 +99,7 @@ def first_copy(installation: Installation, archive: PartialArchive, plan: CopyPl
     if plan.way == "stream" or place is None:
         yield None
         return
-    scratch = archive.repository / f".{archive.name}.copy"
-    journal = open_journal(
-        SCRATCH_KIND,
-        {"scratch": str(scratch)},
-        installation_id=installation.id,
-        installation_directory=installation.directory,
-    )
-    with journalled(journal, lambda: remove_scratch(scratch)):
+    with scratch_beside(installation, archive) as scratch:
         yield FirstCopy(scratch, copy_while_running(place, scratch))
 
 
@@ -119,20 +108,6 @@ def copy_while_running(place: Path, scratch: Path) -> FirstPass:
     """Copy the running server's files: worth nothing by themselves, but most of them need not be copied again."""
     with progress("first copy") as tell:
         return copy_directory(place, scratch, on_bytes=tell)
-
-
-def settle(journal: Journal) -> str:
-    """Remove the first copy of a dead backup."""
-    scratch = Path(str(journal.body["scratch"]))
-    remove_scratch(scratch)
-    return f"removed {scratch}"
-
-
-def remove_scratch(scratch: Path) -> None:
-    """Remove a first copy; refuse anything else. Already gone is success."""
-    if not (scratch.name.startswith(f".{PREFIX}") and scratch.name.endswith(".copy")):
-        raise Refused(f"{scratch} is no scratch directory of ours and is not removed")
-    remove_tree(scratch)
 
 
 @step(name="copy data files", retries=0)

@@ -17,7 +17,7 @@ from tasks.backup.data_directory import BaseBackup, DataPlan, Since
 from tasks.backup.free_space import WAL_BYTES
 from tasks.core.archive.manifest import Link, Record
 from tasks.core.errors import ProgramFailed
-from tasks.core.policy.chains import ChainRules, Increment, OnlineKind, chain_of, plan_increment
+from tasks.core.policy.chains import Increment, OnlineKind, chain_of, plan_increment
 from tasks.core.stack.installation import Installation
 from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import own_records
@@ -66,8 +66,7 @@ def choose_parent(
         records = own_records(config, now=now)
         sizes = {each.name: each.bytes for each in list_backups(config.repository)}
         there = {each.manifest.name: each.sha256 for each in records if sizes.get(each.manifest.name) == each.bytes}
-        rules = ChainRules(wanted.full_after_days, wanted.full_after_links)
-        found = plan_increment(chosen, records, there, history, rules, now=now)
+        found = plan_increment(chosen, records, there, history, config.chain_rules, now=now)
         noted = history.summarizes
         if found.parent is None:
             return _full(plan, found, noted)
@@ -127,7 +126,11 @@ def note_for_next(installation: Installation, name: str, config: InstallationCon
     """Leave a token in the server, and keep PostgreSQL's list of the copied files here; return the token, for the manifest."""
     with server_of(installation) as server, session(server, "postgres", purpose="note") as opened:
         token = leave_token(opened)
-    kept = {each.name for each in list_backups(config.repository)} | {name}
-    forget_base_manifests(config.id, kept)
-    keep_base_manifest(config.id, name, copied.manifest)
+    keep_list(config, name, copied.manifest)
     return token
+
+
+def keep_list(config: InstallationConfig, name: str, manifest: bytes) -> None:
+    """Keep PostgreSQL's list of a backup's files where the next one looks for it, and forget those of backups that are gone."""
+    forget_base_manifests(config.id, {each.name for each in list_backups(config.repository)} | {name})
+    keep_base_manifest(config.id, name, manifest)

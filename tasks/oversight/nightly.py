@@ -12,6 +12,7 @@ from prefect.context import FlowRunContext
 from tasks.adapters.outbox.notifications import send_ping
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import Busy
+from tasks.core.policy.chains import synthetic_is_due
 from tasks.core.policy.due import already_done, verification_due
 from tasks.oversight.status import raise_alarms, read_status
 from tasks.run.config import InstallationConfig
@@ -54,6 +55,15 @@ def superseding_backup(config: InstallationConfig, method: str, scheduled_at: da
     if found is not None:
         logger.info("No backup: %s is newer than %s, for which this run was scheduled", found.file, scheduled_at)
     return found
+
+
+@step(name="ask whether a synthetic full is due")
+def synthetic_is_wanted(config: InstallationConfig) -> bool:
+    """Tell whether the chain that the newest backup ends is to be put together now."""
+    now = datetime.now(UTC)
+    if why := synthetic_is_due(own_records(config, now=now), config.chain_rules, now=now):
+        logger.info("The chain is put together to a full backup: %s", why)
+    return bool(why)
 
 
 def verification_is_ours(config: InstallationConfig) -> bool:

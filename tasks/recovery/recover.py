@@ -44,7 +44,7 @@ HANDLERS: dict[str, str] = {
     "directory-swap": "tasks.restore.directory_swap:settle",
     "directory-drop": "tasks.restore.directory_swap:settle_drop",
     "staging": "tasks.verification.staging:settle",
-    "scratch": "tasks.backup.data_directory:settle",
+    "scratch": "tasks.backup.scratch:settle",
     "helper": "tasks.recovery.helper_containers:settle",
     "proxmox-guest": "tasks.proxmox.guest_loan:settle",
 }

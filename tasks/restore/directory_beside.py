@@ -80,30 +80,34 @@ def check_physical_target(installation: Installation, archive: Archive) -> None:
             hint="let the compose file mount a directory below it",
         )
     refuse_unfit_copy(archive.manifest, _major(archive), platform_of(installation), archive_name=archive.name)
-    parents = parents_of(archive)
-    extracted = sum(member.bytes for each in (*parents, archive) for member in each.members)
-    files = sum(len(each.members) for each in (*parents, archive))
-    if parents:
+    links = len(parents_of(archive)) + 1
+    if links > 1:
         logger.info(
-            "%s is put together from %d archives, which unpack to %d bytes", archive.name, len(parents) + 1, extracted
+            "%s is put together from %d archives, which needs up to %d bytes",
+            archive.name,
+            links,
+            room_for_whole(archive),
         )
     need = Need(
-        f"the extracted data of {len(parents) + 1} archives and what is put together of them"
-        if parents
-        else "the extracted data",
+        "the extracted data"
+        if links == 1
+        else f"the extracted data of {links} archives and what is put together of them",
         str(place.parent),
-        extracted + (_whole_bytes(archive) if parents else 0) + MARGIN_BYTES,
-        files + (len(archive.members) if parents else 0) + 64,
+        room_for_whole(archive) + MARGIN_BYTES,
+        (links + (links > 1)) * (len(archive.members) + 64),
     )
     free_bytes, free_inodes = free_space(place.parent)
     require_room(need, free_bytes=free_bytes, free_inodes=free_inodes)
 
 
-def _whole_bytes(archive: Archive) -> int:
-    """Estimate how large the data directory is that a chain makes: all databases, and the WAL of the newest link."""
-    size = archive.manifest.database.size_bytes if archive.manifest else 0
+def room_for_whole(archive: Archive) -> int:
+    """Estimate how many bytes the extracted data needs: of a chain all links, and what is put together of them."""
+    parents = parents_of(archive)
+    extracted = sum(member.bytes for each in (*parents, archive) for member in each.members)
+    if not parents or archive.manifest is None:
+        return extracted
     wal = sum(each.bytes for each in archive.members if each.name.startswith(f"{DATA_DIRECTORY}/pg_wal/"))
-    return size + wal + OTHER_DATABASES_BYTES
+    return extracted + archive.manifest.database.size_bytes + wal + OTHER_DATABASES_BYTES
 
 
 def _major(archive: Archive) -> str:
@@ -213,20 +217,26 @@ def extract_copy(installation: Installation, archive: Archive, copy: Copy) -> Ch
         if place is not None:
             remove_tree(place)
     make_mounted_directory(copy.data.parent)
+    checked = extract_whole(installation, archive, copy.data, label=copy.label)
+    if copy.keys is not None:
+        extract(checked, KEYS_DIRECTORY, copy.keys, keep_owners=True)
+    return checked
+
+
+def extract_whole(installation: Installation, archive: Archive, data: Path, *, label: str) -> CheckedArchive:
+    """Extract a data directory, of a chain put together, while every byte is checked; return the archive as it was read."""
     parents = parents_of(archive)
     if not parents:
-        checked = _extract_data(archive, copy.data)
+        checked = _extract_data(archive, data)
     else:
         for number, parent in enumerate(parents):
             with named_as_link(parent, archive):
-                _extract_data(parent, link_place(copy.data, number))
-        checked = _extract_data(archive, link_place(copy.data, len(parents)))
+                _extract_data(parent, link_place(data, number))
+        checked = _extract_data(archive, link_place(data, len(parents)))
         assert archive.manifest is not None  # it has parents
         major = archive.manifest.database.server_major
-        combine(installation, copy.data, len(parents) + 1, major=major, label=copy.label)
-    _keep_root(copy.data)
-    if copy.keys is not None:
-        extract(checked, KEYS_DIRECTORY, copy.keys, keep_owners=True)
+        combine(installation, data, len(parents) + 1, major=major, label=label)
+    _keep_root(data)
     return checked
 
 

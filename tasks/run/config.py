@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tasks.core.policy.chains import ChainRules
 from tasks.core.policy.limits import DumpLimits, ServiceLimits, StagingLimits
 from tasks.core.policy.settings import InstallationSettings
 
@@ -52,6 +53,12 @@ class InstallationConfig:
         """Give the limits of a dump and of its load."""
         wanted = self.settings.timeouts
         return DumpLimits(lock_wait_seconds=wanted.lock_wait_seconds, total_seconds=wanted.dump_seconds)
+
+    @property
+    def chain_rules(self) -> ChainRules:
+        """Give when a full backup is due among incremental ones."""
+        wanted = self.settings.incremental
+        return ChainRules(wanted.full_after_days, wanted.full_after_links, wanted.synthetic)
 
     @property
     def staging_limits(self) -> StagingLimits:

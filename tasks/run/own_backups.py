@@ -146,5 +146,5 @@ def _candidate(backup: Backup, found: Authenticity) -> Candidate:
     return Candidate(
         backup.name, manifest.created_at, proof, foreign=DISMISSED if record.dismissed and not foreign else foreign, rows=rows,
         database_bytes=manifest.database.size_bytes or None, accepted=record.content_accepted, confirmed=record.dated is not None,
-        needs=needs_of(manifest),
+        needs=needs_of(record),
     )  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 from tasks.adapters.host.memory_place import MEMORY_VARIABLE
 from tests.cli import PROGRAM, run_program
 from tests.content import content
+from tests.end_to_end.test_guide_archives import DUMP_RESTORE, FULL_RESTORE, guide
 from tests.settings import write_settings
 from tests.stack.stack import Stack, create_stack, wait_until
 
@@ -174,6 +175,50 @@ def test_without_notes_or_the_list_of_files_the_next_one_is_full(scene: Scene, s
     scene.configure()
     assert "did not go on from" in scene.must("backup", "online")["why_full"]
     shutil.rmtree(scene.repository)
+
+
+def test_a_chain_becomes_a_full_backup_on_this_side_and_goes_once_that_is_proven(scene: Scene) -> None:
+    """The automated backup sees that one is due; the database is not read for it, and the next night builds on it."""
+    keeps_one = {"retention": {"keep_last": 1, "minimum_verified": 1}, "method": "online"}
+    rules = {"kind": "auto", "full_after_links": 2, "synthetic": True}
+    scene.configure(**keeps_one, incremental=rules, verification={"when": "never"})
+    links = [scene.must("backup", "online", "--full")["name"]]
+    scene.stack.psql("CREATE TABLE night_of_two AS SELECT n, md5(n::text) AS text FROM generate_series(1, 2000) n")
+    before = content(scene.stack)
+    night = scene.must("backup", "auto")
+    made = json.loads((scene.repository / f"{night['name']}.manifest.json").read_text())["manifest"]
+    links = made["made_of"]
+    assert (night["parents"], len(links), made["version"]) == ([], 2, 1)
+    assert {each["name"] for each in scene.must("list")} >= {*links, night["name"]}  # not proven yet
+
+    assert scene.must("verify", night["name"])["verdict"] == "verified"
+    scene.must("prune")
+    assert [each["name"] for each in scene.must("list")] == [night["name"]]
+    after = scene.must("backup", "online")
+    assert after["parents"] == [night["name"]]
+    scene.stack.psql("DROP TABLE night_of_two")
+    scene.must("restore", after["name"], "--yes")
+    assert content(scene.stack) == before
+    code, _, stderr = scene.run("backup", "synthetic", night["name"])
+    assert (code, "whole by itself" in stderr) == (1, True)
+    scene.must("commit", "--yes")
+    scene.configure()
+
+
+@pytest.mark.parametrize("method", ["chain", "hot"])
+def test_what_is_exported_needs_nothing_of_this_program(scene: Scene, tmp_path: Path, method: str) -> None:
+    """By the guide's own commands, typed as they stand there."""
+    scene.must("backup", "online", "--full")
+    scene.stack.psql(f"CREATE TABLE exported_{method} AS SELECT n FROM generate_series(1, 1000) n")
+    before = content(scene.stack)
+    made = scene.must("backup", "hot", "--format", "fast") if method == "hot" else scene.must("backup", "online")
+    done = scene.must("export", made["name"], "--to", str(tmp_path / "away"))
+    assert [each.name for each in (tmp_path / "away").iterdir()] == [f"{made['name']}.tar.gz"]
+    assert scene.run("export", made["name"], "--to", str(scene.repository))[0] == 1
+
+    scene.stack.psql(f"DROP TABLE exported_{method}")
+    guide(scene.stack, DUMP_RESTORE if method == "hot" else FULL_RESTORE, done["archive"])
+    assert content(scene.stack) == before
 
 
 def test_an_encrypted_chain_goes_away_as_a_whole_and_comes_back(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tasks.adapters.archive.archive_source import source_of
+from tasks.adapters.archive.opening import check_sealed
 from tasks.adapters.archive.reader import Archive, check_archive, check_while, recorded_archive
-from tasks.core.archive.manifest import Link
-from tasks.core.archive.names import split_archive_name
+from tasks.core.archive.manifest import Link, Record
+from tasks.core.archive.names import is_sealed, split_archive_name
 from tasks.core.errors import ArchiveDamaged, Refused
 
 MISSING_HINT = (
@@ -46,6 +48,14 @@ def check_parents(archive: Archive) -> tuple[Archive, ...]:
     return tuple(checked)
 
 
+def check_sealed_parents(record: Record, path: Path) -> None:
+    """Compare the encrypted archives that one needs with their records, unopened; raise ArchiveDamaged, naming the link, for one that is not what was sealed."""
+    for link in record.manifest.parents:
+        place = _place_of(path, link)
+        found = check_sealed(place).sha256 if is_sealed(link.file) else check_archive(place).sha256
+        _require(found == link.sha256, path.name, link, found)
+
+
 @contextmanager
 def named_as_link(link: Archive, of: Archive) -> Iterator[None]:
     """Name the link in what is found to be wrong with it within the block, and for which backup it was read."""
@@ -57,17 +67,25 @@ def named_as_link(link: Archive, of: Archive) -> Iterator[None]:
 
 
 def _link(archive: Archive, link: Link) -> Archive:
-    split = split_archive_name(link.file)
-    if split is None or split[0] != link.name or "/" in link.file:
-        raise ArchiveDamaged(f"{archive.path.name} needs {link.file!r}, which is no archive's name", hint=MISSING_HINT)
-    path = archive.path.with_name(link.file)
-    if source_of(path).bytes is None:
-        raise ArchiveDamaged(f"{archive.path.name} needs {link.file}, which is missing", hint=MISSING_HINT)
+    path = _place_of(archive.path, link)
     # Without a record that fits, only all of its bytes tell which archive it is.
     found = recorded_archive(path) or check_archive(path)
-    if found.sha256 != link.sha256:
-        raise ArchiveDamaged(
-            f"{archive.path.name} needs {link.file} with SHA-256 {link.sha256}; the one here has {found.sha256}",
-            hint=MISSING_HINT,
-        )
+    _require(found.sha256 == link.sha256, archive.path.name, link, found.sha256)
     return found
+
+
+def _place_of(path: Path, link: Link) -> Path:
+    split = split_archive_name(link.file)
+    if split is None or split[0] != link.name or "/" in link.file:
+        raise ArchiveDamaged(f"{path.name} needs {link.file!r}, which is no archive's name", hint=MISSING_HINT)
+    place = path.with_name(link.file)
+    if source_of(place).bytes is None:
+        raise ArchiveDamaged(f"{path.name} needs {link.file}, which is missing", hint=MISSING_HINT)
+    return place
+
+
+def _require(equal: bool, needing: str, link: Link, found: str) -> None:
+    if not equal:
+        raise ArchiveDamaged(
+            f"{needing} needs {link.file} with SHA-256 {link.sha256}; the one here has {found}", hint=MISSING_HINT
+        )

@@ -197,7 +197,7 @@ class Manifest(Value):
     is. `warnings` say what the archive lacks although the backup succeeded: the data-protection keys, for one. An
     incremental one names its `parents`, the full one first, and only together they are a backup. `history` is the token
     that the server got when a base backup had ended: a server that has it went on from there. `why_full` says why one
-    that was to be incremental is not; `made_of` names the newest link of the chain that a full one was put together from.
+    that was to be incremental is not; `made_of` names the chain that a full one was put together from.
     """
 
     version: Number
@@ -224,7 +224,7 @@ class Manifest(Value):
     parents: Annotated[list[Link], Field(fail_fast=True, max_length=LINKS_LIMIT)] = Field(default_factory=list)
     history: Annotated[str, Field(pattern="^([0-9a-f]{16})?$")] = ""
     why_full: Annotated[str, Field(max_length=4096)] = ""
-    made_of: Name = ""
+    made_of: Annotated[list[Name], Field(fail_fast=True, max_length=LINKS_LIMIT)] = Field(default_factory=list)
     origin: Origin | None = None
 
     @property

@@ -31,10 +31,14 @@ class ServerHistory:
 
 @dataclass(frozen=True, slots=True)
 class ChainRules:
-    """When the next backup is a full one although it could be incremental: so many days after the last, or after so many links."""
+    """When the next backup is a full one although it could be incremental: so many days after the last, or after so many links.
+
+    A `synthetic` one is put together from the chain, and then the backup itself stays incremental.
+    """
 
     full_after_days: float
     full_after_links: int
+    synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def plan_increment(
     parent = next((each for each, obstacle in zip(found, obstacles, strict=True) if not obstacle), None)
     if parent is None:
         return Increment(why_full=obstacles[0] if obstacles else "there is no online backup yet that it could build on")
-    if kind == "auto" and (due := _full_is_due(parent, records, rules, now)):
+    if kind == "auto" and not rules.synthetic and (due := _full_is_due(parent, records, rules, now)):
         return Increment(why_full=due)
     return Increment(parent)
 
@@ -101,9 +105,18 @@ def chain_of(record: Record) -> tuple[Link, ...]:
     return (*record.manifest.parents, Link(name=record.manifest.name, file=record.file, sha256=record.sha256))
 
 
-def needs_of(manifest: Manifest) -> tuple[str, ...]:
-    """Name the backups that a backup needs besides itself."""
-    return tuple(each.name for each in manifest.parents)
+def needs_of(record: Record) -> tuple[str, ...]:
+    """Name the backups that a backup needs besides itself: its parents; and the chain it was put together from, until it is proven."""
+    manifest = record.manifest
+    return (*(each.name for each in manifest.parents), *(() if record.verified else manifest.made_of))
+
+
+def synthetic_is_due(records: Sequence[Record], rules: ChainRules, *, now: datetime) -> str:
+    """Say why the newest backup's chain is to be put together now; "" where it is not, or where it is no chain. `records` are newest first."""
+    newest = records[0] if records else None
+    if newest is None or not newest.manifest.is_incremental or not rules.synthetic:
+        return ""
+    return _full_is_due(newest, records, rules, now)
 
 
 def missing_links(manifest: Manifest, there: Mapping[str, str]) -> list[str]:
@@ -124,7 +137,7 @@ def _full_is_due(parent: Record, records: Sequence[Record], rules: ChainRules, n
     if links >= rules.full_after_links:
         return f"the chain has {links} links, and a full one is due after {rules.full_after_links}"
     first = chain_of(parent)[0].name
-    full = next(each for each in records if each.manifest.name == first)
+    full = next((each for each in records if each.manifest.name == first), parent)
     if now - full.manifest.created_at >= timedelta(days=rules.full_after_days):
         return f"the full backup {first} is {rules.full_after_days:g} days old or more"
     return ""

@@ -124,12 +124,14 @@ class Incremental(Section):
     """Whether online backups hold only what has changed since the one before (PostgreSQL 17 and newer).
 
     "auto" makes a full one after so many days or links, "incremental" only where there is no other way, "full" always. Anything but "full"
-    has the server note what changes (`summarize_wal`), which `mailarchiver-backup wal-summaries off` takes back.
+    has the server note what changes (`summarize_wal`), which `mailarchiver-backup wal-summaries --off` takes back.
     """
 
     kind: OnlineKind = "full"
     full_after_days: Annotated[float, Field(gt=0, le=DAYS_LIMIT, allow_inf_nan=False)] = 30
     full_after_links: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 120
+    # The full one is put together from the chain, on this side: the database is not read again for it.
+    synthetic: Annotated[bool, Field(strict=True)] = False
 
 
 class Schedule(Section):
@@ -325,6 +327,10 @@ class InstallationSettings(Section):
         if self.schedule.incremental is not None and self.incremental.kind == "full":
             raise ValueError(
                 'schedule.incremental wants incremental backups, and incremental.kind is "full": set it to auto or incremental'
+            )
+        if self.incremental.synthetic and self.encryption is not None:
+            raise ValueError(
+                "incremental.synthetic puts archives together, and encrypted ones cannot be read here: leave it out"
             )
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 2
 
 
-class RestoreApproval(RunInput):
-    """The form. Nothing is chosen that a hurried click could choose: the answer that changes nothing stands first."""
+class Approval(RunInput):
+    """What every form of approval asks. The answer that changes nothing stands first."""
 
     decision: Literal["refuse", "approve"] = Field(
         default="refuse", description="Refuse, and nothing is touched; or approve the plan."
@@ -39,6 +39,14 @@ class RestoreApproval(RunInput):
         max_length=100,
         description="To approve: its data will be replaced.",
     )
+
+
+Form = TypeVar("Form", bound=Approval)
+
+
+class RestoreApproval(Approval):
+    """The form. Nothing is chosen that a hurried click could choose: the answer that changes nothing stands first."""
+
     quarantine: Literal["when older than a day", "yes", "no"] = Field(
         default="when older than a day",
         title="Quarantine of the mail accounts",
@@ -76,33 +84,39 @@ def ask_for_approval(config: InstallationConfig, plan: RestorePlan) -> RestoreAp
     report_plan(config, plan.name, str(plan))
     # Prefect shows five lines of it and lets one scroll for more: what one must know stands first.
     question = f"{plan.question(config.id)}\n\nThe whole plan, with what differs in the configuration, is an artifact of this run."
+    return ask(
+        config, f"the restore of {plan.name}", "restore approval", RestoreApproval.with_initial_data(description=question), plan.name
+    )  # fmt: skip
+
+
+def ask(config: InstallationConfig, act: str, run: str, form: type[Form], subject: str = "") -> Form:
+    """Pause the run with a form until it is filled in; keep who decided what, and raise Refused where that was no approval."""
     asked = datetime.now(UTC)
+    subject = subject or act
     try:
-        given: RestoreApproval = pause_flow_run(
-            wait_for_input=RestoreApproval.with_initial_data(description=question),
+        given = pause_flow_run(
+            wait_for_input=form,
             timeout=int(config.settings.timeouts.approval_seconds) or 1,
             poll_interval=POLL_SECONDS,
         )
     except FlowPauseTimeout as timeout:
         waited = duration_text(config.settings.timeouts.approval_seconds)
-        _keep(config, plan.name, "refused", "nobody", f"nobody answered within {waited}", asked)
+        _keep(config, run, subject, "refused", "nobody", f"nobody answered within {waited}", asked)
         raise Refused(
-            f"nobody approved the restore of {plan.name} within {waited}; nothing was touched",
+            f"nobody approved {act} within {waited}; nothing was touched",
             hint="start the run again; timeouts.approval_seconds in the settings is how long it waits",
         ) from timeout
     problem = _problem(config, given)
     by = given.approved_by.strip() or "somebody who gave no name"
-    _keep(config, plan.name, "refused" if problem else "approved", by, problem, asked)
+    _keep(config, run, subject, "refused" if problem else "approved", by, problem, asked)
     if problem:
-        raise Refused(
-            f"the restore of {plan.name} was refused by {by}: {problem}; nothing was touched",
-            hint="start the run again",
-        )
+        raise Refused(f"{act} was refused by {by}: {problem}; nothing was touched", hint="start the run again")
     return given
 
 
 def _keep(
     config: InstallationConfig,
+    run: str,
     backup: str,
     outcome: Literal["approved", "refused"],
     by: str,
@@ -113,12 +127,12 @@ def _keep(
     at = datetime.now(UTC)
     message = f"{backup}: {outcome} by {by}{f' ({problem})' if problem else ''}"
     seconds = round((at - asked).total_seconds(), 3)
-    remember(config, Entry(run="restore approval", at=at, seconds=seconds, outcome=outcome, message=message))
-    report_approval(config, backup, outcome, by, at, problem)
+    remember(config, Entry(run=run, at=at, seconds=seconds, outcome=outcome, message=message))
+    report_approval(config, run, backup, outcome, by, at, problem)
     logger.info("%s", message)
 
 
-def _problem(config: InstallationConfig, given: RestoreApproval) -> str:
+def _problem(config: InstallationConfig, given: Approval) -> str:
     if given.decision != "approve":
         return "the answer was no"
     if given.confirm.strip() != config.id:

@@ -127,9 +127,10 @@ def report_restore(installation: str, restored: Restored) -> None:
     surroundings().announce("mailarchiver.restore.completed", installation, {"archive": restored.backup})
 
 
-def report_plan(config: InstallationConfig, backup: str, plan: str) -> None:
-    """Show on the run's page what a restore would do, before anybody is asked."""
-    _artifact(f"restore-plan-{config.id}", f"# Plan: restore {backup} into {config.id}\n\n{plan}\n")
+def report_plan(config: InstallationConfig, backup: str, plan: str, *, what: str = "restore") -> None:
+    """Show on the run's page what a restore or an upgrade would do, before anybody is asked."""
+    title = f"restore {backup} into {config.id}" if what == "restore" else f"{backup} of {config.id}"
+    _artifact(f"{what}-plan-{config.id}", f"# Plan: {title}\n\n{plan}\n")
 
 
 def report_done(installation: str, what: str, text: str) -> None:
@@ -142,12 +143,21 @@ def show_report(key: str, text: str) -> None:
     _artifact(key, text)
 
 
-def report_approval(config: InstallationConfig, backup: str, outcome: str, by: str, at: datetime, problem: str) -> None:
+def report_approval(
+    config: InstallationConfig, run: str, backup: str, outcome: str, by: str, at: datetime, problem: str
+) -> None:
     """Show on the run's page who decided, what, and when."""
-    rows = [("Backup", backup), ("Decision", f"**{outcome}**"), ("By", by), ("At", f"{at:%Y-%m-%d %H:%M:%S} UTC")]
+    rows = [
+        ("Backup" if run.startswith("restore") else "What", backup),
+        ("Decision", f"**{outcome}**"),
+        ("By", by),
+        ("At", f"{at:%Y-%m-%d %H:%M:%S} UTC"),
+    ]
     if problem:
         rows.append(("Because", problem))
-    _artifact(f"approval-{config.id}", f"# Restore of {config.id}: {outcome}\n\n{table(rows)}\n")
+    _artifact(
+        f"approval-{config.id}", f"# {run.partition(' ')[0].capitalize()} of {config.id}: {outcome}\n\n{table(rows)}\n"
+    )
 
 
 def report_retention(config: InstallationConfig, plan: RetentionPlan) -> None:

@@ -120,21 +120,30 @@ def _major(archive: Archive) -> str:
 
 def platform_of(installation: Installation) -> Platform:
     """Find out what the installation's PostgreSQL image is by asking the image itself; its server need not run."""
+    return platform_in(answer_of_image(installation), image=installation.postgres.image)
+
+
+def answer_of_image(installation: Installation, also: str = "true") -> str:
+    """Give what the installation's PostgreSQL image says of itself, and of what another shell script asks it."""
     script = (
         "postgres --version; echo machine $(uname -m);"
-        " if ls /lib/ld-musl-* >/dev/null 2>&1; then echo libc musl; else echo libc gnu $(ldd --version 2>/dev/null | head -n 1); fi"
+        " if ls /lib/ld-musl-* >/dev/null 2>&1; then echo libc musl; else echo libc gnu $(ldd --version 2>/dev/null | head -n 1); fi;"
     )
-    with helper_container(installation, ["-c", script], labels={COPY_LABEL: "probe"}, entrypoint=["sh"]) as helper:
+    with helper_container(
+        installation, ["-c", f"{script} {also}"], labels={COPY_LABEL: "probe"}, entrypoint=["sh"]
+    ) as helper:
         containers.start_container(helper)
         containers.wait_container(helper, PROBE_SECONDS)
-        said = containers.logs(helper, 20)
+        return containers.logs(helper, ANSWER_LINES)
+
+
+def platform_in(said: str, *, image: str) -> Platform:
+    """Read what an image said of itself; raise BackupError where it is no PostgreSQL."""
     major = re.search(r"\(PostgreSQL\)\s+(\d+)", said)
     machine = re.search(r"^machine (\S+)", said, re.MULTILINE)
     libc = re.search(r"^libc (\S+)(?:.*\s(\d+\.\d+)\s*$)?", said, re.MULTILINE)
     if not (major and machine and libc):
-        raise BackupError(
-            f"the image {installation.postgres.image} does not tell its PostgreSQL version: {said.strip()[:200]}"
-        )
+        raise BackupError(f"the image {image} does not tell its PostgreSQL version: {said.strip()[:200]}")
     return Platform(int(major[1]), libc[1], libc[2] or "", machine[1])
 
 
@@ -195,8 +204,10 @@ def settle(journal: Journal) -> str:
         return f"{journal.installation_directory} is gone, and the unfinished copy in it"
     installation = installation_of(journal)
     places = [(data, host_place(installation)), *([(keys, installation.keys_directory)] if keys else [])]
+    whole = installation.data_mount.host_path  # an upgrade makes the whole mount anew
     for path, place in places:
-        mark = mark_of_directory(path, place) if place is not None else None
+        marks = (mark_of_directory(path, each) for each in (place, whole if path == data else None) if each is not None)
+        mark = next((each for each in marks if each is not None), None)
         if mark is None or mark.word != "restored":
             raise Refused(
                 f"{path} is not the name that a restore of {installation.id} gives beside {place}, so nothing is removed",
@@ -334,7 +345,7 @@ def _remove(data: Path | None, keys: Path | None, label: str) -> None:
             remove_tree(place)
 
 
-PROBE_SECONDS = 60.0
+PROBE_SECONDS, ANSWER_LINES = 60.0, 2000
 
 
 def sockets_of(label: str) -> Path:

@@ -62,7 +62,7 @@ def private_server(installation: Installation, archive: Archive, copy: Copy) -> 
             _wait_for(view)
             yield view
             containers.stop_container(helper, timeout_seconds=STOP_SECONDS)
-            _sync(copy.data)
+            sync_copy(copy.data)
     finally:
         remove_tree(sockets.parent)
 
@@ -75,7 +75,8 @@ def _wait_for(view: Installation) -> None:
         raise ArchiveDamaged(f"PostgreSQL does not start on the restored data: {error.message}") from error
 
 
-def _sync(directory: Path) -> None:
+def sync_copy(directory: Path) -> None:
+    """Bring all of a copy to the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync_file_system(descriptor)

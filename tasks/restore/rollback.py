@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from tasks.adapters.host.own_directories import exists, require_same
 from tasks.core.errors import Refused
@@ -23,11 +24,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """What a rollback did: which restore it took back, of what, and under which name the restored data is kept."""
+    """What a rollback did: which restore (of a backup) or upgrade (to an image) it took back, of what, and what is kept instead."""
 
     backup: str
     of: str
     kept: str
+    act: Literal["restore of", "upgrade to"] = "restore of"
+
+    def __str__(self) -> str:
+        """Say what is in place now, and what is kept."""
+        return f"The data from before the {self.act} {self.backup} is back. What that had brought is kept as {self.kept} until `commit`."
 
 
 def put_back_newest(installation: Installation, *, now: datetime) -> RolledBack:

@@ -42,12 +42,13 @@ COMPOSE_SECONDS = 300.0
 
 @contextmanager
 def staging_installation(
-    production: Installation, archive: CheckedArchive, limits: StagingLimits
+    production: Installation, archive: CheckedArchive, limits: StagingLimits, *, postgres_image: str = ""
 ) -> Iterator[Installation]:
     """Give a staging installation with a running, empty PostgreSQL and an application that was never started; remove it afterwards.
 
     For an archive of a whole data directory PostgreSQL is not started either: its (empty) data directory waits for the
-    archive's. The stack is built from the images that the backup was taken with. A journal removes it after a crash.
+    archive's. The stack is built from the images that the backup was taken with, but for `postgres_image` where one is
+    given: an upgrade's rehearsal. A journal removes it after a crash.
     Raise Refused where an image is missing.
     """
     project = f"{PROJECT_PREFIX}{production.id}-{secrets.token_hex(4)}"
@@ -61,7 +62,9 @@ def staging_installation(
     with journalled(journal, lambda: remove_staging(project, directory)):
         make_directory(directory)
         settings = server_settings(production, archive)
-        model = staging_model(production, archive, project, directory, limits, settings=settings)
+        model = staging_model(
+            production, archive, project, directory, limits, settings=settings, postgres_image=postgres_image
+        )
         write_atomically(directory / "compose.yaml", json.dumps(model, indent=1).encode())
         compose_up(directory, [directory / "compose.yaml"], project, timeout_seconds=COMPOSE_SECONDS, no_start=True)
         _refuse_a_way_out(project)

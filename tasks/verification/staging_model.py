@@ -49,6 +49,7 @@ def staging_model(
     limits: StagingLimits,
     *,
     settings: Mapping[str, str],
+    postgres_image: str = "",
 ) -> dict[str, Any]:
     """Build the compose model of a staging stack and put what it mounts into `directory`.
 
@@ -72,7 +73,7 @@ def staging_model(
     make_directory(keys)
     postgres = {
         **common,
-        "image": _image(archive, production.postgres),
+        "image": postgres_image or _image(archive, production.postgres),
         "environment": {
             "POSTGRES_USER": superuser,
             "POSTGRES_PASSWORD": password,

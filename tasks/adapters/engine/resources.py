@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import docker
 import docker.errors
 
 from tasks.adapters.engine.client import api_client, engine_is_local, in_our_words
+from tasks.core.errors import BackupError, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,24 @@ def image_exists(name_or_id: str) -> bool:
         except docker.errors.NotFound:
             return False
         return True
+
+
+def pull_image(name: str, *, timeout_seconds: float) -> None:
+    """Fetch an image from its registry; raise Refused, with the registry's words, where that does not succeed."""
+    repository, digest = name.partition("@")[::2]
+    if not digest:
+        head, colon, tag = name.rpartition(":")
+        repository, digest = (head, tag) if colon and "/" not in tag else (name, "latest")
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        with in_our_words(f"pull {name}"):
+            for said in api_client().pull(repository, tag=digest, stream=True, decode=True):
+                if "error" in said:
+                    raise BackupError(f"cannot pull {name}: {said['error']}")
+                if time.monotonic() > deadline:
+                    raise BackupError(f"{name} was not pulled within {timeout_seconds:g} s")
+    except BackupError as error:
+        raise Refused(error.message, hint=f"is the name right? try it by hand: docker pull {name}") from error
 
 
 def networks(label: Mapping[str, str] | None = None) -> list[str]:

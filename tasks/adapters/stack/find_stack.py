@@ -30,10 +30,12 @@ logger = logging.getLogger(__name__)
 class Stack:
     """What was found of a compose project: its containers by service, and its files with what they say.
 
-    `model` is None where the files cannot be understood while containers exist; then `model_error` says why.
+    `base` is the directory that Compose knows the project by. `model` is None where the files cannot be understood while
+    containers exist; then `model_error` says why.
     """
 
     directory: Path
+    base: Path
     project: str
     containers: Mapping[str, tuple[Container, ...]]
     compose_files: tuple[Path, ...]
@@ -58,7 +60,8 @@ def find_stack(directory: Path, *, project: str | None = None) -> Stack:
             f"there is no Mail Archiver in {directory}: no compose file, and no container that was started from there",
             hint=f"give the directory that holds {FILE_NAMES[2]}",
         )
-    model, error = _model(directory, files, projects[0] if projects else project, found, env_files)
+    base = _base(directory, files, found)
+    model, error = _model(base, files, projects[0] if projects else project, found, env_files)
     if not found and model is not None:
         _refuse_namesake(directory, model.project)
     by_service: dict[str, list[Container]] = {}
@@ -67,6 +70,7 @@ def find_stack(directory: Path, *, project: str | None = None) -> Stack:
     name = projects[0] if projects else model.project if model else ""
     return Stack(
         directory=directory,
+        base=base,
         project=name,
         containers={service: tuple(several) for service, several in by_service.items()},
         compose_files=files,
@@ -161,13 +165,16 @@ def _by_its_real_directory(path: Path) -> Path:
     return Path(os.path.realpath(path.parent)) / path.name
 
 
+def _base(directory: Path, files: Sequence[Path], found: Sequence[Container]) -> Path:
+    told = (Path(each.labels[DIRECTORY_LABEL]) for each in found if DIRECTORY_LABEL in each.labels)
+    return next((place for place in told if place.is_dir()), files[0].parent if files else directory)
+
+
 def _model(
-    directory: Path, files: Sequence[Path], project: str | None, found: Sequence[Container], env_files: Sequence[Path]
+    base: Path, files: Sequence[Path], project: str | None, found: Sequence[Container], env_files: Sequence[Path]
 ) -> tuple[ComposeModel | None, str]:
     if not files:
         return None, "there is no compose file"
-    told = (Path(each.labels[DIRECTORY_LABEL]) for each in found if DIRECTORY_LABEL in each.labels)
-    base = next((place for place in told if place.is_dir()), files[0].parent)
     try:
         return compose_config(base, files, project, env_files=env_files), ""
     except Refused as error:

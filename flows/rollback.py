@@ -1,4 +1,4 @@
-"""The way back from a restore, and the end of that way: rollback, commit, and the end of a quarantine."""
+"""The way back from a restore or an upgrade, and the end of that way: rollback, commit, and the end of a quarantine."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from tasks.restore.database_restore import end_quarantine, running_postgres
 from tasks.restore.rollback import RolledBack, drop_all_kept, put_back_newest
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
+from tasks.upgrade.kept import drop_kept_upgrades, put_back_upgrade, upgrade_to_take_back
 
 
 @flow(name="rollback", flow_run_name="rollback of {installation}")
 def rollback(installation: str = "main", confirm: str = "") -> RolledBack:
-    """Bring back what the last restore replaced; what the restore had brought is kept until `commit`.
+    """Bring back what the last restore or upgrade replaced; what that had brought is kept until `commit`.
 
     Args:
         installation: Which installation, by its id in the settings file.
         confirm: The installation's id, typed again.
     """
     with locked_config(installation, "rollback", confirmed=confirm) as config:
-        with running_postgres(read_installation(config)) as stack:
-            done = put_back_newest(stack, now=datetime.now(UTC))
+        stack = read_installation(config)
+        upgrade = upgrade_to_take_back(stack)
+        if upgrade is not None:
+            done = put_back_upgrade(stack, upgrade, now=datetime.now(UTC))
+        else:
+            with running_postgres(stack) as stack:
+                done = put_back_newest(stack, now=datetime.now(UTC))
 
-    report_done(
-        installation,
-        "rollback",
-        f"The data from before the restore of {done.backup} is back. What that had brought is kept as {done.kept} until `commit`.",
-    )
+    report_done(installation, "rollback", str(done))
     return done
 
 
 @flow(name="commit", flow_run_name="commit of {installation}")
 def commit(installation: str = "main", confirm: str = "") -> list[str]:
-    """Drop everything that restores and rollbacks have put aside; there is no way back from this.
+    """Drop everything that restores, upgrades and rollbacks have put aside; there is no way back from this.
 
     Args:
         installation: Which installation, by its id in the settings file.
@@ -43,7 +45,7 @@ def commit(installation: str = "main", confirm: str = "") -> list[str]:
     """
     with locked_config(installation, "commit", confirmed=confirm) as config:
         with running_postgres(read_installation(config)) as stack:
-            dropped = drop_all_kept(stack)
+            dropped = [*drop_all_kept(stack), *drop_kept_upgrades(stack)]
 
     report_done(installation, "commit", "\n".join(f"- dropped {name}" for name in dropped) or "Nothing was kept.")
     return dropped

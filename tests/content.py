@@ -39,6 +39,20 @@ def content(stack: Stack, database: str | None = None, *, ignore_accounts: bool 
     return found
 
 
+def content_of_any_version(stack: Stack) -> dict[str, str]:
+    """Give what must be the same under another version of PostgreSQL, whose own catalogues and extensions are others."""
+    found = {name: value for name, value in content(stack).items() if name not in ("constraints", "indexes")}
+    found["definitions"] = str(
+        stack.psql(
+            "SELECT string_agg(words, E'\\n' ORDER BY words COLLATE \"C\") FROM ("
+            " SELECT conrelid::regclass::text || ' ' || conname || ' ' || pg_get_constraintdef(c.oid) AS words FROM pg_constraint c"
+            " JOIN pg_namespace n ON n.oid = connamespace WHERE n.nspname !~ '^(pg_|information_schema)' AND conrelid <> 0"
+            " UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname !~ '^(pg_|information_schema)') all_of_them"
+        )[0][0]
+    )
+    return found
+
+
 def keys(stack: Stack) -> dict[str, str]:
     """Digest the data-protection keys."""
     place = stack.directory / "data-protection-keys"

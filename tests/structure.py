@@ -44,6 +44,7 @@ WINGS = (
     "tasks.rewrite",
     "tasks.verification",
     "tasks.oversight",
+    "tasks.upgrade",
     "tasks.watchdog",
     "flows",
     "deployments",

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli import backing_up, copying, operating, recovering, recovery_kit, repository, restoring
+from deployments.cli import backing_up, copying, operating, recovering, recovery_kit, repository, restoring, upgrading
 from deployments.cli.options import catch_signals
 from tasks.core.errors import UsageError
 from tasks.core.plain_text import plain
@@ -18,7 +18,7 @@ from tasks.core.plain_text import plain
 app = typer.Typer(
     name="mailarchiver-backup", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
-for module in (recovering, restoring, backing_up, repository, copying, operating, recovery_kit):
+for module in (recovering, restoring, backing_up, repository, copying, operating, upgrading, recovery_kit):
     app.add_typer(module.commands)
 
 

@@ -130,28 +130,32 @@ def public_keys(texts: list[str]) -> tuple[str, ...]:
 @commands.command("rollback", rich_help_panel="On the bad day")
 @command
 def rollback(call: Call, yes: Yes = False) -> None:
-    """Bring back what the last restore replaced."""
+    """Bring back what the last restore or upgrade replaced."""
     from flows.rollback import rollback as flow
 
     config = call.installation_config
     confirm = confirmed(
-        f"The data of {config.directory} will be replaced by what the last restore put aside.", config.id, yes=yes
+        f"The data of {config.directory} will be replaced by what the last restore or upgrade put aside.",
+        config.id,
+        yes=yes,
     )
     done = run_flow(flow, config.id, confirm)
     call.answer(
         {"rolled_back": done.backup, "database": done.of, "kept": done.kept},
-        f"The data from before the restore of {done.backup} is back. What the restore had brought is kept as {done.kept} until `commit`.",
+        str(done),
     )
 
 
 @commands.command("commit", rich_help_panel="On the bad day")
 @command
 def commit(call: Call, yes: Yes = False) -> None:
-    """Drop what restores have put aside; afterwards there is no way back."""
+    """Drop what restores and upgrades have put aside; afterwards there is no way back."""
     from flows.rollback import commit as flow
 
     config = call.installation_config
-    confirm = confirmed(f"What restores of {config.directory} have put aside will be dropped.", config.id, yes=yes)
+    confirm = confirmed(
+        f"What restores and upgrades of {config.directory} have put aside will be dropped.", config.id, yes=yes
+    )
     dropped = run_flow(flow, config.id, confirm)
     call.answer({"dropped": dropped}, "\n".join(f"dropped {name}" for name in dropped) or "nothing was kept")
 

@@ -14,6 +14,7 @@ import argparse
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -28,8 +29,8 @@ from rich.table import Table
 
 from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.cli import Operator
-from tests.content import content
-from tests.stack.images import ensure_images
+from tests.content import content, content_of_any_version
+from tests.stack.images import OLDER_POSTGRES, POSTGRES, ensure_images
 from tests.stack.stack import Stack, create_stack, wait_until
 
 PROMISED_SECONDS = 60.0
@@ -37,6 +38,7 @@ GREEN_RUN_EVERY = 10
 OPERATIONS = (
     "complete backup", "full restore", "dump restore", "hot backup", "online backup",
     "rollback of full restore", "rollback of dump restore", "commit of full restore", "commit of dump restore",
+    "upgrade", "rollback of upgrade", "commit of upgrade",
 )  # fmt: skip
 # What `recover` says of data that was put aside, with the name it gives, and whether that must be there.
 SAYINGS = [
@@ -108,6 +110,12 @@ class Scene:
             return self.operator, (operation.split()[0], "--yes")
         return self.sources[operation], ("restore", "latest", "--yes", "--no-quarantine")
 
+    def look(self) -> str:
+        """Tell which content is in place, "old" or "new"; raise AssertionError for a mixture."""
+        found = content(self.stack)
+        assert found in (self.old, self.new), "the content is neither the old nor the new"
+        return "new" if found == self.new else "old"
+
     def back_to_old(self) -> None:
         """Take a restore back, if there was one; what a commit has dropped is made anew."""
         if content(self.stack) == self.new:
@@ -147,6 +155,73 @@ class Scene:
         self._usual.clear()
 
 
+class UpgradeScene(Scene):
+    """A stack of an older PostgreSQL whose content never changes: the versions, the image in the file and the container's must fit."""
+
+    def __init__(self, stack: Stack, place: Path) -> None:
+        self.stack = stack
+        self.operator = Operator(stack.directory, place / "backups")
+        self.aside = place / "data of the older version"
+        self.file = stack.directory / "docker-compose.yml"
+        self.text = self.file.read_text()
+        self.images = {"old": OLDER_POSTGRES, "new": POSTGRES}
+        self.old = self.new = content_of_any_version(stack)
+        self.running = self.states()
+        self._usual: dict[str, float] = {}
+        self.operator.must("upgrade", "--to", POSTGRES, "--rehearse-only")
+
+    def prepare(self, operation: str) -> None:
+        """Bring about what an operation needs before it."""
+        if operation != "upgrade":
+            self.operator.must("upgrade", "--to", POSTGRES, "--yes")
+        if operation.startswith("commit"):
+            (kept,) = (path for path in self.stack.directory.glob("postgres-data.before-*"))
+            shutil.rmtree(self.aside, ignore_errors=True)
+            subprocess.run(["cp", "-a", kept, self.aside], check=True, timeout=60)
+
+    def words(self, operation: str) -> tuple[Operator, tuple[str, ...]]:
+        """Give who runs an operation, and its command."""
+        if operation == "upgrade":
+            return self.operator, ("upgrade", "--to", POSTGRES, "--yes")
+        return self.operator, (operation.split()[0], "--yes")
+
+    def look(self) -> str:
+        """Tell which version is in place; raise AssertionError where server, container and file are not of one."""
+        assert content_of_any_version(self.stack) == self.old, "the content has changed"
+        assert self.stack.probe() == 200
+        version = str(self.stack.psql("SHOW server_version")[0][0]).partition(".")[0]
+        outcome = "old" if version == "15" else "new"
+        image = self.images[outcome]
+        assert self.stack.container("postgres").attrs["Config"]["Image"] == image, "the container is of the other image"
+        assert self.file.read_text() == self.text.replace(OLDER_POSTGRES, image), (
+            "the compose file is not as it should be"
+        )
+        return outcome
+
+    def back_to_old(self) -> None:
+        """Take an upgrade back; what a commit has dropped is put back from a copy."""
+        if self.look() == "new":
+            answer = self.operator.run("rollback", "--yes")
+            if answer.code != 0:
+                assert "left anything to go back to" in str(answer.value), answer
+                self.make_older_again()
+        self.operator.must("commit", "--yes")
+        assert self.look() == "old"
+        left = [
+            path.name for path in self.stack.directory.iterdir() if ".before-" in path.name or ".undone-" in path.name
+        ]
+        assert left == []
+
+    def make_older_again(self) -> None:
+        """Put the older version's data back by hand, from the copy that was made before the commit."""
+        self.stack.compose("down")
+        shutil.rmtree(self.stack.directory / "postgres-data")
+        subprocess.run(["cp", "-a", self.aside, self.stack.directory / "postgres-data"], check=True, timeout=60)
+        self.file.write_text(self.text)
+        self.stack.compose("up", "--detach", "--no-build")
+        self.stack.wait_app()
+
+
 def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, dice: random.Random) -> Kill:
     """Kill one run at a random moment and see that all promises were kept; raise AssertionError where one was not."""
     operator, words = scene.words(operation)
@@ -177,20 +252,18 @@ def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, di
     back = time.monotonic() - died
     scene.stack.wait_postgres()
     scene.stack.wait_app()
-    is_restore = operation.endswith("restore")
+    is_restore = operation.endswith(("restore", "upgrade"))
     if is_restore:
         told += operator.must("recover")["recovered"]
     scene.see_that_it_is_so(told)
-    found = content(scene.stack)
-    assert found in (scene.old, scene.new), "the content is neither the old nor the new"
-    assert is_restore or found == scene.old, "a backup changed the content"
-    assert not operation.startswith("commit") or found == scene.new, "a commit changed the content"
+    outcome = scene.look()
+    assert is_restore or outcome == "old", "a backup changed the content"
+    assert not operation.startswith("commit") or outcome == "new", "a commit changed the content"
     for name in set(final_names(scene.operator.repository)) - set(known):
         scene.operator.must("check", str(scene.operator.repository / name))
     if is_restore:
         scene.back_to_old()
         assert [path.name for path in scene.stack.directory.iterdir() if ".restored-" in path.name] == []
-    outcome = "new" if found == scene.new else "old"
     return Kill(operation, victim, how.name if hit else "over before", round(after, 3), round(back, 3), code, outcome)
 
 
@@ -234,11 +307,12 @@ def _wait_until_stopped(scene: Scene, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def scene(megabytes: float, place: Path, restart: str = "always") -> Iterator[Scene]:
+def scene(megabytes: float, place: Path, restart: str = "always", *, upgrades: bool = False) -> Iterator[Scene]:
     """Lend a stack for a campaign."""
-    stack = create_stack(place / "stack", megabytes=megabytes, restart=restart)
+    image = OLDER_POSTGRES if upgrades else POSTGRES
+    stack = create_stack(place / "stack", megabytes=megabytes, restart=restart, postgres_image=image)
     try:
-        yield Scene(stack, place)
+        yield (UpgradeScene if upgrades else Scene)(stack, place)
     finally:
         stack.destroy()
 
@@ -259,13 +333,16 @@ def main() -> None:
     operations = options.operation or list(OPERATIONS[:2])
     seed = options.seed if options.seed is not None else random.randrange(10**9)
     dice = random.Random(seed)
-    ensure_images()
+    upgrades = {each.endswith("upgrade") for each in operations}
+    if len(upgrades) > 1:
+        parser.error("upgrades want a stack of their own: give them, or the others")
+    ensure_images(older_postgres=True in upgrades)
     kills: list[Kill] = []
     with tempfile.TemporaryDirectory(prefix="mailarchiver-backup-kills-") as name:
         place = Path(name)
         os.environ["MAILARCHIVER_BACKUP_STATE"] = str(place / "state")
         (place / "state").mkdir(mode=0o700)
-        with scene(options.megabytes, place, options.restart) as lent:
+        with scene(options.megabytes, place, options.restart, upgrades=True in upgrades) as lent:
             print(f"seed {seed}", flush=True)
             for number in range(options.count):
                 victim, how = CASES[number // len(operations) % len(CASES)]

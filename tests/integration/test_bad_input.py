@@ -31,6 +31,7 @@ IMPOSSIBLE = ["a\0b", LONG, "\udcff\udcfe", "/" + "a/" * 3000, "x/" + "y" * 300]
 COMMANDS: list[tuple[str, ...]] = [
     ("list",), ("backup", "hot"), ("backup", "auto"), ("backup", "complete"), ("verify",), ("prune",), ("status",), ("doctor",), ("recover",),
     ("check", "latest"), ("restore", "latest", "--yes"), ("rollback", "--yes"), ("commit", "--yes"), ("lift-quarantine",), ("accept-repository",),
+    ("upgrade", "--to", "postgres:17", "--yes"),
 ]  # fmt: skip
 
 

@@ -36,6 +36,16 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "copy": {"project": "p", "data": "/a/data", "keys": "", "label": "0123456789abcdef"},
     "directory-swap": {"project": "p", "at": "a", "backup": "b", "exchanges": [EXCHANGE], "undone": False},
     "directory-drop": {"project": "p", "asides": ["/a/data.old"], "identities": [None]},
+    "upgrade": {
+        "project": "p", "at": "a", "from_image": "postgres:15", "to_image": "postgres:17", "data": EXCHANGE, "undone": False, "was": "running",
+        "target": "/var/lib/postgresql/data",
+        "files": [{"current": "/a/c.yml", "incoming": "/a/c.yml.new", "aside": "/a/c.yml.old", "incoming_sha256": "ab" * 32, "current_sha256": "cd" * 32}],
+    },
+    "upgrade-files": {"project": "p", "files": ["/a/c.yml.new"]},
+    "upgrade-drop": {
+        "project": "p", "mark": {"word": "before", "stamp": "20260101_010101"}, "data": IDENTITY,
+        "files": [{"path": "/a/c.yml", "sha256": "ab" * 32}],
+    },
     "staging": {"project": "mailarchiver-staging-x", "directory": "/nowhere"},
     "scratch": {"scratch": "/nowhere/else"},
     "helper": {"mark": "0123456789abcdef"},

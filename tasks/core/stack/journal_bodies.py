@@ -108,6 +108,9 @@ _CONTAINER: Shape = {
 _EXCHANGE: Shape = {
     "current": is_text, "incoming": is_text, "aside": is_text, "incoming_is?": _IDENTITY, "current_is?": _IDENTITY,
 }  # fmt: skip
+_FILE: Shape = {
+    "current": is_text, "incoming": is_text, "aside": is_text, "incoming_sha256": _is_mark, "current_sha256": _is_mark,
+}  # fmt: skip
 
 # What earlier versions did not write yet may be missing, and other keys beside these are passed over.
 SHAPES: Mapping[str, Shape] = {
@@ -128,6 +131,15 @@ SHAPES: Mapping[str, Shape] = {
     "directory-drop": {
         "asides": _list_of(is_text), "identities?": _list_of(_IDENTITY), "record?": _or_none(is_text),
         "project?": _or_none(is_text),
+    },
+    "upgrade": {
+        "at": is_text, "from_image": is_text, "to_image": is_text, "data": _is(_EXCHANGE), "files": _list_of(_is(_FILE)),
+        "undone": _is_truth, "was": _is_state, "target": is_text, "project?": _or_none(is_text),
+    },
+    "upgrade-files": {"files": _list_of(is_text), "project?": _or_none(is_text)},
+    "upgrade-drop": {
+        "mark": _is({"word": is_text, "stamp": is_text}), "data": _IDENTITY,
+        "files": _list_of(_is({"path": is_text, "sha256": _is_mark})), "project?": _or_none(is_text),
     },
     "staging": {"project": is_text, "directory": is_text},
     "scratch": {"scratch": is_text},

@@ -10,12 +10,13 @@ from tasks.adapters.archive.verification_keys import drop_stale_keys
 from tasks.oversight.crashed_runs import mark_crashed_runs
 from tasks.oversight.reports import show_posture, show_status
 from tasks.oversight.status import StatusReport, write_status_report
+from tasks.proxmox.look import look_at_guests
 from tasks.run.context import config_of
 
 
 @flow(name="watch", flow_run_name="watch over {installation}")
 def watch(installation: str = "main", alarm: bool = True) -> StatusReport:
-    """Hourly health check: overdue, shrunken or failed backups, mail at risk, low disk space, zombie runs; update catalogue, charts, report, posture and metrics.
+    """Hourly health check: overdue, shrunken or failed backups, mail at risk, guests' backups at Proxmox, low disk space, zombie runs; update catalogue, charts, report, posture and metrics.
 
     Runs whose process is gone are marked as crashed, so that the runs queued behind them start.
 
@@ -26,6 +27,7 @@ def watch(installation: str = "main", alarm: bool = True) -> StatusReport:
     config = config_of(installation)
     mark_crashed_runs()
     drop_stale_keys(now=datetime.now(UTC))
+    look_at_guests(config, datetime.now(UTC))
     show_posture(config)
     if alarm:
         return show_status(config, looks=True)

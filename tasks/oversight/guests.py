@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from tasks.core.report.guests import guests_report
 from tasks.oversight.reports import show_report
+from tasks.proxmox.look import look_at_guests
 from tasks.proxmox.report import GuestRun, GuestsFailed
 from tasks.run.config import InstallationConfig
 from tasks.run.history import notify
@@ -13,10 +15,11 @@ from tasks.surroundings import surroundings
 
 
 def report_guests(config: InstallationConfig, runs: Sequence[GuestRun]) -> None:
-    """Show what a run did, send a notification of warnings, and announce the end (`mailarchiver.proxmox.completed`).
+    """Show what a run did and what is there now, send a notification of warnings, and announce the end (`mailarchiver.proxmox.completed`).
 
     Raise GuestsFailed where a guest failed.
     """
+    look_at_guests(config, datetime.now(UTC))
     reports = [each.report for each in runs]
     show_report(f"proxmox-{config.id}", guests_report(config.id, reports))
     surroundings().announce(

@@ -32,6 +32,7 @@ from tasks.core.report.charts import duration_chart, size_chart
 from tasks.core.report.others import authenticity_problems, clock_problems, notes_on_others
 from tasks.oversight.mail_at_risk import mail_on_servers
 from tasks.oversight.pruning import plan_for
+from tasks.oversight.system import SystemStanding, system_standing
 from tasks.run.config import InstallationConfig
 from tasks.run.drills import drill_state
 from tasks.run.history import notify
@@ -60,7 +61,7 @@ class StatusReport:
 def read_status(config: InstallationConfig, *, now: datetime) -> Status:
     """Judge how an installation's backups stand; touch nothing."""
     own = look_at(config, list_backups(config.repository), now=now)
-    return _status_of(config, own, read_history(config.id), copies_seen(config), now=now)
+    return _status_of(config, own, read_history(config.id), copies_seen(config), system_standing(config, now), now=now)
 
 
 def copies_seen(config: InstallationConfig) -> tuple[SeenCopies, ...]:
@@ -73,6 +74,7 @@ def _status_of(
     own: OwnBackups,
     entries: Sequence[Entry],
     copies: Sequence[SeenCopies],
+    system: SystemStanding,
     *,
     now: datetime,
     looks: bool = False,
@@ -102,12 +104,14 @@ def _status_of(
             *_drill_of(config, now),
             *([] if wrong else _authenticity_of(config, own)),
             *copy_problems(own.records, copies, now),
-            *require_problems(config.settings.require, own.records, copies, now),
+            *require_problems(config.settings.require, own.records, copies, now, system.places),
+            *(Problem("proxmox", text) for text in system.problems),
         ],
-        notes=[*notes_on_others(own.authenticity), *copy_notes(copies)],
-        standing=standing_of(own.records[0], copies, now) if own.records else None,
+        notes=[*notes_on_others(own.authenticity), *copy_notes(copies), *system.notes],
+        standing=standing_of(own.records[0], copies, now, system.places) if own.records else None,
         targets=[each.status() for each in copies],
         mail=mail,
+        guests=system.guests,
     )
 
 
@@ -150,17 +154,17 @@ def write_status_report(config: InstallationConfig, *, now: datetime, looks: boo
     """
     backups, entries = list_backups(config.repository), read_history(config.id)
     own = look_at(config, backups, now=now)
-    copies = copies_seen(config)
-    status = _status_of(config, own, entries, copies, now=now, looks=looks)
+    copies, system = copies_seen(config), system_standing(config, now)
+    status = _status_of(config, own, entries, copies, system, now=now, looks=looks)
     listed = [
         Listed(
             each.name, str(each.path), each.bytes, each.created, each.record,
             "" if own.authenticity[each.name].counts or each.record is None else str(own.authenticity[each.name]),
-            str(standing_of(each.record, copies, now)) if each.record is not None and own.authenticity[each.name].counts else "",
+            str(standing_of(each.record, copies, now, system.places)) if each.record is not None and own.authenticity[each.name].counts else "",
         )
         for each in backups
     ]  # fmt: skip
-    lines = catalogue(listed, plan_for(config, own, entries, now=now), now=now)
+    lines = [*catalogue(listed, plan_for(config, own, entries, now=now), now=now), *system.lines]
     records = own.records
     charts = (size_chart(config.id, records, entries), duration_chart(config.id, records))
     page = None
@@ -169,7 +173,7 @@ def write_status_report(config: InstallationConfig, *, now: datetime, looks: boo
         if config.repository.is_dir() and not any(problem.kind == "repository" for problem in status.problems):
             shown = nights(
                 records, entries, now=now, is_daily=config.settings.alarms.backup_within_hours <= 36,
-                is_kept=lambda each: is_kept(config.settings.require, standing_of(each, copies, now)),
+                is_kept=lambda each: is_kept(config.settings.require, standing_of(each, copies, now, system.places)),
             )  # fmt: skip
             page = write_report_page(config.repository, status, lines, charts, entries, shown)
         if config.settings.metrics_directory is not None:

@@ -16,6 +16,7 @@ from tasks.core.copies.rclone_words import fault_of, last_words, secrets_in, wit
 from tasks.core.copies.state import CopyEntry, TargetState, due_for_reading
 from tasks.core.policy.retention import Candidate
 from tasks.core.policy.settings import CopyTarget, Require, Retention
+from tasks.core.policy.standing import SystemPlace
 from tests.unit.values import NOW, record
 
 NAME = "mailarchiver-backup-20260301-020005"
@@ -156,6 +157,13 @@ def test_the_numbers_of_a_backup_count_what_is_really_its_copy() -> None:
 
     assert str(standing_of(proven, [locked, seen(entry(proven), target=usb)], NOW)) == "3-2-1-1-0"
     assert str(standing_of(record(1), [], NOW)) == "1-1-0-0-?"
+    at = proven.manifest.created_at
+    around = SystemPlace("local", "proxmox", False, ((at + timedelta(hours=1),),), timedelta(hours=50))
+    away = SystemPlace(
+        "pbs", "backup-server", True, ((at + timedelta(hours=9), at - timedelta(hours=9)),), timedelta(hours=50)
+    )
+    older = SystemPlace("old", "proxmox", True, ((at - timedelta(hours=1),),), timedelta(hours=50))
+    assert str(standing_of(proven, [], NOW, [around, away, older])) == "3-3-1-0-0"
     assert str(standing_of(record(1, verdict="different", verified_sha="a"), [], NOW)) == "1-1-0-0-1"
     assert str(standing_of(proven, [seen(entry(proven, locked_until=NOW - timedelta(days=3)))], NOW)) == "2-2-1-0-0"
     assert str(standing_of(proven, [seen(entry(proven), refused="it refused")], NOW)) == "2-2-1-1-0"

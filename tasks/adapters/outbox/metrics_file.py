@@ -44,6 +44,31 @@ def _copies(registry: CollectorRegistry, status: Status) -> None:
             moments.labels(status.installation, each.name).set(each.newest.timestamp())
 
 
+def _guests(registry: CollectorRegistry, status: Status) -> None:
+    names = ["installation", "guest"]
+    counts = Gauge(
+        f"{PREFIX}_guest_backups", "Backups of a guest as a whole, whoever made them", names, registry=registry
+    )
+    moments = Gauge(
+        f"{PREFIX}_guest_last_timestamp_seconds", "Moment of a guest's newest backup", names, registry=registry
+    )
+    verdicts = Gauge(
+        f"{PREFIX}_guest_last_verified",
+        "Whether the backup server has verified a guest's newest backup",
+        names,
+        registry=registry,
+    )
+    wrong = Gauge(
+        f"{PREFIX}_guest_problems", "Number of things that are wrong with a guest's backups", names, registry=registry
+    )
+    for each in status.guests:
+        guest = str(each.guest)
+        counts.labels(status.installation, guest).set(each.copies)
+        moments.labels(status.installation, guest).set(each.newest.timestamp() if each.newest else 0)
+        verdicts.labels(status.installation, guest).set(each.verification == "ok")
+        wrong.labels(status.installation, guest).set(len(each.problems))
+
+
 def metrics_text(status: Status) -> bytes:
     """Write the metrics in Prometheus' text format."""
     registry = CollectorRegistry()
@@ -86,8 +111,10 @@ def metrics_text(status: Status) -> bytes:
     )
     for each in VERDICTS:
         verdicts.labels(status.installation, each).set(each == verdict)
-    if status.targets:
+    if status.targets or status.guests:
         _copies(registry, status)
+    if status.guests:
+        _guests(registry, status)
     kinds = Gauge(f"{PREFIX}_problem", "Things that are wrong, by kind", ["installation", "kind"], registry=registry)
     for problem in status.problems:
         kinds.labels(status.installation, problem.kind).set(1)

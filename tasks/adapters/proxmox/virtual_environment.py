@@ -13,7 +13,7 @@ from tasks.core.errors import Refused
 from tasks.core.policy.proxmox_settings import Compression, Mode
 from tasks.core.proxmox import replies
 from tasks.core.proxmox.judge_backup import Action
-from tasks.core.proxmox.replies import Guest, GuestCopy, GuestNow, PruneMark, StorageNow, TaskNow
+from tasks.core.proxmox.replies import Guest, GuestCopy, GuestNow, Job, PruneMark, StorageNow, TaskNow
 
 LINES_AT_ONCE = 500
 _COMPRESS: dict[Compression, str] = {"zstd": "zstd", "gzip": "gzip", "lzo": "lzo", "none": "0"}
@@ -97,6 +97,30 @@ def prune_preview(session: Session, guest: Guest, storage: str, rules: str) -> l
 def prune(session: Session, guest: Guest, storage: str, rules: str) -> str:
     """Apply retention to a guest's backups; give the id of the task."""
     return replies.upid(session.delete(f"nodes/{guest.node}/storage/{storage}/prunebackups", **_pruning(guest, rules)))
+
+
+def backup_storages(session: Session, node: str, *, with_servers: bool) -> list[str]:
+    """Name the storages of a node that take backups."""
+    return replies.backup_storages(
+        session.get(f"nodes/{node}/storage", content="backup", enabled=1), with_servers=with_servers
+    )
+
+
+def backup_tasks(session: Session, node: str, since: int) -> list[TaskNow]:
+    """List a node's backup tasks since a moment, newest first: those that the token may see."""
+    return replies.tasks(
+        session.get(f"nodes/{node}/tasks", source="all", typefilter="vzdump", since=since, limit=LINES_AT_ONCE)
+    )
+
+
+def backup_jobs(session: Session) -> list[Job]:
+    """List the backup jobs of the cluster."""
+    return replies.jobs(session.get("cluster/backup"))
+
+
+def not_backed_up(session: Session) -> list[int]:
+    """List the guests that no backup job names."""
+    return replies.ids(session.get("cluster/backup-info/not-backed-up"))
 
 
 def _pruning(guest: Guest, rules: str) -> dict[str, Any]:

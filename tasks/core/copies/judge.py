@@ -10,7 +10,7 @@ from tasks.core.archive.manifest import Record
 from tasks.core.copies.state import CopyEntry, TargetState, is_locked, newest
 from tasks.core.policy.chains import chain_of
 from tasks.core.policy.settings import LOCAL_MEDIUM, CopyTarget, Require
-from tasks.core.policy.standing import Standing, TargetStatus
+from tasks.core.policy.standing import Standing, SystemPlace, TargetStatus
 from tasks.core.policy.status import Problem
 from tasks.core.units import duration_text
 
@@ -40,9 +40,15 @@ class SeenCopies:
         return TargetStatus(self.target.name, count, last.created_at if last else None, self.state.error)
 
 
-def standing_of(record: Record, seen: Sequence[SeenCopies], now: datetime) -> Standing:
-    """Count a backup's copies, the repository's own among them. Immutable is what the target itself answered to be locked, or refused to remove."""
+def standing_of(
+    record: Record, seen: Sequence[SeenCopies], now: datetime, system: Sequence[SystemPlace] = ()
+) -> Standing:
+    """Count a backup's copies, the repository's own among them. Immutable is what the target itself answered to be locked, or refused to remove.
+
+    A place with backups of the whole system counts as one where they hold the data of the backup's moment: never as immutable.
+    """
     copies = [(each, entry) for each in seen if (entry := each.copy_of(record)) is not None]
+    around = [each for each in system if each.holds(record.manifest.created_at)]
     verdict = record.verification
     errors = None
     if record.verified:
@@ -50,9 +56,9 @@ def standing_of(record: Record, seen: Sequence[SeenCopies], now: datetime) -> St
     elif verdict is not None and verdict.archive_sha256 == record.sha256 and verdict.verdict in ("different", "failed"):
         errors = max(1, len(verdict.differences))
     return Standing(
-        copies=1 + len(copies),
-        media=len({LOCAL_MEDIUM, *(each.target.kept_on for each, _ in copies)}),
-        off_site=sum(each.target.off_site for each, _ in copies),
+        copies=1 + len(copies) + len(around),
+        media=len({LOCAL_MEDIUM, *(each.target.kept_on for each, _ in copies), *(each.medium for each in around)}),
+        off_site=sum(each.target.off_site for each, _ in copies) + sum(each.off_site for each in around),
         immutable=sum(is_locked(entry, now) or bool(each.state.refused) for each, entry in copies),
         errors=errors,
     )
@@ -82,7 +88,11 @@ def newest_proven_away(records: Sequence[Record], seen: Sequence[SeenCopies]) ->
 
 
 def require_problems(
-    require: Require, records: Sequence[Record], seen: Sequence[SeenCopies], now: datetime
+    require: Require,
+    records: Sequence[Record],
+    seen: Sequence[SeenCopies],
+    now: datetime,
+    system: Sequence[SystemPlace] = (),
 ) -> list[Problem]:
     """Tell where no backup of the last hours keeps the rules; `records` are newest first, and none is asked for before that time has passed."""
     limit = timedelta(hours=require.within_hours)
@@ -93,9 +103,9 @@ def require_problems(
     ):
         return []
     recent = [each for each in records if now - each.manifest.created_at <= limit]
-    if any(is_kept(require, standing_of(each, seen, now)) for each in recent):
+    if any(is_kept(require, standing_of(each, seen, now, system)) for each in recent):
         return []
-    found = standing_of(records[0], seen, now)
+    found = standing_of(records[0], seen, now, system)
     lacking = ", ".join(_lacking(require, found)) or "it is too old"
     text = (
         f"no backup of the last {require.within_hours:g} hours is kept as `require` asks: the newest, {records[0].manifest.name},"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from tasks.core.units import duration_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,39 @@ class TargetStatus:
     copies: int
     newest: datetime | None
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemPlace:
+    """A place with backups of the whole system: of each of its guests, the moments of those that count."""
+
+    name: str
+    medium: str
+    off_site: bool
+    moments: tuple[tuple[datetime, ...], ...]
+    within: timedelta
+
+    def holds(self, at: datetime) -> bool:
+        """Tell whether the system's data of a moment are there: a backup of every guest was made at it or soon after."""
+        return bool(self.moments) and all(any(at <= each <= at + self.within for each in some) for some in self.moments)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestStatus:
+    """A guest that carries the installation: how many backups of it count, whoever made them, and the newest one's moment, place and verdict."""
+
+    guest: int
+    name: str
+    copies: int
+    newest: datetime | None
+    place: str = ""
+    verification: str = ""
+    problems: tuple[str, ...] = ()
+
+    def line(self, now: datetime) -> str:
+        """Tell it in a line."""
+        if self.newest is None:
+            return f"{self.name}: no backup"
+        count = "1 backup" if self.copies == 1 else f"{self.copies} backups"
+        verified = ", verified by the backup server" if self.verification == "ok" else ""
+        return f"{self.name}: {count}, newest {duration_text((now - self.newest).total_seconds())} ago at {self.place}{verified}"

@@ -11,7 +11,7 @@ from tasks.core.policy.clocks import is_ahead
 from tasks.core.policy.mail_at_risk import MailOnServers
 from tasks.core.policy.retention import Candidate, current_shrinks
 from tasks.core.policy.settings import AlarmKind, Alarms
-from tasks.core.policy.standing import Standing, TargetStatus
+from tasks.core.policy.standing import GuestStatus, Standing, TargetStatus
 from tasks.core.units import duration_text, size_text
 
 
@@ -29,7 +29,7 @@ class Status:
 
     `rto_seconds` is the restore time that the newest verification measured; `rpo_seconds` the age of the newest verified backup's data.
     `standing` is the newest backup's by the 3-2-1-1-0 rule, `targets` where else backups are; both are empty where
-    nothing is copied. `mail` is how mail stands that is deleted on its servers.
+    nothing is copied. `guests` are those of a Proxmox that carry it. `mail` is how mail stands that is deleted on its servers.
     """
 
     installation: str
@@ -43,6 +43,7 @@ class Status:
     standing: Standing | None = None
     targets: tuple[TargetStatus, ...] = ()
     mail: MailOnServers | None = None
+    guests: tuple[GuestStatus, ...] = ()
 
     @property
     def rto_seconds(self) -> float | None:
@@ -74,7 +75,8 @@ class Status:
         return [
             first,
             f"{_count(self.backups)}; newest {_ago(newest)}{sealed}, newest verified {_ago(verified)}; {size_text(self.free_bytes)} free",
-            *([self._copies()] if self.targets else []),
+            *([self._copies()] if self.targets or self.guests else []),
+            *(f"As a whole at Proxmox: {each.line(self.at)}" for each in self.guests),
             *([f"Mail on its servers: {self.mail}"] if self.mail is not None else []),
         ]
 
@@ -89,11 +91,11 @@ class Status:
 
     def _copies(self) -> str:
         """Tell in a line where else backups are."""
-        at = "; ".join(
-            f"target {each.name}: {each.copies}, newest {_ago((self.at - each.newest).total_seconds() if each.newest else None)}"
+        at = "".join(
+            f"; target {each.name}: {each.copies}, newest {_ago((self.at - each.newest).total_seconds() if each.newest else None)}"
             for each in self.targets
         )
-        return f"Copies of the newest (copies-media-off-site-immutable-errors): {self.standing or 'none'}; {at}"
+        return f"Copies of the newest (copies-media-off-site-immutable-errors): {self.standing or 'none'}{at}"
 
 
 def judge(
@@ -113,6 +115,7 @@ def judge(
     standing: Standing | None = None,
     targets: Sequence[TargetStatus] = (),
     mail: MailOnServers | None = None,
+    guests: Sequence[GuestStatus] = (),
 ) -> Status:
     """Judge an installation's own records (newest first, none dated after now). What is wrong is told worst first.
 
@@ -148,7 +151,7 @@ def judge(
             )
         )
     return Status(
-        installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes), standing, tuple(targets), mail
+        installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes), standing, tuple(targets), mail, tuple(guests),
     )  # fmt: skip
 
 

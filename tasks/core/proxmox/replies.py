@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from tasks.core.errors import BackupError
 from tasks.core.plain_text import plain_line
-from tasks.core.policy.proxmox_settings import LARGEST_GUEST, NODE
+from tasks.core.policy.proxmox_settings import LARGEST_GUEST, NODE, STORAGE
 
 TEXT_LIMIT = 300
 ANSWERS_LIMIT = 100_000
 UPID = rf"UPID:{NODE}(?::[0-9A-Fa-f]{{4,16}}){{3,4}}:[A-Za-z0-9_-]{{1,64}}:[^:/\s]{{0,128}}:[^:/\s]{{1,128}}:"
-_LAST_MOMENT = 32_503_680_000  # the year 3000
+# What lies beyond is told as the nearest that our records can hold: 1990 is too old for anybody, and 2499 is a wrong clock's.
+_FIRST_MOMENT, _LAST_MOMENT = 631_238_400, 16_725_139_200
 
 Kind = Literal["lxc", "qemu"]
 State = Literal["running", "paused", "prelaunch", "stopped"]
@@ -81,6 +82,23 @@ class TaskNow:
     started: datetime | None = None
     guest: str = ""
     user: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A backup job of Proxmox VE; `guests` empty and `all_guests`: every one but the `excluded`."""
+
+    id: str
+    mode: str
+    enabled: bool
+    all_guests: bool
+    guests: tuple[int, ...]
+    excluded: tuple[int, ...]
+
+    def covers(self, vmid: int) -> bool:
+        """Tell whether it backs a guest up; what a pool holds is not asked."""
+        return vmid in self.guests or (self.all_guests and vmid not in self.excluded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +152,7 @@ def number(value: object, what: str, *, most: int = 1 << 62) -> int:
 
 def moment(value: object, what: str) -> datetime:
     """Give a moment that is told in seconds since 1970."""
-    return datetime.fromtimestamp(number(value, what, most=_LAST_MOMENT), UTC)
+    return datetime.fromtimestamp(min(max(number(value, what), _FIRST_MOMENT), _LAST_MOMENT), UTC)
 
 
 def upid(value: object) -> str:
@@ -227,10 +245,43 @@ def tasks(value: object) -> list[TaskNow]:
             moment(each.get("starttime"), "a task's time"),
             text(each.get("id") or each.get("worker_id"), 200),
             text(each.get("user")),
+            text(each.get("type") or each.get("worker_type"), 40),
         )
         for each in mappings(value, "tasks")
     ]
     return sorted(found, key=lambda each: each.started or datetime.min.replace(tzinfo=UTC), reverse=True)
+
+
+def backup_storages(value: object, *, with_servers: bool) -> list[str]:
+    """Read `/nodes/NODE/storage?content=backup`: the names of those in use, a backup server's only where it is not looked at itself."""
+    found = []
+    for each in mappings(value, "storages"):
+        name = each.get("storage")
+        if not isinstance(name, str) or not re.fullmatch(STORAGE, name):
+            raise misfit("a storage's name", name)
+        if each.get("active") in (1, "1", True) and (with_servers or each.get("type") != "pbs"):
+            found.append(name)
+    return found
+
+
+def jobs(value: object) -> list[Job]:
+    """Read `/cluster/backup`."""
+    return [
+        Job(
+            text(each.get("id"), 60), text(each.get("mode") or "snapshot", 20), each.get("enabled", 1) in (1, "1", True),
+            each.get("all") in (1, "1", True), _ids(each.get("vmid")), _ids(each.get("exclude")),
+        )
+        for each in mappings(value, "backup jobs")
+    ]  # fmt: skip
+
+
+def ids(value: object) -> list[int]:
+    """Read the ids of a list of guests."""
+    return [number(each.get("vmid"), "a guest's id", most=LARGEST_GUEST) for each in mappings(value, "guests")]
+
+
+def _ids(value: object) -> tuple[int, ...]:
+    return tuple(int(each) for each in re.findall(r"\b\d{3,9}\b", text(value, 10_000)))
 
 
 def log_lines(value: object) -> list[tuple[int, str]]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from tasks.core.plain_text import cell
 from tasks.core.proxmox.retention import Decision
+from tasks.core.proxmox.seen import GuestsSeen
+from tasks.core.report.catalogue import CatalogueLine
 from tasks.core.report.texts import table
 from tasks.core.units import duration_text, size_text
+
+# Of each guest at each place.
+LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +75,22 @@ def guests_report(installation: str, reports: Sequence[GuestReport]) -> str:
             ]
             parts.append("\n".join(["| backup | at (UTC) | | why |", "|---|---|---|---|", *lines]))
     return "\n\n".join(parts) + "\n"
+
+
+def guest_lines(seen: GuestsSeen, guests: Sequence[int], *, now: datetime) -> list[CatalogueLine]:
+    """Write the catalogue's lines of guests' newest backups at each place; whether one stays is Proxmox's to say."""
+    lines = []
+    for guest in guests:
+        shown: dict[str, int] = {}
+        for each in seen.of(guest):
+            shown[each.place] = shown.get(each.place, 0) + 1
+            if shown[each.place] > LISTED:
+                continue
+            lines.append(
+                CatalogueLine(
+                    backup=each.name, method=f"{seen.name_of(guest)}, as a whole", age=duration_text((now - each.at).total_seconds()),
+                    size=size_text(each.bytes), verdict={"ok": "verified by the backup server", "failed": "failed"}.get(each.verification, "not verified"),
+                    took="", downtime="", location=each.place, kept="protected at Proxmox" if each.protected else "as Proxmox's retention has it",
+                )
+            )  # fmt: skip
+    return lines

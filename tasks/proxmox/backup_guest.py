@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tasks.adapters.host.virtual import runs_in
 from tasks.adapters.proxmox import virtual_environment as pve
 from tasks.adapters.proxmox.session import Session, session
 from tasks.core.errors import BackupError, Refused
@@ -82,7 +83,7 @@ def look_at_guest(config: InstallationConfig, vmid: int) -> Fit:
     wanted = proxmox_of(config)
     with connected(config) as api:
         (guest,) = pve.find_guests(api, [vmid])
-        if names_this_machine(guest, wanted.mode, socket.gethostname()):
+        if names_this_machine(guest, wanted.mode, socket.gethostname(), runs_in()):
             raise Refused(
                 f"{guest} seems to be the machine that this runs on: its backup in mode {wanted.mode} would end this run",
                 hint="run it from another machine, or set `proxmox.mode: snapshot`",

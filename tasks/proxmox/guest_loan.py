@@ -17,9 +17,9 @@ from tasks.adapters.host.journals import Journal, OpenJournal, open_journal
 from tasks.adapters.host.watchdog_link import WatchdogLink, start_watchdog
 from tasks.adapters.proxmox import virtual_environment as pve
 from tasks.adapters.proxmox.session import Session, session
-from tasks.core.errors import BackupError
-from tasks.core.proxmox.judge_backup import way_back
-from tasks.core.proxmox.replies import Guest, State
+from tasks.core.errors import BackupError, Refused
+from tasks.core.proxmox.judge_backup import Action, way_back
+from tasks.core.proxmox.replies import Guest, GuestNow, State
 from tasks.run.config import InstallationConfig
 from tasks.run.context import config_of
 
@@ -32,7 +32,7 @@ SETTLING_SECONDS = 15.0
 # A request that the server had only just received when its sender was killed has surely been begun after this time.
 LATE_SECONDS = 2.0
 _POLL_SECONDS = 0.5
-_STEPS = 4
+_RETRY_SECONDS = 1.0
 
 
 class GuestLoan:
@@ -126,22 +126,35 @@ def bring_back(api: Session, vmid: int, former: State, upid: str, node: str, pat
         pve.stop_task(api, node, each)
         _await(api, guest, node, each, deadline)
         done.append("ended its backup")
-    for _ in range(_STEPS):
-        now = pve.guest_now(api, guest)
-        action = way_back(former, now.state)
-        if action is None:
-            return done
-        if now.lock:
+    while True:
+        try:
+            now = pve.guest_now(api, guest)
+            action = way_back(former, now.state)
+            if action is None:
+                return done
+            if now.lock:
+                raise _locked(guest, former, now, action)
+            _await(api, guest, guest.node, pve.act_on_guest(api, guest, action), deadline)
+            done.append(f"{action} {guest}")
+        except BackupError as error:
+            # Its lock may end a moment after the task, and somebody else may be quicker with the same step.
+            if isinstance(error, Refused) or time.monotonic() + _RETRY_SECONDS > deadline:
+                raise
+            logger.info("%s; trying again", error.message)
+            time.sleep(_RETRY_SECONDS)
+        if time.monotonic() > deadline:
             raise BackupError(
-                f"{guest} is {now.state}, was {former}, and is locked ({now.lock})",
-                hint=f"see what works on it; then on node {guest.node}: `{'pct' if guest.kind == 'lxc' else 'qm'} unlock {guest.vmid}`, and {action} it",
+                f"{guest} does not come back to its former state ({former}); it is {pve.guest_now(api, guest).state}",
+                hint="see its task log in Proxmox, and start it by hand",
                 transient=True,
             )
-        _await(api, guest, guest.node, pve.act_on_guest(api, guest, action), deadline)
-        done.append(f"{action} {guest}")
-    raise BackupError(
-        f"{guest} does not come back to its former state ({former}); it is {pve.guest_now(api, guest).state}",
-        hint="see its task log in Proxmox, and start it by hand",
+
+
+def _locked(guest: Guest, former: State, now: GuestNow, action: Action) -> BackupError:
+    unlock = f"{'pct' if guest.kind == 'lxc' else 'qm'} unlock {guest.vmid}"
+    return BackupError(
+        f"{guest} is {now.state}, was {former}, and is locked ({now.lock})",
+        hint=f"see what works on it; then on node {guest.node}: `{unlock}`, and {action} it",
         transient=True,
     )
 

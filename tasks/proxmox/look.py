@@ -19,7 +19,7 @@ from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 15.0
+LOOK_SECONDS = 30.0
 TASKS_SINCE = timedelta(days=60)
 
 
@@ -38,7 +38,10 @@ def look_at_guests(config: InstallationConfig, now: datetime) -> GuestsSeen | No
     for server in wanted.backup_servers:
         look.at(server.place, lambda server=server: look.backup_server(server))  # type: ignore[misc]
     seen = look.seen()
-    write_guests_seen(config.id, seen)
+    try:
+        write_guests_seen(config.id, seen)
+    except BackupError as error:
+        logger.warning("what was seen of guests' backups is not remembered: %s", error.message)
     return seen
 
 

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
 
 from tasks.adapters.host.files import make_directory
+from tasks.adapters.host.state import read_json, state_subdirectory, write_json
 from tasks.adapters.host.time_limit import time_limit
 from tasks.adapters.outbox.history_file import append_history
 from tasks.adapters.outbox.notifications import send_alarm
@@ -108,6 +109,7 @@ def notify(config: InstallationConfig, kind: AlarmKind, title: str, body: str, *
 
 def notify_recoveries(config: InstallationConfig, recovered: Sequence[Recovered]) -> None:
     """Record and send what dead runs had left and what was done about it: nobody saw them die."""
+    recovered = _untold(config, recovered)
     if not recovered:
         return
     text = "\n".join(f"{'settled' if each.settled else 'NOT settled'}: {each.message}" for each in recovered)
@@ -117,6 +119,25 @@ def notify_recoveries(config: InstallationConfig, recovered: Sequence[Recovered]
         Entry(run="recovery", at=datetime.now(UTC), seconds=0, outcome=outcome, message=f"a run had died: {text}"),
     )
     notify(config, "recovery", f"a run of {config.id} had died", text)
+
+
+def _untold(config: InstallationConfig, recovered: Sequence[Recovered]) -> list[Recovered]:
+    """Leave out what is still unsettled and was told within `alarms.repeat_hours`: the timer tries again each minute."""
+    place, now = state_subdirectory("alarms") / f"{config.id}.unsettled.json", datetime.now(UTC)
+    left = [each for each in recovered if not each.settled]
+    if not left and not place.exists():
+        return list(recovered)
+    try:
+        told = {str(name): str(at) for name, at in (read_json(place) or {}).items()}
+        repeat = timedelta(hours=config.settings.alarms.repeat_hours)
+        kept = {name: at for name, at in told.items() if now - datetime.fromisoformat(at) < repeat}
+        news = [each for each in recovered if each.settled or f"{each.kind} {each.owner}" not in kept]
+        still = {name: at for name, at in kept.items() if name in {f"{each.kind} {each.owner}" for each in left}}
+        write_json(place, still | {f"{each.kind} {each.owner}": now.isoformat() for each in news if not each.settled})
+    except (BackupError, ValueError, TypeError) as error:
+        logger.warning("what was told of dead runs cannot be remembered: %s", error)
+        return list(recovered)
+    return news
 
 
 class PrivateLog(logging.handlers.RotatingFileHandler):

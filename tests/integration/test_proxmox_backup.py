@@ -19,10 +19,11 @@ from tasks.proxmox import backup_guest as backup_guest_module
 from tasks.proxmox.check import check_proxmox
 from tasks.proxmox.report import GuestRun, GuestsFailed
 from tasks.recovery.recover import recover
-from tasks.run.context import config_of
+from tasks.run.context import config_of, notify_recovered
 from tasks.surroundings import run_flow
 from tests.cli import PROGRAM, run_program
 from tests.proxmox.fake import GUEST, MACHINE, FakeProxmox, fake_proxmox, nights_ago
+from tests.receiver import receiver
 from tests.settings import write_settings
 from tests.stack.stack import wait_until
 
@@ -38,7 +39,7 @@ def proxmox(shared: FakeProxmox) -> Iterator[FakeProxmox]:
     """Lend the module's Proxmox, with nothing wrong and both guests running."""
     usual = {name: getattr(shared, name) for name in (
         "backup_seconds", "backup_end", "content", "free_bytes", "active", "node_away", "token_works", "restarts_after_end",
-        "raw_answer", "redirect",
+        "raw_answer", "redirect", "lock_lingers_seconds",
     )}  # fmt: skip
     token = shared.token_file.read_text()
     for vmid in (GUEST, MACHINE):
@@ -68,7 +69,7 @@ def settings(proxmox: FakeProxmox, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return section
 
 
-def use(section: dict[str, Any], place: Path) -> Path:
+def use(section: dict[str, Any], place: Path, **more: Any) -> Path:
     """Write the settings file."""
     return write_settings(
         place / "settings.yaml",
@@ -78,6 +79,7 @@ def use(section: dict[str, Any], place: Path) -> Path:
                 "repository": place / "backups",
                 "proxmox": section,
                 "log_file": place / "log",
+                **more,
             }
         },
     )
@@ -229,6 +231,34 @@ def test_a_task_that_never_ends(proxmox: FakeProxmox, settings: dict[str, Any], 
     assert list_journals() == []
 
 
+def test_a_lock_that_outlives_its_task(
+    proxmox: FakeProxmox, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for; one that stays is told with the command that lifts it, and the watchdog goes on until it is gone."""
+    proxmox.backup_seconds, proxmox.lock_lingers_seconds = 1000, 2.0
+    use({**settings, "limit_hours": 0.5 / 3600}, tmp_path)
+    assert "does not end" in refusal().message
+    assert proxmox.state() == "running"
+
+    monkeypatch.setattr("tasks.proxmox.guest_loan.GIVE_BACK_SECONDS", 1.5)
+    proxmox.lock_lingers_seconds = 5.0
+    error = refusal()
+
+    assert "pct unlock 101" in " ".join(getattr(error, "__notes__", []))
+    wait_until(lambda: proxmox.state() == "running", 30, "the watchdog does not start the guest")
+    wait_until(lambda: list_journals() == [], 30, "a journal stays")
+
+
+def test_a_guest_that_has_just_moved(
+    proxmox: FakeProxmox, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxmox says OK and does nothing."""
+    monkeypatch.setattr(proxmox, "_vzdump", lambda *_: "OK")
+
+    assert "is no longer on node pve1" in refusal().message
+    assert list_journals() == []
+
+
 def test_no_success_without_a_backup(
     proxmox: FakeProxmox, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +333,7 @@ def test_its_own_machine_is_not_stopped(
     proxmox: FakeProxmox, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backup_guest_module.socket, "gethostname", lambda: "mail.example.org")
+    monkeypatch.setattr(backup_guest_module, "runs_in", lambda: "lxc")
 
     assert "seems to be the machine that this runs on" in refusal().message
     assert proxmox.state() == "running"
@@ -360,8 +391,15 @@ def test_a_proxmox_that_is_away_keeps_nobody_waiting(
     (left,) = recover(tmp_path / "installation")
     assert not left.settled
     assert "does not answer" in left.message
-    proxmox.node_away = False
-    (done,) = recover(tmp_path / "installation")
+    with receiver() as heard:
+        use(settings, tmp_path, notifications=heard.settings(events=["recovery"]))
+        notify_recovered([left])
+        notify_recovered(recover())
+        assert len(heard.titles()) == 1, "the timer tries each minute, and tells once"
+        proxmox.node_away = False
+        (done,) = recover(tmp_path / "installation")
+        notify_recovered([done])
+        assert len(heard.titles()) == 2
 
     assert done.settled, done
     assert proxmox.state() == "running"

@@ -61,6 +61,7 @@ class FakeProxmox(Front):
         self.backup_end = "OK"
         self.backup_lines: list[str] = []
         self.restarts_after_end = False
+        self.lock_lingers_seconds = 0.0
         self.locks: dict[int, str] = {}
         self.content, self.free_bytes, self.active = "iso,vztmpl,backup", 50 * _GIB, True
         self.node_away = False
@@ -166,7 +167,7 @@ class FakeProxmox(Front):
         ended = task.told_to_end.is_set()
         if not ended and self.backup_end != "job errors":
             self.add_volume(datetime.now(UTC), guest, protected=int(values.get("protected", "0")))
-        self.locks.pop(guest, None)
+        threading.Timer(self.lock_lingers_seconds, self.locks.pop, (guest, None)).start()
         if ran and (not ended or self.restarts_after_end):
             task.log.append("INFO: restarting vm")
             self.set_state("running", guest)

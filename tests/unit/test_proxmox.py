@@ -118,9 +118,10 @@ def test_the_way_back_ends(former: replies.State, now: replies.State) -> None:
 
 
 def test_a_machine_does_not_stop_itself() -> None:
-    assert names_this_machine(CONTAINER, "stop", "Mail.example.org")
-    assert not names_this_machine(CONTAINER, "snapshot", "mail")
-    assert not names_this_machine(CONTAINER, "stop", "backup-host")
+    assert names_this_machine(CONTAINER, "stop", "Mail.example.org", "lxc")
+    assert not names_this_machine(CONTAINER, "snapshot", "mail", "lxc")
+    assert not names_this_machine(CONTAINER, "stop", "backup-host", "lxc")
+    assert not names_this_machine(CONTAINER, "stop", "mail", ""), "another machine of the same name"
 
 
 def marks(*ages: int, keep: int = 100) -> list[PruneMark]:

@@ -63,7 +63,13 @@ def start_backup(
         given["notes_template"] = notes
     if protected:
         given["protected"] = 1
-    return replies.upid(session.post(f"nodes/{guest.node}/vzdump", **given))
+    answer = session.post(f"nodes/{guest.node}/vzdump", **given)
+    if answer == "OK":  # what it says where there is nothing to do
+        raise Refused(
+            f"{guest} is no longer on node {guest.node}: nothing was started",
+            hint="is it being migrated? run this again when it has arrived",
+        )
+    return replies.upid(answer)
 
 
 def our_running_backups(session: Session, guest: Guest, node: str) -> list[str]:

@@ -68,9 +68,9 @@ def obstacle_of(
     return None
 
 
-def names_this_machine(guest: Guest, mode: Mode, host_name: str) -> bool:
-    """Tell whether the guest seems to be the machine that we run on: its stop would be our own end."""
-    return (
+def names_this_machine(guest: Guest, mode: Mode, host_name: str, runs_in: str) -> bool:
+    """Tell whether the guest seems to be the machine that we run on, by its kind and its name: its stop would be our own end."""
+    return guest.kind == runs_in and (
         mode != "snapshot" and bool(guest.name) and guest.name.split(".")[0].lower() == host_name.split(".")[0].lower()
     )
 

@@ -58,7 +58,7 @@ def guests_report(installation: str, reports: Sequence[GuestReport]) -> str:
         rows = [("Outcome", f"**{each.outcome}**")]
         if each.error:
             rows.append(("Because", each.error))
-        else:
+        if each.backup:
             rows += [
                 ("Backup", each.backup), ("Size", size_text(each.bytes)), ("Took", duration_text(each.seconds)),
                 ("State before and after", each.state),

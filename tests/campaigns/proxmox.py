@@ -23,10 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.adapters.host.journals import list_journals
+from tasks.adapters.host.settings_file import SETTINGS_VARIABLE
 from tasks.adapters.host.state import STATE_VARIABLE
+from tasks.recovery.recover import recover
 from tests import warm
 from tests.campaigns.kills import watchdogs
-from tests.cli import PROGRAM, run_program
+from tests.cli import PROGRAM
 from tests.proxmox.fake import GUEST, FakeProxmox, fake_proxmox
 from tests.settings import write_settings
 from tests.stack.stack import wait_until
@@ -54,13 +56,22 @@ class Kill:
 
 
 def kill_once(
-    fake: FakeProxmox, settings: Path, victim: str, how: signal.Signals, after_seconds: float, former: str
+    fake: FakeProxmox,
+    settings: Path,
+    victim: str,
+    how: signal.Signals,
+    after_seconds: float,
+    former: str,
+    *,
+    during: bool,
 ) -> Kill:
-    """Begin a backup, kill it, and see the guest come back."""
+    """Begin a backup, kill it (so long after its beginning at Proxmox, where it is to be `during` that), and see the guest come back."""
     fake.set_state(former)
     words = [PROGRAM, "backup", "proxmox", "--settings", str(settings), "--json"]
     with open(os.devnull, "r+b") as nothing:
         child = warm.start(words, os.environ, os.getcwd(), [nothing.fileno()] * 3)
+    if during:
+        wait_until(fake.running_backups, 60, "no backup began")
     time.sleep(after_seconds)
     at_death = fake.state()
     for pid in [*(watchdogs() if victim != "flow" else []), child.pid]:
@@ -69,8 +80,7 @@ def kill_once(
     begun = time.monotonic()
     child.wait(120)
     if victim != "flow":
-        code, _, stderr = run_program([PROGRAM, "recover", "--settings", str(settings), "--json"])
-        assert code == 0, stderr
+        assert all(each.settled for each in recover())
 
     def settled() -> bool:
         return fake.state() == former and not list_journals() and not fake.running_backups()
@@ -98,12 +108,14 @@ def run(count: int, *, seed: int, place: Path) -> list[Kill]:
             place / "settings.yaml",
             {"main": {"directory": place / "installation", "repository": place / "backups", "proxmox": section}},
         )
+        os.environ[SETTINGS_VARIABLE] = str(settings)
         for number in range(count):
             fake.backup_seconds, fake.restarts_after_end = dice.uniform(0.5, 5.0), dice.random() < 0.3
             former = "stopped" if number % 5 == 4 else "running"
-            kills.append(
-                kill_once(fake, settings, *HOW[number % len(HOW)], dice.uniform(0.0, fake.backup_seconds + 1), former)
-            )
+            # Every second kill waits for the backup's beginning, for from there on most is at stake.
+            during = number % 2 == 0
+            after = dice.uniform(0.0, fake.backup_seconds if during else 2.5)
+            kills.append(kill_once(fake, settings, *dice.choice(HOW), after, former, during=during))
     return kills
 
 

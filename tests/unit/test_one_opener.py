@@ -24,6 +24,7 @@ ALLOWED = {
     "tasks.adapters.host.exposure": "reads /proc",
     "tasks.adapters.host.memory_place": "reads /proc",
     "tasks.adapters.host.process_identity": "reads /proc",
+    "tasks.adapters.host.virtual": "reads /proc, /sys and systemd's /run",
     "tasks.adapters.archive.extraction": "makes files below a new directory",
     "tasks.adapters.archive.segment": "opens without following links, judged by fstat",
     "tasks.adapters.archive.verification_keys": "makes and overwrites files of a directory of its own; reads them through the opener",

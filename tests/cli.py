@@ -68,17 +68,7 @@ class Operator:
         assert answer.code == 0, f"{answer.value} {answer.stderr}"
         return answer.value
 
-    def start_warm(self, *words: str) -> warm.Child:
-        """Start a command as `run` does and do not wait for it, nor for the program's imports."""
+    def start(self, *words: str) -> warm.Child:
+        """Start a command as `run` does, and do not wait for it."""
         with open(os.devnull, "r+b") as nothing:
             return warm.start(self.command(*words), os.environ, os.getcwd(), [nothing.fileno()] * 3)
-
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Start a command and do not wait for it."""
-        return subprocess.Popen(
-            self.command(*words),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            env=os.environ,
-        )

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,8 +31,8 @@ MODULES = (
 )  # fmt: skip
 
 _lock = threading.Lock()
-_server: subprocess.Popen[bytes] | None = None
-_line: socket.socket | None = None
+# One in each network that a command is started in: a test may have put its thread into a network of its own.
+_servers: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
 
 
 def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
@@ -43,16 +44,16 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 import deployments  # noqa: E402, F401
 
 _at_start = read_at_start(os.environ)
-_network = os.readlink("/proc/thread-self/ns/net")
 
 
 def can_be_warm(environment: Mapping[str, str]) -> bool:
-    """Tell whether a command with this environment, started by this thread in its network, may come from the warm process."""
-    return read_at_start(environment) == _at_start and os.readlink("/proc/thread-self/ns/net") == _network
+    """Tell whether a command with this environment may come from the warm process."""
+    return read_at_start(environment) == _at_start
 
 
 def start(words: Sequence[str], environment: Mapping[str, str], directory: str, descriptors: Sequence[int]) -> Child:
-    """Start a command with these three descriptors as its stdin, stdout and stderr."""
+    """Start a command with these three descriptors as its stdin, stdout and stderr, in this thread's network."""
+    assert can_be_warm(environment), "Prefect and Python would read another environment at their start"
     with _lock:
         line = _started()
         ours, theirs = socket.socketpair()
@@ -82,6 +83,12 @@ class Child:
             else self.wait(5)
         )
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended already."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     def wait(self, timeout_seconds: float) -> int:
         """Wait for the end and return the exit code; raise TimeoutError."""
         if self.returncode is None:
@@ -102,18 +109,26 @@ def _exactly(line: socket.socket, count: int) -> bytes:
 
 
 def _started() -> socket.socket:
-    global _server, _line
-    if _line is None or _server is None or _server.poll() is not None:
-        _line, theirs = socket.socketpair()
+    network = os.readlink("/proc/thread-self/ns/net")
+    if network not in _servers or _servers[network][0].poll() is not None:
+        line, theirs = socket.socketpair()
         with theirs:
-            _server = subprocess.Popen(
+            server = subprocess.Popen(
                 [sys.executable, "-m", "tests.warm", str(theirs.fileno())],
                 cwd=ROOT,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-        atexit.register(_line.close)
-    return _line
+        atexit.register(line.close)
+        _servers[network] = server, line
+    return _servers[network][1]
+
+
+def end() -> None:
+    """End the warm process of this thread's network, where there is one; what it has started goes on."""
+    _, line = _servers.pop(os.readlink("/proc/thread-self/ns/net"), (None, None))
+    if line is not None:
+        line.close()
 
 
 def serve(line: socket.socket) -> None:

@@ -16,7 +16,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from tests.cli import Operator
 from tests.content import content, content_of_any_version
 from tests.stack.images import OLDER_POSTGRES, POSTGRES, ensure_images
 from tests.stack.stack import Stack, create_stack, wait_until
+from tests.warm import Child
 
 PROMISED_SECONDS = 60.0
 GREEN_RUN_EVERY = 10
@@ -235,7 +235,7 @@ def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, di
         _wait_until_stopped(scene, process)
         time.sleep(dice.uniform(0, 1.2 if victim != "watchdog" else 0.1))
     else:
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutError):
             process.wait(anywhere)
     hit = process.poll() is None
     for pid in watchdogs() if "watchdog" in victim else []:
@@ -300,7 +300,7 @@ def stops(operation: str) -> bool:
     return operation not in ("hot backup", "online backup") and not operation.startswith("commit")
 
 
-def _wait_until_stopped(scene: Scene, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_stopped(scene: Scene, process: Child) -> None:
     """Return when a service is no longer as it was, or the run is over."""
     while process.poll() is None and scene.states() == scene.running:
         time.sleep(0.01)

@@ -15,6 +15,7 @@ import pytest
 from tests.campaigns.kills import final_names
 from tests.cli import Operator
 from tests.stack.stack import Stack, create_stack, wait_until
+from tests.warm import Child
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -42,7 +43,7 @@ def dumps_running(stack: Stack) -> str:
     return f"{backends} backends" if backends else ("pg_dump" if "pg_dump" in processes else "")
 
 
-def wait_until_begun(operator: Operator, backup: subprocess.Popen[bytes]) -> None:
+def wait_until_begun(operator: Operator, backup: Child) -> None:
     """Wait until an archive is under construction, or its backup was quicker."""
     wait_until(
         lambda: list(operator.repository.glob("*.partial")) or backup.poll() is not None, 60, "no archive was begun"

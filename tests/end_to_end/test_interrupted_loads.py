@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,21 +58,20 @@ def test_a_load_that_is_ended(stack: Stack, tmp_path: Path, how: str) -> None:
     operator = Operator(stack.directory, tmp_path)
     before = content(stack), roles(stack), databases(stack), stack.states()
     archive = archive_of(stack, tmp_path, dumped(stack, "pg_dump").replace(END, SLOW + END))
-    with operator.start("restore", str(archive), "--yes", "--foreign", "--with-code") as process:
-        wait_until(lambda: slow_statements(stack) == 1, 60, "the load has not come to its long statement")
-        (role,) = set(roles(stack)) - set(before[1])
-        assert role.startswith("mailarchiver_backup_load_2")
-        begun = time.monotonic()
-        if how == "SIGTERM":
-            process.terminate()
-            assert process.wait(60) != 0
-            assert time.monotonic() - begun < ENDS_WITHIN_SECONDS
-        else:
-            process.kill()
-            process.wait(10)
-            assert role in roles(stack)
-            recovered = operator.must("recover")["recovered"]
-            assert [each["settled"] for each in recovered] == [True]
+    process = operator.start("restore", str(archive), "--yes", "--foreign", "--with-code")
+    wait_until(lambda: slow_statements(stack) == 1, 60, "the load has not come to its long statement")
+    (role,) = set(roles(stack)) - set(before[1])
+    assert role.startswith("mailarchiver_backup_load_2")
+    begun = time.monotonic()
+    process.send_signal(signal.Signals[how])
+    if how == "SIGTERM":
+        assert process.wait(60) != 0
+        assert time.monotonic() - begun < ENDS_WITHIN_SECONDS
+    else:
+        process.wait(10)
+        assert role in roles(stack)
+        recovered = operator.must("recover")["recovered"]
+        assert [each["settled"] for each in recovered] == [True]
 
     assert (content(stack), roles(stack), databases(stack), stack.states()) == before
     assert slow_statements(stack) == 0

@@ -218,7 +218,7 @@ def test_twenty_at_once(stack: Stack, operator: Operator) -> None:
     """
     with psycopg.connect(stack.dsn()) as holder:
         holder.execute('LOCK TABLE mail_archiver."Users" IN ACCESS EXCLUSIVE MODE')
-        running = [operator.start_warm("backup", "hot") for _ in range(20)]
+        running = [operator.start("backup", "hot") for _ in range(20)]
         wait_until(lambda: sum(each.poll() is not None for each in running) >= 19, 100, "nineteen did not leave")
         codes = [each.poll() for each in running]
         busy = operator.run("backup", "hot")

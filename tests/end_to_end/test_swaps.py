@@ -6,11 +6,13 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import psycopg
 import pytest
 
-from tests.cli import PROGRAM, Operator
+from tests import warm
+from tests.cli import PROGRAM, Operator, run_program
 from tests.content import content
 from tests.settings import write_settings
 from tests.stack.stack import Stack, create_stack, wait_until
@@ -157,7 +159,7 @@ def test_recover_tells_of_a_service_that_has_no_container(stack: Stack, operator
 
 @pytest.mark.parametrize(("method", "victim"), [("hot", "mailarchive-app"), ("online", "postgres")])
 def test_a_restore_that_does_not_answer_is_taken_back_to_the_state_before_it(
-    stack: Stack, tmp_path: Path, method: str, victim: str
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, victim: str
 ) -> None:
     """What ends on the restored data is told, the former data comes back, and both containers run although their policy is "no"."""
     settings = write_settings(
@@ -174,24 +176,21 @@ def test_a_restore_that_does_not_answer_is_taken_back_to_the_state_before_it(
     def command(*words: str) -> list[str]:
         return [PROGRAM, *words, "--installation", "main", "--json"]
 
-    environment = {**os.environ, "MAILARCHIVER_BACKUP_SETTINGS": str(settings)}
-    subprocess.run(command("backup", method), env=environment, check=True, capture_output=True, timeout=120)
+    monkeypatch.setenv("MAILARCHIVER_BACKUP_SETTINGS", str(settings))
+    assert run_program(command("backup", method))[0] == 0
     edit(stack)
     edited = content(stack)
     swapped = _swapped_database(stack) if method == "hot" else _swapped_directory(stack)
-    with subprocess.Popen(
-        command("restore", "latest", "--yes", "--no-quarantine"),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    ) as process:
+    with open(os.devnull, "rb") as nothing, TemporaryFile() as said:
+        words = command("restore", "latest", "--yes", "--no-quarantine")
+        process = warm.start(words, os.environ, os.getcwd(), [nothing.fileno(), said.fileno(), said.fileno()])
         wait_until(lambda: swapped() or process.poll() is not None, 120, "the restore did not come to its swap")
         wait_until(lambda: _end_while(stack, victim, swapped), 120, "the restore was not taken back")
-        told, stderr = process.communicate(timeout=120)
+        code = process.wait(120)
+        said.seek(0)
+        told = said.read().decode()
 
-    assert process.returncode == 1, told + stderr
+    assert code == 1, told
     assert "The former data was put back in place" in told
     assert {service: state for service, (_, state, _) in stack.states().items()} == {
         "mailarchive-app": "running",
@@ -200,7 +199,7 @@ def test_a_restore_that_does_not_answer_is_taken_back_to_the_state_before_it(
     stack.wait_postgres()
     stack.wait_app()
     assert content(stack) == edited
-    subprocess.run(command("commit", "--yes"), env=environment, check=True, capture_output=True, timeout=120)
+    assert run_program(command("commit", "--yes"))[0] == 0
 
 
 def _swapped_database(stack: Stack) -> Callable[[], bool]:

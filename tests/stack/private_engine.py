@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.stack import engine
 from tests.stack.stack import wait_until
 
@@ -113,5 +114,6 @@ def _own_network() -> Iterator[None]:
             fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _IFF_UP))
         yield
     finally:
+        warm.end()
         libc.setns(before, _CLONE_NEWNET)
         os.close(before)

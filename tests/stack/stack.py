@@ -169,7 +169,7 @@ def create_stack(
     application_environment: Mapping[str, str] | None = None,
     postgres_environment: Mapping[str, str] | None = None,
     postgres_command: Sequence[str] = (),
-    health_interval: str = "2s",
+    health_interval: str = "1s",
     restart: str = "always",
     start_application: bool = True,
 ) -> Stack:

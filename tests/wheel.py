@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("flows", "tasks", "deployments", "prefect.yaml", "pyproject.toml", "README.md", "LICENSE")
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 STRANGERS = ("tasks", "flows", "deployments")
 
 
@@ -40,13 +44,9 @@ class Installed:
         )  # fmt: skip
 
 
-def install_wheel(place: Path) -> Installed:
-    """Build the wheel from a copy of the sources and install it, as `pip install .` does, into `place`/venv.
-
-    What the program depends on is not fetched again: a .pth file shows the test environment's packages, but, as those
-    .pth files are not followed, not the checkout that is installed there for editing.
-    """
-    sources, venv, elsewhere = place / "sources", place / "venv", place / "elsewhere"
+def built_wheel(place: Path) -> Path:
+    """Build the wheel from a copy of the sources in `place`, or give the one that another test has built from the same."""
+    sources = place / "sources"
     sources.mkdir()
     for name in SOURCES:
         source = ROOT / name
@@ -54,14 +54,38 @@ def install_wheel(place: Path) -> Installed:
             shutil.copytree(source, sources / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, sources / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    _run([*pip, "wheel", "--no-deps", "--wheel-dir", str(place), str(sources)])
-    shutil.rmtree(sources)
-    (wheel,) = place.glob("mailarchiver_backup-*.whl")
+    whole = hashlib.sha256(sys.version.encode())
+    for path in sorted(each for each in sources.rglob("*") if each.is_file()):
+        content = path.read_bytes()
+        whole.update(f"{path.relative_to(sources)}\0{path.is_symlink()}\0{len(content)}\0".encode() + content)
+    shared = Path(tempfile.gettempdir()) / f"mailarchiver-backup-wheels-{os.getuid()}"
+    shared.mkdir(mode=0o700, exist_ok=True)
+    assert shared.stat().st_uid == os.getuid(), f"{shared} is somebody else's"
+    kept = shared / whole.hexdigest()[:16]
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            _run([*PIP, "wheel", "--no-deps", "--wheel-dir", str(place / "built"), str(sources)])
+            for former in (each for each in shared.iterdir() if each.is_dir()):
+                shutil.rmtree(former)
+            shutil.move(place / "built", kept)
+        shutil.rmtree(sources)
+        (wheel,) = kept.glob("mailarchiver_backup-*.whl")
+        return Path(shutil.copy2(wheel, place))
+
+
+def install_wheel(place: Path) -> Installed:
+    """Build the wheel and install it, as `pip install .` does, into `place`/venv.
+
+    What the program depends on is not fetched again: a .pth file shows the test environment's packages, but, as those
+    .pth files are not followed, not the checkout that is installed there for editing.
+    """
+    venv, elsewhere = place / "venv", place / "elsewhere"
+    wheel = built_wheel(place)
     _run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(venv), "platbase": str(venv)}))
     (packages / "what-it-depends-on.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    _run([*pip, "--python", str(venv / "bin" / "python"), "install", "--no-deps", "--no-index", "--force-reinstall", str(wheel)])  # fmt: skip
+    _run([*PIP, "--python", str(venv / "bin" / "python"), "install", "--no-deps", "--no-index", "--force-reinstall", str(wheel)])  # fmt: skip
     # Beside our program pip would have put Prefect's, for the same Python.
     script = Path(sys.executable).with_name("prefect").read_text().split("\n", 1)[1]
     (venv / "bin" / "prefect").write_text(f"#!{venv / 'bin' / 'python'}\n{script}")

@@ -208,8 +208,14 @@ def test_what_postgresql_wrote_comes_back(stack: Stack, tmp_path: Path, case: Ca
 
 @pytest.mark.parametrize(
     ("case", "archive_format"),
-    [(case, FORMATS[number % 2]) for number, case in enumerate(HOPELESS)]
-    + [pytest.param(case, FORMATS[number % 2 - 1], marks=pytest.mark.long) for number, case in enumerate(HOPELESS)],
+    # Rows and a view, an error of ours and one of a connection, each format once: what a load does next is the same for all.
+    [(HOPELESS[0], "guide"), (HOPELESS[3], "fast")]
+    + [
+        pytest.param(case, archive_format, marks=pytest.mark.long)
+        for case in HOPELESS
+        for archive_format in FORMATS
+        if (case, archive_format) not in ((HOPELESS[0], "guide"), (HOPELESS[3], "fast"))
+    ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_one_object_that_postgresql_cannot_rebuild_does_not_take_all_mail_with_it(

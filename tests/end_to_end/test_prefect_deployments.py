@@ -323,27 +323,35 @@ def test_an_approval_says_that_the_archive_may_be_foreign_and_bring_code(host: H
     archive.unlink()
 
 
-def test_the_scheduler_makes_a_run_by_itself(host: Host, worker: None, tmp_path: Path) -> None:
-    """Health proves nothing: with an unfit sqlalchemy the server starts and silently schedules nothing."""
+def deploy_more(host: Host, place: Path, cron: str) -> None:
+    """Deploy with another schedule, and beside it what an older version may have left, and what is somebody else's."""
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     (online,) = [each for each in deployments["deployments"] if each["name"] == "online-backup"]
     online["schedules"] = [
         {
-            "slug": "each-minute",
-            "cron": "* * * * *",
+            "slug": "of-before",
+            "cron": cron,
             "timezone": "UTC",
             "active": True,
             "parameters": {"installation": "main"},
         }
     ]
-    # Beside it what an older version may have left, and what is somebody else's.
     former = {**online, "name": "former-backup", "schedules": []}
     foreign = {**online, "name": "somebody-elses", "schedules": [], "tags": ["theirs"]}
     deployments["deployments"] = [online, former, foreign]
-    file = tmp_path / "prefect.yaml"
+    file = place / "prefect.yaml"
     file.write_text(yaml.safe_dump(deployments))
-    before = datetime.now(UTC)
     host.server.run("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
+
+
+@pytest.mark.long
+def test_the_scheduler_makes_a_run_by_itself(host: Host, worker: None, tmp_path: Path) -> None:
+    """Health proves nothing: with an unfit sqlalchemy the server starts and silently schedules nothing.
+
+    In each run of the suite what `serve` starts shows it: tests/browser, and the installed program in test_readme.py.
+    """
+    before = datetime.now(UTC)
+    deploy_more(host, tmp_path, "* * * * *")
 
     run = wait_for_run(
         host.server, lambda each: each["auto"] and each["name"] == "online backup of main", timeout_seconds=150
@@ -351,11 +359,12 @@ def test_the_scheduler_makes_a_run_by_itself(host: Host, worker: None, tmp_path:
 
     assert run["state"] == "COMPLETED", run["message"]
     assert before < datetime.now(UTC)
-    shutil.rmtree(tmp_path)
 
 
-def test_what_the_settings_no_longer_have_is_taken_away(host: Host) -> None:
+def test_what_the_settings_no_longer_have_is_taken_away(host: Host, tmp_path: Path) -> None:
     """What goes: an installation's schedules with their runs, former addresses, older deployments; nothing of others."""
+    deploy_more(host, tmp_path, "0 3 1 1 *")
+    assert schedules(host)["online-backup"] >= {"of-before"}
     assert {"former-backup", "somebody-elses"} <= names(host)
     assert schedules(host)["automated-backup"] == {"nightly-main", "nightly-office"}
     assert planned(host, "office")
@@ -366,7 +375,7 @@ def test_what_the_settings_no_longer_have_is_taken_away(host: Host) -> None:
 
     assert names(host) == {"somebody-elses", *(each["name"] for each in DEPLOYMENTS)}
     assert schedules(host)["automated-backup"] == {"nightly-main"}
-    assert all("office" not in slug and slug != "each-minute" for slugs in schedules(host).values() for slug in slugs)
+    assert all("office" not in slug and slug != "of-before" for slugs in schedules(host).values() for slug in slugs)
     assert planned(host, "office") == []
     wait_until(lambda: planned(host, "main"), 30, "nothing is planned any more")
     assert blocks(host) == []

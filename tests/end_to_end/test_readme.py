@@ -259,11 +259,6 @@ def test_the_installed_program_serves_and_its_scheduler_makes_a_backup(
             }
         },
     )
-    backup = installed.run(installed.program, "backup", "complete", "--settings", str(settings), "--json")
-    assert backup.returncode == 0, backup.stderr
-    assert Path(json.loads(backup.stdout)["archive"]).is_file()
-    small_stack.wait_app()
-
     with serving(installed, settings, tmp_path / "serve.log") as address:
         require_guarded(address, installed)
 
@@ -276,5 +271,5 @@ def test_the_installed_program_serves_and_its_scheduler_makes_a_backup(
         wait_until(ended, 200, "the scheduler has made no run")
         run = ended()[-1]
         assert run["state_type"] == "COMPLETED", run["state"]
-    assert len(list(repository.glob("mailarchiver-backup-*.tar.*"))) > 1
+    assert list(repository.glob("mailarchiver-backup-*.tar.*"))
     small_stack.wait_app()

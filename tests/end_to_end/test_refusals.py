@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.archive.manifest import Manifest
-from tests.cli import PROGRAM, Operator
+from tests.cli import PROGRAM, Operator, run_program
 from tests.content import content
 from tests.rebuild import rebuilt
 from tests.settings import write_settings
@@ -87,12 +87,9 @@ def test_a_shutdown_that_is_not_clean_fails_the_copy(stack: Stack, tmp_path: Pat
     # By the beginning of its title: the shell that looks for it has the same words in its own.
     holding = "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" in 'postgres: checkpointer'*) kill -STOP ${p#/proc/};; esac; done"
     subprocess.run(["docker", "exec", stack.container(POSTGRES_SERVICE).id, "bash", "-c", holding], check=True)
-    done = subprocess.run(
-        [PROGRAM, "backup", "complete", "-i", "main", "--settings", str(settings)],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "shut down" in done.stderr
+    code, _, said = run_program([PROGRAM, "backup", "complete", "-i", "main", "--settings", str(settings)])
+    assert code == 1
+    assert "shut down" in said
     stack.wait_app()
     assert set(running(stack).values()) == {"running"}
     assert list((tmp_path / "backups").glob("*.tar.*")) == []

@@ -19,6 +19,7 @@ import docker.errors
 from tests.stack.stack import Stack
 
 LOOK_SECONDS = 0.03
+LOOKS_AT_A_NEW_ONE = 20
 
 
 @dataclass
@@ -101,14 +102,22 @@ def watched(production: Stack, *, exempt: Sequence[str] = ()) -> Iterator[Seen]:
 
 
 def _watch_processes(seen: Seen, over: threading.Event, own: set[str], exempt: tuple[str, ...]) -> None:
-    known: set[tuple[str, bytes]] = set()
+    known: dict[str, bytes] = {}
+    looks: dict[str, int] = {}
     while not over.wait(LOOK_SECONDS):
-        for place in Path("/proc").glob("[0-9]*"):
+        there = {name for name in os.listdir("/proc") if name.isdecimal()}
+        looks = {name: looks.get(name, -1) + 1 for name in there}
+        known = {name: command for name, command in known.items() if name in there}
+        for name, number in looks.items():
+            # A process becomes another program soon after its start, if ever: an old one is looked at now and then.
+            if name == str(os.getpid()) or (number > LOOKS_AT_A_NEW_ONE and number % LOOKS_AT_A_NEW_ONE):
+                continue
+            place = Path("/proc", name)
             with suppress(OSError):
                 command = (place / "cmdline").read_bytes()
-                if not command or (place.name, command) in known or place.name == str(os.getpid()):
+                if not command or known.get(name) == command:
                     continue
-                known.add((place.name, command))
+                known[name] = command
                 seen.add(command, "a command line")
                 seen.looked += 1
                 # PostgreSQL's container has its password in its environment: that is the image's way, and the operator's.

@@ -42,8 +42,17 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 # What the program itself sets when it is imported, in this process too, sooner or later, makes no difference.
 import deployments  # noqa: E402, F401
+from tasks.core.errors import BackupError  # noqa: E402
 
 _at_start = read_at_start(os.environ)
+
+
+def _finding_compose(environment: Mapping[str, str]) -> list[str | None]:
+    return [environment.get(name) for name in ("PATH", "HOME", "DOCKER_CONFIG", "DOCKER_HOST", "DOCKER_CONTEXT")]
+
+
+# How Compose is called is found out once too, and anew where it may lie elsewhere.
+_compose_was_found = _finding_compose(os.environ)
 
 
 def can_be_warm(environment: Mapping[str, str]) -> bool:
@@ -137,6 +146,10 @@ def serve(line: socket.socket) -> None:
 
     for module in MODULES:
         importlib.import_module(module)
+    from tasks.adapters.engine.compose import compose_command
+
+    with suppress(BackupError):  # whoever needs it is told why
+        compose_command()
     gc.freeze()  # the children need not look through the modules, nor have pages of their own for it
     while True:
         head, ancillary, _, _ = line.recvmsg(4, socket.CMSG_SPACE(4 * 4))
@@ -188,7 +201,10 @@ def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
     os.chdir(request["directory"])
     sys.argv = request["words"]
     from deployments.cli.program import main
+    from tasks.adapters.engine.compose import compose_command
 
+    if _finding_compose(os.environ) != _compose_was_found:
+        compose_command.cache_clear()
     code: Any = 0
     try:
         main()

@@ -56,6 +56,8 @@ def server(stack: Stack, heard: Receiver, tmp_path_factory: pytest.TempPathFacto
     place = tmp_path_factory.mktemp("prefect")
     installation = {
         "directory": stack.directory, "repository": place / "backups", "notifications": heard.settings(events=["failure", "recovery"]),
+        # That it follows is shown by test_prefect_deployments.py.
+        "verification": {"when": "never"},
     }  # fmt: skip
     settings = write_settings(place / "settings.yaml", {"main": installation})
     with prefect_server(place, settings_file=settings, state=place / "state") as running:

@@ -1,6 +1,6 @@
 """P1 and P15: whatever kills the borrower, the services get their former state back.
 
-`MAILARCHIVER_BACKUP_KILLS=200` makes a campaign of the random kills; 8 by default.
+`MAILARCHIVER_BACKUP_KILLS=200` makes a campaign of the random kills; 2 by default.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.stack.stack import Stack, content
 
 pytestmark = pytest.mark.docker
 
-KILLS = int(os.environ.get("MAILARCHIVER_BACKUP_KILLS", "4"))
+KILLS = int(os.environ.get("MAILARCHIVER_BACKUP_KILLS", "2"))
 QUIET = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 0.1; done"]
 PROMISED_SECONDS = 60.0
 

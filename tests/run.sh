@@ -34,10 +34,10 @@ if [ "$(id -u)" != 0 ]; then
   as_root=(sudo env "PATH=$PATH" "DOCKER_CONFIG=${DOCKER_CONFIG:-$HOME/.docker}" "CI=${CI:-}" ${DOCKER_HOST:+"DOCKER_HOST=$DOCKER_HOST"})
   trap 'at_exit; sudo chown --recursive "$(id -u):$(id -g)" .' EXIT
 fi
-# One more at a time than there are cores: much of what the tests do is waiting for containers. The tests of a file share its
+# Two more at a time than there are cores: much of what the tests do is waiting for containers. The tests of a file share its
 # stack, and stay together; the slow files come first, so that the quick ones at the end keep all busy.
 result=0
-step "${as_root[@]}" "$PWD/.venv/bin/python" -m pytest --numprocesses="${WORKERS:-$(($(nproc) + 1))}" --dist=loadfile --no-loadscope-reorder --durations=20 --durations-min=1 "$@" || result=$?
+step "${as_root[@]}" "$PWD/.venv/bin/python" -m pytest --numprocesses="${WORKERS:-$(($(nproc) + 2))}" --dist=loadfile --no-loadscope-reorder --durations=20 --durations-min=1 "$@" || result=$?
 printf '\n== %s\n' "$checked"
 wait "$beside" || result=1
 cat "$said"

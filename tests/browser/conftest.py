@@ -122,7 +122,7 @@ def page(host: Host, chromium: str) -> Iterator[Page]:
     """Give a browser's page, logged in with the auth string; it asks nobody but the server."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
-        opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+        opened = browser.new_page(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
         opened.set_default_timeout(30_000)
         asked: list[str] = []
         opened.on("request", lambda request: asked.append(request.url))

@@ -38,7 +38,7 @@ def engine(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 @pytest.fixture(scope="module")
 def stack(engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = create_stack(tmp_path_factory.mktemp("engine restarts") / "stack", megabytes=60)
+    made = create_stack(tmp_path_factory.mktemp("engine restarts") / "stack", megabytes=30)
     yield made
     made.destroy()
 

@@ -30,8 +30,8 @@ END = b"--\n-- PostgreSQL database dump complete\n--\n"
 
 
 # Every so many of them in the suite (of verifications fewer), and those that were once overlooked; the others with -m long.
-IN_SHORT = 3
-ALWAYS = ("program in an index",)
+IN_SHORT = 5
+ALWAYS = ("program in an index", "program where the accounts are disabled")
 
 
 def in_short(names: Iterable[str], every: int = IN_SHORT) -> list[ParameterSet]:

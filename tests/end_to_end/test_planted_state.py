@@ -295,7 +295,7 @@ main()
         pytest.param("hot", "database_swap", "write_kept", "after", marks=pytest.mark.long),
         ("hot", "database_swap", "_swap_databases", "after"),
         pytest.param("hot", "database_swap", "swap_keys", "after", marks=pytest.mark.long),
-        ("online", "directory_swap", "write_kept", "after"),
+        pytest.param("online", "directory_swap", "write_kept", "after", marks=pytest.mark.long),
         ("online", "directory_swap", "exchange", "after"),
     ],
 )

@@ -159,7 +159,13 @@ def test_a_fresh_host_takes_no_strangers_archive_without_a_word(
 
 
 @pytest.mark.parametrize(
-    ("method", "known"), [("hot", "by key"), ("online", "here"), pytest.param("hot", "foreign", marks=pytest.mark.long)]
+    ("method", "known"),
+    [
+        ("online", "here"),
+        # In each run by the installed program (test_readme.py) and on a bare machine (test_recover_from.py).
+        pytest.param("hot", "by key", marks=pytest.mark.long),
+        pytest.param("hot", "foreign", marks=pytest.mark.long),
+    ],
 )
 def test_a_fresh_host_needs_only_the_archive(
     stack: Stack, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, known: str

@@ -35,7 +35,7 @@ if [ "$(id -u)" != 0 ]; then
   trap 'at_exit; sudo chown --recursive "$(id -u):$(id -g)" .' EXIT
 fi
 # Two more at a time than there are cores: much of what the tests do is waiting for containers. The tests of a file share its
-# stack, and stay together; the slow files come first, so that the quick ones at the end keep all busy.
+# stack, and stay together, in the order of tests/conftest.py.
 result=0
 step "${as_root[@]}" "$PWD/.venv/bin/python" -m pytest --numprocesses="${WORKERS:-$(($(nproc) + 2))}" --dist=loadfile --no-loadscope-reorder --durations=20 --durations-min=1 "$@" || result=$?
 printf '\n== %s\n' "$checked"

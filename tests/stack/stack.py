@@ -294,8 +294,12 @@ def wrong_hashes(stack: Stack, *, database: str | None = None) -> int:
 
 
 def wait_until(done: Callable[[], object], seconds: float, otherwise: str) -> None:
-    """Ask again and again until the answer is true; raise AssertionError with the last error after so many seconds."""
+    """Ask again and again until the answer is true; raise AssertionError with the last error after so many seconds.
+
+    Most questions go to a database or to Docker, and cost them as much as what is waited for: the longer, the less often.
+    """
     deadline = time.monotonic() + seconds
+    pause_seconds = 0.05
     last: Exception | None = None
     while time.monotonic() < deadline:
         try:
@@ -303,7 +307,8 @@ def wait_until(done: Callable[[], object], seconds: float, otherwise: str) -> No
                 return
         except (psycopg.Error, OSError, LookupError) as error:
             last = error
-        time.sleep(0.05)
+        time.sleep(pause_seconds)
+        pause_seconds = min(0.25, pause_seconds * 1.1)
     raise AssertionError(f"{otherwise} after {seconds:g} s" + (f": {last}" if last else ""))
 
 

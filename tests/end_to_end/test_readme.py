@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from deployments.password import AUTH_VARIABLE
-from tests.cli import PROGRAM
+from tests.cli import PROGRAM, run_program
 from tests.prefect_server import basic, free_port
 from tests.settings import write_settings
 from tests.stack import engine
@@ -38,7 +38,7 @@ COMMANDS = sorted(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_exists_with_its_options(command: str) -> None:
+def test_a_command_of_the_readme_exists_with_its_options(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every subcommand and every option shown is one that `--help` knows."""
     words = command.split()[1:]
     path = []
@@ -49,17 +49,12 @@ def test_a_command_of_the_readme_exists_with_its_options(command: str) -> None:
         and len(path) < (2 if path[:1] == ["backup"] else 1)
     ):
         path.append(words.pop(0))
-    done = subprocess.run(
-        [PROGRAM, *path, "--help"],
-        capture_output=True,
-        text=True,
-        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
-        check=False,
-    )
+    monkeypatch.setenv("COLUMNS", "200")
+    code, said, stderr = run_program([PROGRAM, *path, "--help"])
 
-    assert done.returncode == 0, done.stderr
+    assert code == 0, stderr
     for option in (word for word in words if word.startswith("--")):
-        assert option in done.stdout
+        assert option in said
 
 
 @pytest.mark.docker

@@ -18,15 +18,22 @@ from tests import warm
 PROGRAM = str(Path(sys.executable).with_name("mailarchiver-backup"))
 
 
-def run_program(words: Sequence[str], *, timeout_seconds: float = 180) -> tuple[int, str, str]:
-    """Run the program without a terminal, started warm where that changes nothing; return its exit code, stdout and stderr."""
-    if words[0] != PROGRAM or not warm.can_be_warm(os.environ):
+def run_program(
+    words: Sequence[str], *, timeout_seconds: float = 180, directory: Path | None = None, **more: str
+) -> tuple[int, str, str]:
+    """Run the program without a terminal, started warm where that changes nothing; return its exit code, stdout and stderr.
+
+    `more` is added to the environment.
+    """
+    environment = {**os.environ, **more}
+    if words[0] != PROGRAM or not warm.can_be_warm(environment):
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=timeout_seconds, stdin=subprocess.DEVNULL, check=False
-        )
+            words, capture_output=True, text=True, timeout=timeout_seconds, stdin=subprocess.DEVNULL, check=False, env=environment, cwd=directory
+        )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
     with open(os.devnull, "rb") as nothing, TemporaryFile() as stdout, TemporaryFile() as stderr:
-        child = warm.start(words, os.environ, os.getcwd(), [each.fileno() for each in (nothing, stdout, stderr)])
+        descriptors = [each.fileno() for each in (nothing, stdout, stderr)]
+        child = warm.start(words, environment, str(directory or os.getcwd()), descriptors)
         try:
             code = child.wait(timeout_seconds)
         except TimeoutError:
@@ -35,6 +42,12 @@ def run_program(words: Sequence[str], *, timeout_seconds: float = 180) -> tuple[
         stdout.seek(0)
         stderr.seek(0)
         return code, stdout.read().decode(), stderr.read().decode()
+
+
+def start_program(words: Sequence[str]) -> warm.Child:
+    """Start the program warm, with nothing to say to anybody, and do not wait for it."""
+    with open(os.devnull, "r+b") as nothing:
+        return warm.start(words, os.environ, os.getcwd(), [nothing.fileno()] * 3)
 
 
 @dataclass(frozen=True)
@@ -70,5 +83,4 @@ class Operator:
 
     def start(self, *words: str) -> warm.Child:
         """Start a command as `run` does, and do not wait for it."""
-        with open(os.devnull, "r+b") as nothing:
-            return warm.start(self.command(*words), os.environ, os.getcwd(), [nothing.fileno()] * 3)
+        return start_program(self.command(*words))

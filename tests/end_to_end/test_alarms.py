@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from tasks.core.errors import BackupError
 from tasks.oversight.status import raise_alarms
 from tasks.run.context import config_of
 from tasks.verification.verify import NotProven
-from tests.cli import PROGRAM, run_program
+from tests.cli import PROGRAM, run_program, start_program
 from tests.receiver import Receiver, receiver
 from tests.settings import ALL_RISKS, write_settings
 from tests.stack.stack import APPLICATION_SERVICE, Stack, wait_until
@@ -143,14 +142,12 @@ def test_a_failed_verification_is_told_until_one_succeeds(house: House) -> None:
 @pytest.mark.parametrize("left_to", ["watchdog", "recover"])
 def test_what_a_dead_run_left_is_told_by_whoever_settles_it(house: House, left_to: str) -> None:
     """A run that is killed with the stack down can tell nobody; its watchdog can, or the recovery timer where that died too."""
-    begun = subprocess.Popen(
-        house.command("backup", "complete"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-    )  # fmt: skip
+    begun = start_program(house.command("backup", "complete"))
     wait_until(lambda: states(house)[APPLICATION_SERVICE] != "running", 60, "the stack was not stopped")
     if left_to == "recover":
         for watchdog in watchdogs():
             os.kill(watchdog, signal.SIGKILL)
-    begun.kill()
+    begun.send_signal(signal.SIGKILL)
     begun.wait(30)
     if left_to == "recover":
         assert house.run("recover", "--directory", str(house.stack.directory)) == 0
@@ -169,10 +166,7 @@ def test_what_a_dead_run_left_is_told_by_whoever_settles_it(house: House, left_t
 
 def test_silence_and_little_room_are_told_without_prefect(house: House) -> None:
     """What the watch's timer runs: overdue backups and room that gets short, each once while it lasts, and once that it is over."""
-    both = [
-        subprocess.Popen(house.command("status", "--alarm"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
+    both = [start_program(house.command("status", "--alarm")) for _ in range(2)]
     assert [each.wait(60) for each in both] == [1, 1]
     assert house.news() == ["overdue"]
     earlier = watch.fn("main", alarm=False).status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ import yaml
 from tasks.adapters.archive.open_keys import IDENTITY_VARIABLE
 from tasks.adapters.archive.reader import check_archive
 from tasks.adapters.host.memory_place import MEMORY_VARIABLE
-from tests.cli import PROGRAM, run_program
+from tests.cli import PROGRAM, run_program, start_program
 from tests.content import content
 from tests.plaintext import LEFT as CANARY
 from tests.plaintext import ROW, Disk, Watch, disk, hits_in, pieces_of, plant, watching
@@ -155,11 +154,7 @@ def test_keys_open_it_and_others_do_not(sealing: Sealing, backup: dict[str, Any]
 
 def run_with(sealing: Sealing, environment: dict[str, str], *words: str) -> tuple[int, str, str]:
     """Run a command with more in its environment."""
-    done = subprocess.run(
-        [PROGRAM, *words, "--settings", str(sealing.settings), "--json"], capture_output=True, text=True, timeout=120,
-        stdin=subprocess.DEVNULL, env={**os.environ, **environment}, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    return run_program([PROGRAM, *words, "--settings", str(sealing.settings), "--json"], **environment)
 
 
 def test_it_is_proven_though_sealed_once(sealing: Sealing, backup: dict[str, Any], state_directory: Path) -> None:
@@ -182,8 +177,7 @@ def test_it_is_proven_though_sealed_once(sealing: Sealing, backup: dict[str, Any
 def test_a_killed_backup_leaves_neither_plaintext_nor_key(sealing: Sealing, state_directory: Path) -> None:
     """What lies on the disk at any moment is encrypted; the next run takes the key of the dead one away."""
     before = set(sealing.repository.iterdir())
-    command = [PROGRAM, "backup", "hot", "--settings", str(sealing.settings), "--json"]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    child = start_program([PROGRAM, "backup", "hot", "--settings", str(sealing.settings), "--json"])
     try:
         wait_until(lambda: list(sealing.repository.glob("*.partial")), 60, "no archive was begun")
         wait_until(lambda: sealing.memory.is_dir() and list(sealing.memory.iterdir()), 10, "no key was kept")
@@ -332,8 +326,7 @@ def test_nothing_of_it_was_ever_on_a_disk(sealing: Sealing, tmp_path_factory: py
     """P23, after all the tests above, and a verification that was killed: no plaintext at any moment, nothing in what was deleted, no key."""
     made = sealing.must("backup", "hot")
     running = set(sealing.stack_names())
-    command = [PROGRAM, "verify", "latest", "--settings", str(sealing.settings), "--json"]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    child = start_program([PROGRAM, "verify", "latest", "--settings", str(sealing.settings), "--json"])
     try:
         wait_until(lambda: set(sealing.stack_names()) - running, 60, "no staging was begun")
     finally:

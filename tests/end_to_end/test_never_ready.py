@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli import PROGRAM, run_program
+from tests.cli import PROGRAM, run_program, start_program
 from tests.content import content
 from tests.settings import write_settings
 from tests.stack.stack import Stack, create_stack, wait_until
@@ -74,12 +73,12 @@ def test_an_application_that_never_answers(stack: Stack, tmp_path: Path, monkeyp
 def test_a_wait_for_an_application_hears_sigterm(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backup is sealed by then; the services run."""
     repository = settings(stack, tmp_path, monkeypatch, start_seconds=300)
-    with subprocess.Popen(command("backup", "complete"), stdout=subprocess.DEVNULL, env=os.environ) as process:
-        wait_until(lambda: any(repository.glob("*.manifest.json")), WORK_SECONDS, "the backup is not sealed")
-        begun = time.monotonic()
-        process.terminate()
-        assert process.wait(30) != 0
-        assert time.monotonic() - begun < 10
+    process = start_program(command("backup", "complete"))
+    wait_until(lambda: any(repository.glob("*.manifest.json")), WORK_SECONDS, "the backup is not sealed")
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) != 0
+    assert time.monotonic() - begun < 10
 
     assert states(stack) == {"mailarchive-app": "running", "postgres": "running"}
 

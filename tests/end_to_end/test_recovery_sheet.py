@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shlex
 import shutil
@@ -164,13 +163,11 @@ def test_the_program_brings_it_back_on_a_fresh_host(stack: Stack, kit: tuple[Pat
     shutil.copy(key, work / "recovery-key.txt")
     (tmp_path / "new").mkdir(mode=0o700)
     before = stack.psql(CONTENT)
-    environment = {**os.environ, "MAILARCHIVER_BACKUP_STATE": str(tmp_path / "new")}
     stack.compose("down")
     try:
-        done = subprocess.run(
-            [PROGRAM, *words[1:]], cwd=work, env=environment, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        state = str(tmp_path / "new")
+        code, out, err = run_program([PROGRAM, *words[1:]], directory=work, MAILARCHIVER_BACKUP_STATE=state)
+        assert code == 0, out[-2000:] + err[-2000:]
         fresh = open_stack(place)
         fresh.wait_app()
         assert fresh.psql(CONTENT) == before

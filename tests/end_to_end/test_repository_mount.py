@@ -17,7 +17,7 @@ from tasks.adapters.archive.repository_marker import (
 )
 from tasks.adapters.host.files import create_whole
 from tasks.core.errors import Refused, UsageError
-from tests.cli import PROGRAM, Operator
+from tests.cli import PROGRAM, Operator, run_program
 from tests.receiver import receiver
 from tests.settings import write_settings
 from tests.stack.stack import Stack
@@ -77,12 +77,10 @@ def test_a_backup_after_the_mount_is_gone_is_refused(small_stack: Stack, disk: P
                     }
                 },
             )
-            status = subprocess.run(
-                [PROGRAM, "status", "--alarm", "--settings", str(settings)], capture_output=True, text=True, check=False
-            )
+            code, told, _ = run_program([PROGRAM, "status", "--alarm", "--settings", str(settings)])
             assert "mailarchiver-backup: repository of main" in heard.titles()
-        assert status.returncode == 1
-        assert "REPOSITORY: " in status.stdout
+        assert code == 1
+        assert "REPOSITORY: " in told
         assert list(disk.iterdir()) == []
         assert operator.run("check", str(elsewhere)).code == 0
 

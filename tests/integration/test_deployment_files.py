@@ -15,7 +15,7 @@ import pytest
 
 from deployments.serve import server_environment
 from tasks.adapters.host.settings_file import load_settings
-from tests.cli import PROGRAM
+from tests.cli import PROGRAM, run_program
 from tests.settings import ALL_RISKS
 from tests.stack.stack import Stack
 
@@ -146,9 +146,9 @@ def test_init_writes_settings_and_units_for_this_machine(small_stack: Stack, tmp
     call = [PROGRAM, "init", "--settings", str(settings), "--units", str(units), "--repository", str(backups), "--json"]
 
     def init(*more: str) -> dict[str, Any]:
-        done = subprocess.run([*call, *more], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        told: dict[str, Any] = json.loads(done.stdout)
+        code, out, err = run_program([*call, *more])
+        assert code == 0, err
+        told: dict[str, Any] = json.loads(out)
         return told
 
     # Other stacks of this machine may come and go meanwhile; ours is among what it finds by itself.
@@ -180,11 +180,9 @@ def test_init_writes_settings_and_units_for_this_machine(small_stack: Stack, tmp
     settings.with_name("accepting.yaml").write_text(accepted)
     settings.with_name("accepting.yaml").chmod(0o600)
     for file, code in ((settings, 1), (settings.with_name("accepting.yaml"), 0)):
-        doctor = subprocess.run(
-            [PROGRAM, "doctor", "--settings", str(file)], capture_output=True, text=True, check=False
-        )
-        assert doctor.returncode == code, doctor.stderr
-        assert "Nothing is in the way of a backup." in doctor.stdout
+        ended, said, err = run_program([PROGRAM, "doctor", "--settings", str(file)])
+        assert ended == code, err
+        assert "Nothing is in the way of a backup." in said
 
     again = init("--directory", str(small_stack.directory))
     assert (again["written"], again["left"]) == ([], [])
@@ -204,6 +202,6 @@ def test_init_writes_settings_and_units_for_this_machine(small_stack: Stack, tmp
     assert (nowhere["installations"], "no compose file" in nowhere["notes"][0]) == ([], True)
     assert "No Mail Archiver was found" in (tmp_path / "none.yaml").read_text()
     load_settings(tmp_path / "none.yaml")
-    refused = subprocess.run([*call, "--units", str(settings / "x")], capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert "cannot be made" in refused.stderr
+    code, _, err = run_program([*call, "--units", str(settings / "x")])
+    assert code == 1
+    assert "cannot be made" in err

@@ -24,7 +24,7 @@ from tasks.adapters.stack.stacks_here import look_at
 from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
 from tasks.run.data_users import refuse_other_users
-from tests.cli import PROGRAM, Answer, Operator
+from tests.cli import PROGRAM, Answer, Operator, run_program
 from tests.settings import write_settings
 from tests.stack import engine
 from tests.stack.images import POSTGRES, application_image
@@ -568,8 +568,8 @@ def test_a_settings_entry_leads_to_the_same_installation(place: Callable[[str], 
 
     def doctor(installation: str) -> Answer:
         words = [PROGRAM, "doctor", "--json", "--installation", installation, "--settings", str(settings)]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-        return Answer(done.returncode, json.loads(done.stdout), done.stderr)
+        code, out, err = run_program(words)
+        return Answer(code, json.loads(out), err)
 
     told = doctor("main")
     assert told.code == 1  # nothing runs

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
+from tasks.adapters.host.interruption import raising
 from tasks.adapters.host.settings_file import settings_path
 from tasks.core.errors import BackupError, UsageError
 from tasks.core.plain_text import PlainFormatter, plain
@@ -243,9 +243,7 @@ class Interrupted(BaseException):
 def catch_signals() -> None:
     """Turn SIGTERM, SIGINT and SIGHUP into `Interrupted`, so that what is borrowed is given back."""
 
-    def interrupt(number: int, _: FrameType | None) -> None:
-        raise Interrupted(f"interrupted by {signal.Signals(number).name}")
-
+    interrupt = raising(lambda number: Interrupted(f"interrupted by {signal.Signals(number).name}"))
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(each, interrupt)
 

@@ -7,8 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
+from tasks.adapters.host.interruption import raising
 from tasks.core.errors import BackupError
 
 logger = logging.getLogger(__name__)
@@ -29,10 +29,7 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
         yield
         return
 
-    def expire(_signal: int, _frame: FrameType | None) -> None:
-        raise _Expired
-
-    before = signal.signal(signal.SIGALRM, expire)
+    before = signal.signal(signal.SIGALRM, raising(lambda _: _Expired()))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield

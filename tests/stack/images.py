@@ -35,11 +35,14 @@ STAND_IN_APPLICATION = "mailarchiver-backup-stand-in/mailarchiver:latest"
 STAND_IN_LABEL = "mailarchiver-backup.stand-in"
 INPUTS_LABEL = "mailarchiver-backup.stand-in.inputs"
 
+WITH_PGBACKREST = "mailarchiver-backup-stand-in/postgres-with-pgbackrest:17"
+
 # Suite, major version, packages. Python and psycopg serve the application's stand-in, which shares trixie's base.
-SUITES = {"17": "trixie", "15": "bookworm"}
+SUITES = {"17": "trixie", "15": "bookworm", "17 with pgbackrest": "trixie"}
 PACKAGES = {
     "17": "postgresql-17,python3-minimal,python3-psycopg,locales,procps,zstd",
     "15": "postgresql-15,locales,procps,zstd",
+    "17 with pgbackrest": "postgresql-17,pgbackrest,locales,procps,zstd",
 }
 
 
@@ -58,6 +61,21 @@ def ensure_images(*, older_postgres: bool = False) -> None:
             _ensure_application(client)
         finally:
             client.close()
+
+
+def ensure_pgbackrest_image() -> str:
+    """Make PostgreSQL 17's stand-in with pgBackRest in it, which wants to live beside the server; give its name. For benchmarks."""
+    with _one_at_a_time():
+        client = docker.from_env(timeout=600)
+        try:
+            kind = "17 with pgbackrest"
+            files = _files(HERE / "images" / "postgres")
+            inputs = _digest({**files, "base": _base_inputs(kind).encode()})
+            if _labels(client, WITH_PGBACKREST).get(INPUTS_LABEL) != inputs:
+                _build(client, WITH_PGBACKREST, files, inputs, {"BASE": _ensure_base(client, kind), "MAJOR": "17"})
+        finally:
+            client.close()
+    return WITH_PGBACKREST
 
 
 def is_stand_in(name: str) -> bool:

@@ -15,11 +15,13 @@ PAUSES = {
     "benchmarks/operation.py": "measures at intervals",
     "benchmarks/measure.py": "measures at intervals",
     "campaigns/copies.py": "breaks copies off at random moments",
+    "campaigns/chains.py": "kills at random moments",
     "campaigns/kills.py": "kills at random moments",
     "campaigns/proxmox.py": "kills at random moments",
     "campaigns/soak.py": "threads delayed at random",
     "integration/test_archive.py": "kills at random moments",
     "integration/test_never_left_down.py": "kills at random moments",
+    "unit/test_interruption.py": "lets a signal arrive that is on its way",
     "end_to_end/test_prefect_dies.py": "an outage has a length",
     "end_to_end/test_prefect_deployments.py": "reads a program's output as it comes",
 }

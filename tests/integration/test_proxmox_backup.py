@@ -14,9 +14,12 @@ import pytest
 
 from flows.proxmox_backup import proxmox_backup
 from tasks.adapters.host.journals import list_journals
+from tasks.adapters.proxmox.virtual_environment import find_guests, guest_now
 from tasks.core.errors import BackupError, Refused
 from tasks.proxmox import backup_guest as backup_guest_module
+from tasks.proxmox.backup_guest import connected
 from tasks.proxmox.check import check_proxmox
+from tasks.proxmox.guest_loan import bring_back
 from tasks.proxmox.report import GuestRun, GuestsFailed
 from tasks.recovery.recover import recover
 from tasks.run.context import config_of, notify_recovered
@@ -229,6 +232,30 @@ def test_a_task_that_never_ends(proxmox: FakeProxmox, settings: dict[str, Any], 
     assert proxmox.running_backups() == []
     assert proxmox.volumes == []
     assert list_journals() == []
+
+
+@pytest.mark.parametrize(
+    ("left", "former", "steps"),
+    [
+        ("suspend", "running", ["resume"]),
+        ("stop", "paused", ["start", "suspend"]),
+        ("stop", "running", ["start"]),
+        ("stop", "stopped", []),
+    ],
+)
+def test_the_way_back_of_a_virtual_machine(
+    left: str, former: Any, steps: list[str], proxmox: FakeProxmox, settings: dict[str, Any]
+) -> None:
+    """A backup that was cut off may leave a machine stopped, or paused in the middle; a second look finds nothing to do."""
+    proxmox._ask("POST", f"/nodes/pve1/qemu/{MACHINE}/status/{left}", {})
+    with connected(config_of("main")) as api:
+        done = bring_back(api, MACHINE, former, "", "pve1", 10)
+        assert done == [f"{step} virtual machine {MACHINE} (mailvm)" for step in steps]
+        assert bring_back(api, MACHINE, former, "", "pve1", 10) == []
+        (machine,) = find_guests(api, [MACHINE])
+        assert guest_now(api, machine).state == former
+    if former == "paused":
+        proxmox._ask("POST", f"/nodes/pve1/qemu/{MACHINE}/status/resume", {})
 
 
 def test_a_lock_that_outlives_its_task(

@@ -102,7 +102,7 @@ def test_only_ok_is_a_success(exit_status: str) -> None:
 @pytest.mark.parametrize("now", ["running", "paused", "prelaunch", "stopped"])
 def test_the_way_back_ends(former: replies.State, now: replies.State) -> None:
     """Whatever a backup left: in a few steps what ran runs, what was paused is paused, and what was stopped was not started by us."""
-    after = {"start": "running", "suspend": "paused", "stop": "stopped"}
+    after = {"start": "running", "suspend": "paused", "resume": "running", "stop": "stopped"}
     state = now
     for _ in range(3):
         action = way_back(former, state)
@@ -113,6 +113,8 @@ def test_the_way_back_ends(former: replies.State, now: replies.State) -> None:
     assert way_back(former, state) is None
     if now == "stopped":
         assert state == ("stopped" if former == "prelaunch" else former)
+    if former == "running":
+        assert state == "running"
     if former == "stopped" and now == "running":
         assert state == "running", "somebody else started it"
 

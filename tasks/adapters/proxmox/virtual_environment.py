@@ -17,7 +17,6 @@ from tasks.core.proxmox.replies import Guest, GuestCopy, GuestNow, Job, PruneMar
 
 LINES_AT_ONCE = 500
 _COMPRESS: dict[Compression, str] = {"zstd": "zstd", "gzip": "gzip", "lzo": "lzo", "none": "0"}
-_ACTIONS: dict[Action, str] = {"start": "start", "suspend": "suspend", "stop": "stop"}
 
 
 def find_guests(session: Session, vmids: Sequence[int]) -> list[Guest]:
@@ -38,7 +37,7 @@ def guest_now(session: Session, guest: Guest) -> GuestNow:
 
 def act_on_guest(session: Session, guest: Guest, action: Action) -> str:
     """Begin an action on a guest; give the id of its task."""
-    return replies.upid(session.post(f"{_guest(guest)}/status/{_ACTIONS[action]}"))
+    return replies.upid(session.post(f"{_guest(guest)}/status/{action}"))
 
 
 def storage_now(session: Session, node: str, storage: str) -> StorageNow:

@@ -12,7 +12,7 @@ from tasks.core.proxmox.replies import Guest, GuestCopy, GuestNow, State, Storag
 from tasks.core.units import size_text
 
 Outcome = Literal["succeeded", "warnings", "failed"]
-Action = Literal["start", "suspend", "stop"]
+Action = Literal["start", "suspend", "resume", "stop"]
 
 # How much larger than the last one a backup may be, where a former one tells how far the guest's data shrink.
 GROWTH = 1.5
@@ -107,11 +107,13 @@ def way_back(former: State, now: State) -> Action | None:
     Only what a backup does is undone. A machine that the backup itself had made ready to start (`prelaunch`) is stopped
     again; one that runs although it was stopped was started by somebody, and is left to them.
 
-    >>> way_back("running", "stopped"), way_back("stopped", "prelaunch"), way_back("stopped", "running")
-    ('start', 'stop', None)
+    >>> way_back("running", "stopped"), way_back("running", "paused"), way_back("stopped", "prelaunch"), way_back("stopped", "running")
+    ('start', 'resume', 'stop', None)
     """
     if former in ("running", "paused") and now == "stopped":
         return "start"
+    if former == "running" and now in ("paused", "prelaunch"):
+        return "resume"
     if former == "paused" and now == "running":
         return "suspend"
     if former == "stopped" and now == "prelaunch":

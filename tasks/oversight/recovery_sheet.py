@@ -11,6 +11,7 @@ import pyrage
 from tasks.adapters.archive.identity import KEY_FILE_LIMIT_BYTES, read_identity
 from tasks.adapters.host.outside_files import SIGNING_KEY, read_outside
 from tasks.adapters.outbox.recovery_page import recovery_page
+from tasks.core.archive.manifest import Record
 from tasks.core.archive.recipients import short_recipient
 from tasks.core.errors import UsageError
 from tasks.core.report.recovery_sheet import SheetFacts
@@ -27,7 +28,9 @@ def recovery_sheet(
 
     Raise UsageError where there is no backup yet, or where the key is none that opens the newest one.
     """
-    newest = next(iter(own_records(config, now=now)), None)
+    records = own_records(config, now=now)
+    # By hand one archive is put in place; what builds on it takes PostgreSQL's own program, or this one.
+    newest = next((each for each in records if not each.manifest.is_incremental), None)
     if newest is None:
         raise UsageError(
             f"there is no backup of {config.id} yet, of which a sheet could tell", hint="mailarchiver-backup backup hot"
@@ -42,7 +45,21 @@ def recovery_sheet(
         if not known.public:
             raise UsageError("there is no signing key yet", hint="the first backup makes it")
         signing = read_outside(known.key_file, SIGNING_KEY)[0][:KEY_FILE_LIMIT_BYTES].decode().strip()
-    return recovery_page(facts, _rows(facts, copies), at=now, secret=_secret(facts, identities), signing=signing)
+    rows = [*_rows(facts, copies), *_newer_links(records, newest)]
+    return recovery_page(facts, rows, at=now, secret=_secret(facts, identities), signing=signing)
+
+
+def _newer_links(records: Sequence[Record], whole: Record) -> list[tuple[str, str]]:
+    """Tell of the incremental backups that are newer than the one that the sheet brings back by hand."""
+    newer = [each for each in records if each.manifest.created_at > whole.manifest.created_at]
+    if not newer:
+        return []
+    last = newer[0].manifest
+    text = (
+        f"{len(newer)} incremental backups, the newest {newer[0].file}, {last.created_at:%Y-%m-%d %H:%M} UTC: the commands of this program"
+        " restore it with all that it builds on; by hand `pg_combinebackup` puts the unpacked postgres-data of each together, the oldest first"
+    )
+    return [("Newer than that", text)]
 
 
 def _secret(facts: SheetFacts, identities: Sequence[str]) -> str:

@@ -109,6 +109,53 @@ def test_one_command_brings_everything_back_on_a_bare_machine(
     assert by_the_sheet(stack, away) == from_command
 
 
+@pytest.mark.long
+def test_a_chain_made_under_writes_comes_back_on_a_bare_machine(stack: Stack, tmp_path: Path) -> None:
+    """Encrypted, copied, and read from S3 there: the content is that of the last link's moment."""
+    installed = install_wheel(tmp_path)
+    (installed.venv / "bin" / "rclone").symlink_to(RCLONE)
+    bucket, key = tmp_path / "bucket" / "mail", tmp_path / "key"
+    bucket.mkdir(parents=True)
+    code, out, err = run_program([PROGRAM, "keygen", "--output", str(key), "--json"])
+    assert code == 0, err
+    main = {
+        "directory": stack.directory, "repository": tmp_path / "backups", "incremental": {"kind": "auto"},
+        "copies": [{"name": "away", "remote": str(bucket), "part_bytes": 2**20}],
+        "encryption": {"recipients": [json.loads(out)["recipient"]]},
+    }  # fmt: skip
+    settings = write_settings(tmp_path / "settings.yaml", {"main": main})
+
+    def must(*words: str, code: int = 0) -> Any:
+        got, out, err = run_program([PROGRAM, *words, "--settings", str(settings), "--json"])
+        assert got == code, f"{words}: {out} {err}"
+        return json.loads(out)
+
+    stack.set_writing(100)
+    made = [must("backup", "online") for _ in range(3)]
+    stack.set_writing(0)
+    before = content(stack, ignore_accounts=True)
+    made.append(must("backup", "online"))
+    assert len(made[-1]["parents"]) == 3
+    must("copy")
+    public = must("doctor", code=1)["signing_key"]["public"]
+    mounts = {installed.venv: str(installed.venv), tmp_path / "bucket": "/s3/bucket", key: "/root/key"}
+    with machine_with_engine(POSTGRES, application_image(), mounts=mounts) as machine:
+        serve_s3(machine)
+        words = (
+            "--into",
+            "/srv/mail",
+            "--rclone-config",
+            "/root/rclone.conf",
+            "--identity",
+            "/root/key",
+            "--trusted-key",
+            public,
+        )
+        told = recovered(machine, installed, "recover-from", "away:bucket/mail", *words)
+        assert told["chosen"] == made[-1]["name"]
+        assert content(database_there(machine, stack), ignore_accounts=True) == before  # type: ignore[arg-type]
+
+
 def serve_s3(machine: Machine) -> None:
     """Serve the copies as S3 there, and write rclone's configuration for it."""
     address = f"127.0.0.1:{S3_PORT}"

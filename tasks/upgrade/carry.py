@@ -22,8 +22,11 @@ from tasks.core.stack.upgrade import set_for_the_server
 from tasks.restore.directory_beside import Copy
 from tasks.restore.roles import ROLES_LIMIT_BYTES
 
-# Who may log in how, and under which names: the operator's own, in every version of the same words.
+# Who may log in how, under which names, and by which certificates: the operator's own, in every version of the same words.
 ACCESS_FILES = ("pg_hba.conf", "pg_ident.conf")
+CERTIFICATE_SETTINGS = {
+    "ssl_cert_file": "server.crt", "ssl_key_file": "server.key", "ssl_ca_file": "root.crt", "ssl_crl_file": "root.crl", "ssl_dh_params_file": "",
+}  # fmt: skip
 
 
 def carry_settings(view: Installation, wanted: Mapping[str, str]) -> list[str]:
@@ -50,15 +53,17 @@ def give_superuser_its_password(view: Installation, archive: CheckedArchive) -> 
                 opened.run(event.sql)
 
 
-def keep_access(stack: Installation, view: Installation, copy: Copy) -> None:
-    """Copy who may log in how from the old data directory into the new one, with the new one's owner."""
+def keep_access(stack: Installation, view: Installation, copy: Copy, settings: Mapping[str, str]) -> None:
+    """Copy who may log in how from the old data directory into the new one, with the new one's owner; certificates too."""
     old, new = stack.data_directory, copy.data / view_inside(view)
     if old is None:
         return
-    for name in ACCESS_FILES:
+    certificates = (settings.get(name, usual) for name, usual in CERTIFICATE_SETTINGS.items())
+    owner = (new / "PG_VERSION").stat()
+    for name in (*ACCESS_FILES, *(each for each in certificates if each and "/" not in each)):
         with suppress(FileNotFoundError):
             content, _ = read_outside(old / name, DATA_FILE)
-            write_atomically(new / name, content, like=(new / name).stat())
+            write_atomically(new / name, content, like=owner)
 
 
 def view_inside(view: Installation) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from tasks.adapters.archive.reader import CheckedArchive
-from tasks.adapters.engine import containers
+from tasks.adapters.engine import containers, programs
 from tasks.adapters.engine.labels import COPY_LABEL
 from tasks.adapters.host.files import make_directory, make_mounted_directory, remove_tree
 from tasks.adapters.postgres.databases import set_comment
@@ -27,7 +27,7 @@ from tasks.restore.database_proof import apply_attributes, prove_replacement
 from tasks.restore.directory_beside import Copy, sockets_of
 from tasks.restore.expected import expected_content
 from tasks.restore.private_server import SOCKET_DIRECTORY, START_SECONDS, STOP_SECONDS, sync_copy
-from tasks.run.installations import wait_for_login
+from tasks.run.installations import LOG_LINES, wait_for_login
 from tasks.step import step
 from tasks.upgrade.carry import carry_settings, give_superuser_its_password
 from tasks.upgrade.final_dump import look_at_cluster
@@ -50,14 +50,39 @@ def look_before(stack: Installation) -> Before:
 
 @contextmanager
 def new_server(stack: Installation, archive: CheckedArchive, copy: Copy) -> Iterator[Installation]:
-    """Let the new image make a cluster in the copy's directory, and give the installation as it looks with that server.
+    """Let the new image make a cluster in the copy's directory, and give the installation as it looks with that server."""
+    make_mounted_directory(copy.data)
+    with _started(stack, archive, copy) as view:
+        _wait_until_made(view)
+        yield view
 
-    In a container without any network. Stopped cleanly, and on the disk, when the block ends.
-    """
+
+@step(name="start again under new image", retries=0)
+def require_start(stack: Installation, archive: CheckedArchive, copy: Copy) -> None:
+    """See the new server start with all that was carried over; raise Refused, with the end of its log, where it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    with _started(stack, archive, copy) as view:
+        while True:
+            try:
+                programs.run_program(view.postgres.container_id, ["pg_isready", "--host", SOCKET_DIRECTORY])
+                return
+            except BackupError as error:
+                found = containers.container(view.postgres.container_id)
+                if found is None or found.state != "running" or time.monotonic() > deadline:
+                    log = containers.logs(view.postgres.container_id, LOG_LINES).strip()
+                    raise Refused(
+                        f"{stack.postgres.image} does not start with the settings and the access rules of the old server: {log}",
+                        hint="nothing was exchanged; mend postgresql.conf or pg_hba.conf, and start the upgrade again",
+                    ) from error
+            time.sleep(0.1)
+
+
+@contextmanager
+def _started(stack: Installation, archive: CheckedArchive, copy: Copy) -> Iterator[Installation]:
+    """Start the new image on the copy, in a container without any network; stopped cleanly, and on the disk, when the block ends."""
     sockets = sockets_of(copy.label)
     make_directory(sockets)
     sockets.chmod(0o777)  # PostgreSQL's user makes its socket there; the directory above is ours alone
-    make_mounted_directory(copy.data)
     settings = archive.manifest.database.server_settings if archive.manifest else {}
     database = stack.database
     environment = {
@@ -80,9 +105,7 @@ def new_server(stack: Installation, archive: CheckedArchive, copy: Copy) -> Iter
             service = replace(
                 stack.postgres, container_id=helper, container_name="the private server", state="running", addresses=(str(sockets),)
             )  # fmt: skip
-            view = replace(stack, postgres=service)
-            _wait_until_made(view)
-            yield view
+            yield replace(stack, postgres=service)
             containers.stop_container(helper, timeout_seconds=STOP_SECONDS)
             sync_copy(copy.data)
     finally:

@@ -20,7 +20,7 @@ from tasks.upgrade.carry import keep_access
 from tasks.upgrade.files import new_files
 from tasks.upgrade.final_dump import final_dump, nobody_writes
 from tasks.upgrade.kept import turn_back
-from tasks.upgrade.new_cluster import Before, load_and_prove, look_before, new_server
+from tasks.upgrade.new_cluster import Before, load_and_prove, look_before, new_server, require_start
 from tasks.upgrade.new_image import under_new_image
 from tasks.upgrade.place import data_place
 from tasks.upgrade.plan import Ahead, UpgradePlan
@@ -101,7 +101,8 @@ def _make_and_turn(
             archive = check_backup(config.archives, backup)
             with new_server(new, archive, copy) as view:
                 notes = load_and_prove(view, archive, before, config.dump_limits)
-            keep_access(stack, new, copy)
+            keep_access(stack, new, copy, before.settings)
+            require_start(new, archive, copy)
             incoming = Mark("restored", copy.stamp)
             with new_files(stack, ahead.files, incoming):
                 turn = plan_turn(

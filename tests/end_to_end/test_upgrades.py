@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -10,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.campaigns.kills import CASES, UpgradeScene, kill_once
-from tests.cli import Operator
+from tests.cli import PROGRAM, Operator
 from tests.content import content_of_any_version as content
+from tests.settings import write_settings
 from tests.stack.images import POSTGRES
 from tests.stack.stack import Stack, create_stack, wait_until, writer_counts, wrong_hashes
 
@@ -118,6 +121,55 @@ def test_fifteen_to_seventeen_under_writes_and_back(stack: Stack, operator: Oper
     stack.compose("up", "--detach", "--no-build")
     assert version(stack) == "15"
     file.write_text(text)
+
+
+def test_what_does_not_start_or_answer_under_the_new_version_leaves_the_old(stack: Stack, tmp_path: Path) -> None:
+    """An access rule that only 15 understands is found before anything is exchanged; an application that ends afterwards takes all back."""
+    entry = {
+        "directory": stack.directory,
+        "repository": tmp_path / "backups",
+        "timeouts": {"application_start_seconds": 8},
+    }
+    environment = {
+        **os.environ,
+        "MAILARCHIVER_BACKUP_SETTINGS": str(write_settings(tmp_path / "s.yaml", {"main": entry})),
+    }
+    command = [PROGRAM, "upgrade", "--to", POSTGRES, "--yes", "--installation", "main", "--json"]
+    text, before = (stack.directory / "docker-compose.yml").read_text(), content(stack)
+    rules = stack.directory / "postgres-data" / "pg_hba.conf"
+    usual = rules.read_text()
+    rules.write_text(f'{usual}host all "/[" all reject\n')
+
+    refused = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=150, stdin=subprocess.DEVNULL
+    )
+
+    rules.write_text(usual)
+    assert "does not start with the settings and the access rules" in json.loads(refused.stdout)["error"]
+
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    ) as process:
+        wait_until(lambda: _ended_while_swapped(stack, process), 150, "the upgrade was not taken back")
+        told = process.communicate(timeout=60)[0]
+
+    assert process.returncode == 1
+    assert "does not answer" in told or "gets no address" in told
+    stack.wait_postgres()
+    stack.wait_app()
+    assert (version(stack), content(stack)) == ("15", before)
+    assert (stack.directory / "docker-compose.yml").read_text() == text
+    assert [name for name in beside(stack) if "undone" not in name] == []
+    subprocess.run([*command[:1], "commit", *command[4:]], env=environment, check=True, capture_output=True, timeout=60)
+
+
+def _ended_while_swapped(stack: Stack, process: subprocess.Popen[str]) -> bool:
+    """End the application whenever the new data is in place; tell whether the upgrade is over."""
+    if any(stack.directory.glob("postgres-data.before-*")):
+        subprocess.run(
+            ["docker", "kill", stack.container("mailarchive-app").id], capture_output=True, timeout=30, check=False
+        )
+    return process.poll() is not None
 
 
 def test_killed_at_a_random_moment(stack: Stack, tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from tasks.step import step
 logger = logging.getLogger(__name__)
 
 PULL_SECONDS = 1800.0
+# Where the server's own program says, else where Debian and the official alpine image have them.
 _LIST_EXTENSIONS = (
-    "for file in $(pg_config --sharedir 2>/dev/null)/extension/*.control /usr/share/postgresql/*/extension/*.control"
-    ' /usr/local/share/postgresql/extension/*.control; do [ ! -e "$file" ] || echo extension $(basename "$file" .control); done'
+    "own=$(pg_config --sharedir 2>/dev/null);"
+    " for place in ${own:-/usr/share/postgresql/${PG_MAJOR:-*} /usr/local/share/postgresql}; do for file in $place/extension/*.control;"
+    ' do [ ! -e "$file" ] || echo extension $(basename "$file" .control); done; done'
 )
 
 

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+from tasks.adapters.host.deferred_signals import signals_deferred
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.adapters.host.own_directories import Identity, exists, identity_of, rename_same, require_absent
-from tasks.core.errors import BackupError, Refused
+from tasks.core.errors import Refused
 from tasks.core.stack.beside import Mark, mark_of_directory
 from tasks.core.stack.installation import Installation, ServiceState
 from tasks.restore.directory_swap import Exchange
@@ -81,20 +82,22 @@ def plan_turn(
 def take_turn(stack: Installation, turn: Turn) -> Installation:
     """Exchange data and files, make PostgreSQL's container anew and start it if it ran; return the installation as it is then.
 
-    Where something refuses, all is as it was before BackupError is raised; after a crash `recover` completes it.
+    Signals are heard afterwards: in between PostgreSQL has no container that a loan could give back. Where something
+    refuses, all is as it was before the error is raised; after a crash `recover` completes it.
     """
     require_computed(stack, turn)
     require_absent([Path(turn.data.aside), *(Path(each.aside) for each in turn.files)])
     body = {"project": stack.project, **asdict(turn)}
     journal = open_journal(KIND, body, installation_id=stack.id, installation_directory=stack.directory)
     try:
-        try:
-            complete(stack, turn)
-        except BackupError:
-            _undo(stack, turn)
+        with signals_deferred():
+            try:
+                complete(stack, turn)
+            except Exception:
+                _undo(stack, turn)
+                journal.remove()
+                raise
             journal.remove()
-            raise
-        journal.remove()
     finally:
         journal.abandon()
     return replace(discover(stack.directory, installation_id=stack.id, project=stack.project), limits=stack.limits)

@@ -40,13 +40,16 @@ def content(stack: Stack, database: str | None = None, *, ignore_accounts: bool 
 
 
 def content_of_any_version(stack: Stack) -> dict[str, str]:
-    """Give what must be the same under another version of PostgreSQL, whose own catalogues and extensions are others."""
+    """Give what must be the same under another version of PostgreSQL, whose own catalogues and extensions are others.
+
+    Since 18 NOT NULL is listed as a constraint with a name.
+    """
     found = {name: value for name, value in content(stack).items() if name not in ("constraints", "indexes")}
     found["definitions"] = str(
         stack.psql(
             "SELECT string_agg(words, E'\\n' ORDER BY words COLLATE \"C\") FROM ("
             " SELECT conrelid::regclass::text || ' ' || conname || ' ' || pg_get_constraintdef(c.oid) AS words FROM pg_constraint c"
-            " JOIN pg_namespace n ON n.oid = connamespace WHERE n.nspname !~ '^(pg_|information_schema)' AND conrelid <> 0"
+            " JOIN pg_namespace n ON n.oid = connamespace WHERE n.nspname !~ '^(pg_|information_schema)' AND conrelid <> 0 AND contype <> 'n'"
             " UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname !~ '^(pg_|information_schema)') all_of_them"
         )[0][0]
     )

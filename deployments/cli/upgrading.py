@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli.options import Call, Yes, command, confirmed, run_flow
+from deployments.cli.options import Call, IdentityFile, Yes, command, confirmed, identity_used, run_flow
 
 commands = typer.Typer()
 
@@ -20,8 +20,14 @@ def upgrade(
         bool, typer.Option("--rehearse-only", help="Rehearse on staging, show the plan, and change nothing.")
     ] = False,
     yes: Yes = False,
+    identity: IdentityFile = None,
 ) -> None:
     """Upgrade PostgreSQL to another major version, reversibly: rehearsed on staging, proven equal, kept until `commit`."""
+    with identity_used(identity):
+        _upgrade(call, to, rehearse_only=rehearse_only, yes=yes)
+
+
+def _upgrade(call: Call, to: str, *, rehearse_only: bool, yes: bool) -> None:
     from flows.postgres_upgrade import postgres_upgrade, rehearse_upgrade
     from tasks.upgrade.report import upgrade_report
 

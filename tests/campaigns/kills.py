@@ -73,6 +73,8 @@ class Kill:
 class Scene:
     """A stack with two contents, old and new, and backups of the new one; every kill finds the old one in place."""
 
+    at_stake_seconds = 1.2
+
     def __init__(self, stack: Stack, place: Path) -> None:
         self.stack = stack
         self.operator = Operator(stack.directory, place / "backups")
@@ -91,6 +93,10 @@ class Scene:
     def states(self) -> dict[str, str]:
         """Give the services' states."""
         return {service: state for service, (_, state, _) in self.stack.states().items()}
+
+    def is_at_stake(self) -> bool:
+        """Tell whether the short part has begun in which most is at stake: a service is no longer as it was."""
+        return self.states() != self.running
 
     def edit(self) -> None:
         """Turn the new content into the old one: that is what happened after the backups."""
@@ -159,6 +165,8 @@ class Scene:
 class UpgradeScene(Scene):
     """A stack of an older PostgreSQL whose content never changes: the versions, the image in the file and the container's must fit."""
 
+    at_stake_seconds = 4.0
+
     def __init__(self, stack: Stack, place: Path) -> None:
         self.stack = stack
         self.operator = Operator(stack.directory, place / "backups")
@@ -185,6 +193,11 @@ class UpgradeScene(Scene):
         if operation == "upgrade":
             return self.operator, ("upgrade", "--to", POSTGRES, "--yes")
         return self.operator, (operation.split()[0], "--yes")
+
+    def is_at_stake(self) -> bool:
+        """Tell whether data, file and container are being exchanged."""
+        journals = Path(os.environ["MAILARCHIVER_BACKUP_STATE"]) / "journals"
+        return any(journals.glob("*-upgrade.json")) or any(journals.glob("*-upgrade-drop.json"))
 
     def look(self) -> str:
         """Tell which version is in place; raise AssertionError where server, container and file are not of one."""
@@ -231,10 +244,10 @@ def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, di
     scene.prepare(operation)
     process = operator.start(*words)
     begun = time.monotonic()
-    # Every second kill waits for the stack to be stopped, for that is the short part where most is at stake.
+    # Every second kill waits for the short part where most is at stake: the stack is stopped, or data is being exchanged.
     if victim == "watchdog" or (stops(operation) and dice.random() < 0.5):
         _wait_until_stopped(scene, process)
-        time.sleep(dice.uniform(0, 1.2 if victim != "watchdog" else 0.1))
+        time.sleep(dice.uniform(0, scene.at_stake_seconds if victim != "watchdog" else 0.1))
     else:
         with suppress(TimeoutError):
             process.wait(anywhere)
@@ -302,8 +315,8 @@ def stops(operation: str) -> bool:
 
 
 def _wait_until_stopped(scene: Scene, process: Child) -> None:
-    """Return when a service is no longer as it was, or the run is over."""
-    while process.poll() is None and scene.states() == scene.running:
+    """Return when most is at stake, or the run is over."""
+    while process.poll() is None and not scene.is_at_stake():
         time.sleep(0.01)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Where a container in the host's own network answers.
 HOST_ADDRESS = "127.0.0.1"
+REMOVAL_TRIES, REMOVAL_PAUSE_SECONDS = 5, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +146,24 @@ def kill_container(container_id: str) -> None:
 
 
 def remove_container(container_id: str, *, force: bool = False) -> None:
-    """Remove a container and its anonymous volumes; one that is absent is no error. `force` kills a running one."""
+    """Remove a container and its anonymous volumes; one that is absent is no error. `force` kills a running one.
+
+    Docker may still be writing its log or health while it removes it, and says that its directory is not empty: then again.
+    """
     with in_our_words(f"remove container {container_id[:12]}"):
-        try:
-            api_client().remove_container(container_id, force=force, v=True)
-        except docker.errors.NotFound:
-            return
-        except docker.errors.APIError as error:
-            if "already in progress" not in explanation(error):
-                raise
+        for left in reversed(range(REMOVAL_TRIES)):
+            try:
+                api_client().remove_container(container_id, force=force, v=True)
+            except docker.errors.NotFound:
+                return
+            except docker.errors.APIError as error:
+                if "already in progress" in explanation(error):
+                    return
+                if not left or "directory not empty" not in explanation(error):
+                    raise
+                time.sleep(REMOVAL_PAUSE_SECONDS)
+            else:
+                return
 
 
 def create_helper(

@@ -38,7 +38,7 @@ ALIKE = [
 @pytest.fixture(scope="module")
 def lent(images: None, module_state: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     place = tmp_path_factory.mktemp("kills")
-    with scene(30, place) as made:
+    with scene(15, place) as made:
         yield made
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tasks.collector import collect_as_usual, collect_seldom
 from tests.stack import engine
@@ -15,6 +16,9 @@ from tests.stack.images import ensure_images
 from tests.stack.stack import Stack, create_stack
 
 collect_seldom()
+# How fast examples are made says more of what else the machine does than of a test.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 # The browser's test waits for the images to be made, which takes a minute on a new machine; what needs none runs meanwhile. The

@@ -20,6 +20,7 @@ from deployments.cli.options import (
     reading_from,
     run_flow,
 )
+from tasks.adapters.archive.repository import Backup
 from tasks.core.errors import UsageError
 from tasks.core.report.texts import retention_report, verification_report
 from tasks.core.units import size_text
@@ -53,17 +54,26 @@ def _list_backups(call: Call, identity: Path | None) -> None:
             "name": each.name, "method": each.method, "format": each.format, "bytes": each.bytes,
             "created": each.created.isoformat() if each.created else None, "verified": each.verified and whose[each.name].counts, "archive": str(each.path),
             "authenticity": str(whose[each.name]), "authenticity_reason": whose[each.name].reason,
-            "encrypted": each.is_encrypted, "opens": opened.get(each.name),
+            "encrypted": each.is_encrypted, "opens": opened.get(each.name), "parents": list(_parents(each)),
         }
         for each in found
     ]  # fmt: skip
     lines = [
         f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  "
         f"{'verified' if each.verified and whose[each.name].counts else 'not verified':12}  {whose[each.name]}"
-        f"{', encrypted' if each.is_encrypted else ''}{_opened_word(opened.get(each.name))}"
+        f"{', encrypted' if each.is_encrypted else ''}{_builds_on(each)}{_opened_word(opened.get(each.name))}"
         for each in found
     ]
     call.answer(told, "\n".join(lines) or f"no backups in {place}")
+
+
+def _parents(backup: Backup) -> tuple[str, ...]:
+    return tuple(each.name for each in backup.record.manifest.parents) if backup.record else ()
+
+
+def _builds_on(backup: Backup) -> str:
+    parents = _parents(backup)
+    return f", incremental: builds on {len(parents)}, the last {parents[-1]}" if parents else ""
 
 
 def _opened_word(opens: bool | None) -> str:

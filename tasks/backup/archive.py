@@ -29,6 +29,7 @@ from tasks.adapters.archive.writer import (
 )
 from tasks.adapters.engine import container_files
 from tasks.core.archive.authenticity import sign_manifest, sign_record
+from tasks.core.archive.bulk import summed_up
 from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import (
     CHAINED_VERSION,
@@ -173,6 +174,7 @@ def seal_backup(
 
     `begun` is when the backup began by `time.monotonic`.
     """
+    members, bulk = summed_up(written_members(archive)) if parents else (written_members(archive), None)
     manifest = Manifest(
         version=CHAINED_VERSION if parents else MANIFEST_VERSION,
         name=archive.name,
@@ -190,7 +192,8 @@ def seal_backup(
         data_target=installation.data_mount.target,
         keys_target=installation.keys_mount.target if installation.keys_mount else KEYS_TARGET,
         compose_files=[_archive_name(installation, path) for path in installation.compose_files],
-        members=written_members(archive),
+        members=members,
+        bulk=bulk,
         census=census,
         no_census=no_census,
         warnings=list(warnings),

@@ -16,8 +16,8 @@ from tasks.adapters.postgres.wal_summaries import leave_token, server_history, s
 from tasks.backup.data_directory import BaseBackup, DataPlan, Since
 from tasks.backup.free_space import WAL_BYTES
 from tasks.core.archive.manifest import Link, Record
-from tasks.core.errors import ProgramFailed
-from tasks.core.policy.chains import Increment, OnlineKind, chain_of, plan_increment
+from tasks.core.errors import BackupError, ProgramFailed
+from tasks.core.policy.chains import SUMMARIES_SINCE, Increment, OnlineKind, chain_of, plan_increment
 from tasks.core.stack.installation import Installation
 from tasks.run.config import InstallationConfig
 from tasks.run.own_backups import own_records
@@ -60,8 +60,8 @@ def choose_parent(
     if not asked and chosen == "full":
         return Chain(plan.bytes)
     with server_of(installation) as server, session(server, "postgres", purpose="plan") as opened:
-        if asked and plan.facts.server_major >= 17 and switch_on(opened):
-            logger.info("Switched on summarize_wal: the server notes from now on what changes")
+        if asked and plan.facts.server_major >= SUMMARIES_SINCE and (problem := _switched_on(opened)):
+            return _full(plan, Increment(why_full=problem), False)
         history = server_history(opened)
         records = own_records(config, now=now)
         sizes = {each.name: each.bytes for each in list_backups(config.repository)}
@@ -75,6 +75,18 @@ def choose_parent(
             return _full(plan, Increment(why_full=problem), noted)
     logger.info("Incremental, since %s (%d links before it)", found.parent.manifest.name, len(chain_of(found.parent)))
     return Chain(min(plan.bytes, changed_bytes + WAL_BYTES), since, chain_of(found.parent), "", noted)
+
+
+def _switched_on(opened: Session) -> str:
+    """Have the server note what changes; say why it does not ("" where it does): a backup is worth more than an incremental one."""
+    try:
+        if switch_on(opened):
+            logger.info("Switched on summarize_wal: the server notes from now on what changes")
+    except BackupError as error:
+        if error.transient:
+            raise
+        return f"the server cannot be told to note what changes: {error.message}"
+    return ""
 
 
 def _full(plan: DataPlan, found: Increment, noted: bool) -> Chain:
@@ -123,9 +135,18 @@ def refused(error: ProgramFailed) -> bool:
 
 @step(name="note what the next one needs")
 def note_for_next(installation: Installation, name: str, config: InstallationConfig, copied: BaseBackup) -> str:
-    """Leave a token in the server, and keep PostgreSQL's list of the copied files here; return the token, for the manifest."""
-    with server_of(installation) as server, session(server, "postgres", purpose="note") as opened:
-        token = leave_token(opened)
+    """Leave a token in the server, and keep PostgreSQL's list of the copied files here; return the token, for the manifest.
+
+    "" where the server takes none, which is logged: then nothing is built on this backup.
+    """
+    try:
+        with server_of(installation) as server, session(server, "postgres", purpose="note") as opened:
+            token = leave_token(opened)
+    except BackupError as error:
+        if error.transient:
+            raise
+        logger.warning("The next backup cannot build on this one: %s", error.message)
+        return ""
     keep_list(config, name, copied.manifest)
     return token
 

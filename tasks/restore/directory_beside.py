@@ -94,7 +94,7 @@ def check_physical_target(installation: Installation, archive: Archive) -> None:
         else f"the extracted data of {links} archives and what is put together of them",
         str(place.parent),
         room_for_whole(archive) + MARGIN_BYTES,
-        (links + (links > 1)) * (len(archive.members) + 64),
+        (links + (links > 1)) * (archive.files + 64),
     )
     free_bytes, free_inodes = free_space(place.parent)
     require_room(need, free_bytes=free_bytes, free_inodes=free_inodes)
@@ -103,11 +103,11 @@ def check_physical_target(installation: Installation, archive: Archive) -> None:
 def room_for_whole(archive: Archive) -> int:
     """Estimate how many bytes the extracted data needs: of a chain all links, and what is put together of them."""
     parents = parents_of(archive)
-    extracted = sum(member.bytes for each in (*parents, archive) for member in each.members)
+    extracted = sum(each.unpacked_bytes for each in (*parents, archive))
     if not parents or archive.manifest is None:
         return extracted
-    wal = sum(each.bytes for each in archive.members if each.name.startswith(f"{DATA_DIRECTORY}/pg_wal/"))
-    return extracted + archive.manifest.database.size_bytes + wal + OTHER_DATABASES_BYTES
+    # The newest link's own files, its WAL among them, are in the result too.
+    return extracted + archive.manifest.database.size_bytes + archive.unpacked_bytes + OTHER_DATABASES_BYTES
 
 
 def _major(archive: Archive) -> str:
@@ -252,7 +252,7 @@ def extract_whole(installation: Installation, archive: Archive, data: Path, *, l
 
 
 def _extract_data(archive: Archive, place: Path) -> CheckedArchive:
-    expected = sum(member.bytes for member in archive.members)
+    expected = archive.unpacked_bytes
     with progress("extract", expected_bytes=expected) as tell, extraction(place, keep_owners=True) as data:
         done = 0
 

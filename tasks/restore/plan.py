@@ -105,7 +105,7 @@ def plan_restore(config: InstallationConfig, backup: str, quarantine: bool | Non
         kind=archive.kind,
         method=manifest.method if manifest else "legacy",
         archive_bytes=archive.bytes,
-        data_bytes=sum(member.bytes for member in archive.members),
+        data_bytes=archive.unpacked_bytes,
         age_seconds=(datetime.now(UTC) - moment).total_seconds() if moment else None,
         verified=bool(archive.record and archive.record.verified),
         replaces=_replaced(stack, archive.kind),

@@ -34,7 +34,7 @@ Pieces: TypeAlias = Iterator[bytes]
 @step(name="require room")
 def require_room_for_rewrite(archive: Archive, place: Path, minimum_free_bytes: int = 0) -> int:
     """Raise Refused unless a place has room for an archive, and for what a chain unpacks to; return the bytes it may need."""
-    content = sum(member.bytes for member in archive.members)
+    content = archive.unpacked_bytes
     chained = room_for_whole(archive) if parents_of(archive) else 0
     need = Need(f"what is made of {archive.name}", str(place), content + 2 * chained)
     free_bytes, free_inodes = free_space(place)
@@ -52,7 +52,7 @@ def write_content(
     Every byte is checked meanwhile. Return the archive as it was read, and PostgreSQL's manifest of a base backup (b"" where
     there is none).
     """
-    expected = sum(member.bytes for member in source.members)
+    expected = source.unpacked_bytes
     with (
         segment(archive, "content", on_bytes=lambda raw, _: tell(raw)) as part,
         progress("write content", expected_bytes=expected) as tell,

@@ -52,7 +52,7 @@ def export_backup(config: InstallationConfig, installation: Installation, source
         with scratch_beside(installation, archive) as scratch:
             write_content(installation, source, archive, scratch)
         changes = {
-            "version": MANIFEST_VERSION, "format": "guide", "members": written_members(archive), "parents": [], "encryption": None,
+            "version": MANIFEST_VERSION, "format": "guide", "members": written_members(archive), "bulk": None, "parents": [], "encryption": None,
             "origin": None, "history": "",
         }  # fmt: skip
         manifest = source.manifest.model_copy(update=changes)

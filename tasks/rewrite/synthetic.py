@@ -56,7 +56,7 @@ def seal_synthetic(
     made_of = [*(each.name for each in before.parents), before.name]
     changes = {
         "version": MANIFEST_VERSION, "name": archive.name, "format": archive.format, "downtime_seconds": 0.0,
-        "program_version": version("mailarchiver-backup"), "members": written_members(archive), "parents": [], "why_full": "",
+        "program_version": version("mailarchiver-backup"), "members": written_members(archive), "bulk": None, "parents": [], "why_full": "",
         "made_of": made_of, "origin": None,
     }  # fmt: skip
     return seal_manifest(installation, archive, Manifest.model_validate(before.model_copy(update=changes)), begun=begun)

@@ -19,6 +19,7 @@ from tasks.adapters.archive.opening import as_source, opened_archive, require_re
 from tasks.adapters.archive.small_members import KeptMembers, KeptStream, SmallMembers, _is_small
 from tasks.adapters.archive.source import Readable
 from tasks.adapters.host.streams import read_ahead, watched
+from tasks.core.archive.bulk import is_bulk, summed_up
 from tasks.core.archive.layout import DATA_DIRECTORY, DATA_DIRECTORY_PROOFS, DUMP_KINDS, MANIFEST_NAME, Kind
 from tasks.core.archive.manifest import Format, Manifest, Member, Record, parse_manifest
 from tasks.core.archive.structure import Structure, manifest_limit_bytes
@@ -65,6 +66,16 @@ class CheckedArchive:
         """Where it lies, or would lie, in the repository: its file's name, and the place of its record."""
         return self.source.path
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """Give how many bytes its files have."""
+        return sum(each.bytes for each in self.members)
+
+    @property
+    def files(self) -> int:
+        """Give how many files it has."""
+        return len(self.members)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedArchive:
@@ -90,8 +101,20 @@ class RecordedArchive:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """What it should hold."""
+        """What it should hold, as far as that is listed."""
         return tuple(self.manifest.members)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Give how many bytes its files should have."""
+        bulk = self.manifest.bulk
+        return sum(each.bytes for each in self.members) + (bulk.bytes if bulk else 0)
+
+    @property
+    def files(self) -> int:
+        """Give how many files it should have."""
+        bulk = self.manifest.bulk
+        return len(self.members) + (bulk.files if bulk else 0)
 
 
 Archive: TypeAlias = CheckedArchive | RecordedArchive
@@ -124,14 +147,22 @@ def check_while(archive: Archive, take: Taker) -> CheckedArchive:
 def _as_described(archive: Archive, take: Taker) -> Taker:
     """Hand over only members that the archive was described with, each of the size that room was asked for; and no endless directories."""
     described = {member.name: member.bytes for member in archive.members}
-    directories = 0
+    bulk = archive.manifest.bulk if isinstance(archive, RecordedArchive) else None
+    directories = bulk_files = bulk_bytes = 0
 
     def checked_take(entry: TarEntry, name: str, pieces: Iterator[bytes]) -> None:
-        nonlocal directories
+        nonlocal directories, bulk_files, bulk_bytes
         if entry.is_directory:
             directories += 1
-            if directories > DIRECTORIES_ASKED_FOR + len(described):
+            if directories > DIRECTORIES_ASKED_FOR + archive.files:
                 raise ArchiveDamaged(f"{archive.path.name} holds more directories than files", hint=ALTERED_HINT)
+        elif bulk is not None and is_bulk(name):
+            bulk_files, bulk_bytes = bulk_files + 1, bulk_bytes + entry.size
+            if bulk_files > bulk.files or bulk_bytes > bulk.bytes:
+                raise ArchiveDamaged(
+                    f"{archive.path.name} holds more than the {bulk.files:,} files and {bulk.bytes:,} bytes of its record",
+                    hint=ALTERED_HINT,
+                )
         elif name != MANIFEST_NAME and described.get(name) != entry.size:
             told = f"{described[name]:,} bytes" if name in described else "nothing"
             raise ArchiveDamaged(
@@ -305,6 +336,14 @@ def _compare(
         return
     if manifest.name != top:
         raise ArchiveDamaged(f"{path.name} holds the directory {top!r}, its manifest is of {manifest.name!r}")
+    if manifest.bulk is not None:
+        members, bulk = summed_up(members)
+        if bulk != manifest.bulk:
+            raise ArchiveDamaged(
+                f"the data directory in {path.name} is not what its manifest says: {bulk.files:,} files of {bulk.bytes:,} bytes, list"
+                f" {bulk.sha256[:16]}; there should be {manifest.bulk.files:,} of {manifest.bulk.bytes:,}, list {manifest.bulk.sha256[:16]}",
+                hint=ALTERED_HINT,
+            )
     found = {member.name: member for member in members}
     listed = {member.name: member for member in manifest.members}
     if len(listed) < len(manifest.members):

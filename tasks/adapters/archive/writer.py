@@ -36,6 +36,7 @@ from tasks.adapters.host.files import (
     write_error,
 )
 from tasks.adapters.host.outside_files import ARCHIVE_JOURNAL, read_outside
+from tasks.core.archive.bulk import summed_up
 from tasks.core.archive.layout import MANIFEST_NAME
 from tasks.core.archive.manifest import Format, Manifest, Member, Record, written
 from tasks.core.archive.names import ALL_EXTENSIONS, EXTENSIONS, PARTIAL_EXTENSION, RECORD_EXTENSION, time_in_name
@@ -231,6 +232,10 @@ def seal_archive(
         raise BackupError(f"the manifest is of {manifest.name} ({manifest.format}), the archive is {partial.name}")
     sealed_before = [done.name for done in _valid_segments(partial)]
     members = [member for done in _valid_segments(partial) if done.name != _SEAL for member in done.members]
+    if manifest.bulk is not None:
+        members, bulk = summed_up(members)
+        if bulk != manifest.bulk:
+            raise BackupError(f"the manifest of {partial.name} sums up {manifest.bulk}, written was {bulk}")
     if difference := missing_and_extra(members, manifest.members):
         raise BackupError(
             f"the manifest of {partial.name} does not list what was written: {difference}",

@@ -17,7 +17,7 @@ from tasks.core.policy.chains import SUMMARIES_SINCE, TOKENS_KEPT, ServerHistory
 from tasks.core.quoting import quoted_literal
 
 TOKENS = "mailarchiver_backup.history"
-TAKES_EFFECT_SECONDS = 30.0
+TAKES_EFFECT_SECONDS = 10.0
 
 
 def server_history(session: Session) -> ServerHistory:
@@ -81,7 +81,6 @@ def _reload(session: Session, asked: str, wanted: str) -> None:
         if time.monotonic() > deadline:
             raise BackupError(
                 f"the server did not take its new settings within {TAKES_EFFECT_SECONDS:g} s ({asked})",
-                hint="its log says why",
-                transient=True,
+                hint="are they given on its command line? its log says more",
             )
         time.sleep(0.02)

@@ -24,6 +24,7 @@ OUTSIDE = "outside"
 # pg_basebackup's own list of its files, which pg_verifybackup checks.
 BACKUP_MANIFEST_NAME = "backup_manifest"
 BACKUP_MANIFEST = f"{DATA_DIRECTORY}/{BACKUP_MANIFEST_NAME}"
+BACKUP_LABEL = f"{DATA_DIRECTORY}/backup_label"
 # Without these nothing is a data directory.
 DATA_DIRECTORY_PROOFS = {f"{DATA_DIRECTORY}/PG_VERSION", f"{DATA_DIRECTORY}/global/pg_control"}
 

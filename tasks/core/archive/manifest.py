@@ -74,6 +74,17 @@ class Member(Value):
     sha256: Sha256
 
 
+class Bulk(Value):
+    """The files of an archive that its manifest does not list one by one: how many, of how many bytes, and the digest of their list.
+
+    An incremental archive has hundreds of files without a change in them; thousands of its kind are read each night.
+    """
+
+    files: Count
+    bytes: Count
+    sha256: Sha256
+
+
 class TableCensus(Value):
     """What a table holds: the row count and the order-independent digest of its rows (see `tasks/core/dump/census.py`)."""
 
@@ -221,6 +232,7 @@ class Manifest(Value):
     no_census: str = ""
     warnings: Sentences = Field(default_factory=list)
     encryption: Encryption | None = None
+    bulk: Bulk | None = None
     parents: Annotated[list[Link], Field(fail_fast=True, max_length=LINKS_LIMIT)] = Field(default_factory=list)
     history: Annotated[str, Field(pattern="^([0-9a-f]{16})?$")] = ""
     why_full: Annotated[str, Field(max_length=4096)] = ""

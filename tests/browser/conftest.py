@@ -56,10 +56,10 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """Serve two installations; the office's nightly backup is set for two minutes from now."""
+    """Serve two installations; the office's nightly backup is set for three minutes from now, when `serve` is ready on a busy machine too."""
     place = tmp_path_factory.mktemp("host")
     main, office = create_stack(place / "main"), create_stack(place / "office")
-    soon = (datetime.now(UTC) + timedelta(minutes=2)).replace(second=0, microsecond=0)
+    soon = (datetime.now(UTC) + timedelta(minutes=3)).replace(second=0, microsecond=0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

@@ -84,7 +84,7 @@ def test_every_deployment_and_both_installations_schedules_are_there(page: Page,
     page.wait_for_url(re.compile("/deployments/deployment/"))
     for slug in ("nightly-main", "nightly-office"):
         page.locator(f"text={slug} >> visible=true").first.wait_for()
-    # On a busy machine those two minutes may be over: then the run is there, once it has its name and the page has asked again.
+    # On a busy machine those minutes may be over: then the run is there, once it has its name and the page has asked again.
     page.locator(
         f"text=/Scheduled for .*{host.scheduled_for:%I:%M:00 %p}|automated hot backup of office/ >> visible=true"
     ).first.wait_for(timeout=120_000)

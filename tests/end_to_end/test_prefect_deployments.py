@@ -281,8 +281,14 @@ def test_a_restore_that_nobody_approves_gives_up(host: Host, worker: None) -> No
     # Whoever notices first gives the words: Prefect's service for expired pauses, or the run itself.
     assert re.search("never resumed|nobody approved the restore", run["message"])
     assert host.stack.states() == before
-    history = (host.server.place / "state" / "history" / "main.jsonl").read_text().splitlines()
-    kept = [json.loads(line) for line in history if "restore approval" in line]
+
+    def kept_approvals() -> list[dict[str, Any]]:
+        history = (host.server.place / "state" / "history" / "main.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in history if "restore approval" in line]
+
+    # Where the service was first, the run has yet to notice.
+    wait_until(kept_approvals, 60, "that nobody answered is not kept")
+    kept = kept_approvals()
     assert [(each["outcome"], "refused by nobody (nobody answered" in each["message"]) for each in kept] == [
         ("refused", True)
     ]

@@ -78,11 +78,16 @@ def _message(purpose: str, value: Any) -> bytes:
 
 def _without_empty(value: Any) -> Any:
     """Leave empty members of objects out, at every depth; a list keeps its length."""
+    # Thousands of files are listed, each an object of plain values: only what holds others is looked into.
     if isinstance(value, dict):
-        kept = {key: _without_empty(each) for key, each in value.items()}
-        return {key: each for key, each in kept.items() if each}
+        kept = {}
+        for key, each in value.items():
+            found = _without_empty(each) if isinstance(each, dict | list) else each
+            if found:
+                kept[key] = found
+        return kept
     if isinstance(value, list):
-        return [_without_empty(each) for each in value]
+        return [_without_empty(each) if isinstance(each, dict | list) else each for each in value]
     return value
 
 

@@ -18,6 +18,8 @@ from tasks.core.archive.layout import BACKUP_MANIFEST
 from tasks.core.archive.manifest import Record
 from tasks.core.archive.names import split_archive_name
 
+NEWEST_KEPT = 20
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,9 +43,12 @@ def base_manifest_of(installation_id: str, record: Record) -> bytes | None:
 
 
 def forget_base_manifests(installation_id: str, kept: Collection[str]) -> None:
-    """Remove the lists of backups that are no more."""
-    for path in _place(installation_id).iterdir():
-        if path.name not in kept and split_archive_name(f"{path.name}.tar.gz"):
+    """Remove the lists of backups that are no more, and all but the newest: an older backup is built on only where all newer ones are unfit."""
+    lists = [each for each in _place(installation_id).iterdir() if split_archive_name(f"{each.name}.tar.gz")]
+    lists.sort(key=lambda each: each.name, reverse=True)
+    useful = [each for each in lists if each.name in kept][:NEWEST_KEPT]
+    for path in lists:
+        if path not in useful:
             path.unlink(missing_ok=True)
 
 

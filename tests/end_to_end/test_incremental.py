@@ -174,6 +174,21 @@ def test_without_notes_or_the_list_of_files_the_next_one_is_full(scene: Scene, s
     assert scene.summarizes() == "off"
     assert scene.must("wal-summaries")["kind"] == "full"
     scene.configure()
+
+    def allows(word: str) -> None:
+        line = f"allow_alter_system = {word}"
+        scene.stack.container("postgres").exec_run(["sh", "-c", f'echo "{line}" >>"$PGDATA/postgresql.conf"'])
+        scene.stack.psql("SELECT pg_reload_conf()")
+        wait_until(
+            lambda: scene.stack.psql("SHOW allow_alter_system") == [(word,)],
+            10,
+            "the server does not read its settings",
+        )
+
+    allows("off")
+    refused = scene.must("backup", "online")
+    assert (refused["parents"], "cannot be told to note what changes" in refused["why_full"]) == ([], True)
+    allows("on")
     assert "did not go on from" in scene.must("backup", "online")["why_full"]
     shutil.rmtree(scene.repository)
 

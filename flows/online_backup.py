@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import UTC, datetime
 
 from prefect import flow
 
 from tasks.backup.archive import copy_configuration, copy_keys, new_archive, seal_backup
-from tasks.backup.data_directory import DataPlan, copy_running_data, plan_data_copy
+from tasks.backup.data_directory import DataPlan, plan_data_copy
 from tasks.backup.free_space import require_room_for_data
-from tasks.backup.increment import Chain, IncrementRefused, choose_parent, note_for_next, refused
+from tasks.backup.increment import Chain, IncrementRefused, choose_parent, copy_data, full_instead, note_for_next
 from tasks.core.archive.manifest import Record
-from tasks.core.errors import ProgramFailed
 from tasks.core.policy.chains import OnlineKind
 from tasks.core.stack.installation import Installation
 from tasks.oversight.reports import report_backup
 from tasks.run.config import InstallationConfig
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
-
-logger = logging.getLogger(__name__)
 
 
 @flow(name="online-backup", flow_run_name="online backup of {installation}")
@@ -43,8 +39,7 @@ def online_backup(installation: str = "main", kind: OnlineKind | None = None) ->
         try:
             record = _archive(config, stack, plan, chain, begun)
         except IncrementRefused as error:
-            logger.warning("This backup is a full one: %s", error.message)
-            record = _archive(config, stack, plan, chain.as_full(error.message, plan), begun)
+            record = _archive(config, stack, plan, full_instead(plan, error.message, noted=chain.noted), begun)
 
     report_backup(config, record)
     return record
@@ -54,12 +49,7 @@ def _archive(config: InstallationConfig, stack: Installation, plan: DataPlan, ch
     require_room_for_data(stack, config.repository, chain.bytes, config.settings.minimum_free_bytes)
     # What nobody restores by the guide's commands need not have their format.
     with new_archive(config, "fast" if chain.since else "guide", datetime.now(UTC)) as archive:
-        try:
-            copied = copy_running_data(stack, archive, config.dump_limits, chain.since)
-        except ProgramFailed as error:
-            if chain.since is not None and refused(error):
-                raise IncrementRefused(error.message) from error
-            raise
+        copied = copy_data(stack, archive, config.dump_limits, chain)
         history = note_for_next(stack, archive.name, config, copied) if chain.noted else ""
         lacking = copy_keys(stack, archive)
         copy_configuration(stack, archive)

@@ -9,18 +9,21 @@ from datetime import datetime
 from typing import Any
 
 from tasks.adapters.archive.base_manifests import base_manifest_of, forget_base_manifests, keep_base_manifest
+from tasks.adapters.archive.ownership import names_in
 from tasks.adapters.archive.repository import list_backups
+from tasks.adapters.archive.writer import PartialArchive
 from tasks.adapters.postgres.server import server_of
 from tasks.adapters.postgres.session import Session, session
 from tasks.adapters.postgres.wal_summaries import leave_token, server_history, switch_on
-from tasks.backup.data_directory import BaseBackup, DataPlan, Since
+from tasks.backup.data_directory import BaseBackup, DataPlan, Since, copy_running_data
 from tasks.backup.free_space import WAL_BYTES
 from tasks.core.archive.manifest import Link, Record
 from tasks.core.errors import BackupError, ProgramFailed
-from tasks.core.policy.chains import SUMMARIES_SINCE, Increment, OnlineKind, chain_of, plan_increment
+from tasks.core.policy.chains import SUMMARIES_SINCE, OnlineKind, chain_of, plan_increment
+from tasks.core.policy.limits import DumpLimits
 from tasks.core.stack.installation import Installation
 from tasks.run.config import InstallationConfig
-from tasks.run.own_backups import own_records
+from tasks.run.own_backups import look_at
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
@@ -41,10 +44,6 @@ class Chain:
     why_full: str = ""
     noted: bool = False
 
-    def as_full(self, why: str, plan: DataPlan) -> Chain:
-        """Give the same for a full backup."""
-        return Chain(plan.bytes, None, (), why, self.noted)
-
 
 @step(name="choose parent")
 def choose_parent(
@@ -61,18 +60,19 @@ def choose_parent(
         return Chain(plan.bytes)
     with server_of(installation) as server, session(server, "postgres", purpose="plan") as opened:
         if asked and plan.facts.server_major >= SUMMARIES_SINCE and (problem := _switched_on(opened)):
-            return _full(plan, Increment(why_full=problem), False)
+            return full_instead(plan, problem, noted=False)
         history = server_history(opened)
-        records = own_records(config, now=now)
-        sizes = {each.name: each.bytes for each in list_backups(config.repository)}
+        backups = list_backups(config.repository)
+        records = look_at(config, backups, now=now).records
+        sizes = {each.name: each.bytes for each in backups}
         there = {each.manifest.name: each.sha256 for each in records if sizes.get(each.manifest.name) == each.bytes}
         found = plan_increment(chosen, records, there, history, config.chain_rules, now=now)
         noted = history.summarizes
         if found.parent is None:
-            return _full(plan, found, noted)
+            return full_instead(plan, found.why_full, noted=noted)
         since, changed_bytes, problem = _seen_since(opened, config, found.parent)
         if since is None:
-            return _full(plan, Increment(why_full=problem), noted)
+            return full_instead(plan, problem, noted=noted)
     logger.info("Incremental, since %s (%d links before it)", found.parent.manifest.name, len(chain_of(found.parent)))
     return Chain(min(plan.bytes, changed_bytes + WAL_BYTES), since, chain_of(found.parent), "", noted)
 
@@ -89,10 +89,11 @@ def _switched_on(opened: Session) -> str:
     return ""
 
 
-def _full(plan: DataPlan, found: Increment, noted: bool) -> Chain:
-    if found.why_full:
-        logger.warning("This backup is a full one: %s", found.why_full)
-    return Chain(plan.bytes, None, (), found.why_full, noted)
+def full_instead(plan: DataPlan, why: str, *, noted: bool) -> Chain:
+    """Give a full backup, and tell why it is one although it was to be incremental ("" where a full one was asked for)."""
+    if why:
+        logger.warning("This backup is a full one: %s", why)
+    return Chain(plan.bytes, why_full=why, noted=noted)
 
 
 def _seen_since(opened: Session, config: InstallationConfig, parent: Record) -> tuple[Since | None, int, str]:
@@ -127,7 +128,17 @@ class IncrementRefused(ProgramFailed):
     """PostgreSQL did not make an incremental backup, and would make a full one."""
 
 
-def refused(error: ProgramFailed) -> bool:
+def copy_data(installation: Installation, archive: PartialArchive, limits: DumpLimits, chain: Chain) -> BaseBackup:
+    """Copy the running server's data, or what of it has changed; raise IncrementRefused where PostgreSQL does not take the parent."""
+    try:
+        return copy_running_data(installation, archive, limits, chain.since)
+    except ProgramFailed as error:
+        if chain.since is not None and _refuses_parent(error):
+            raise IncrementRefused(error.message) from error
+        raise
+
+
+def _refuses_parent(error: ProgramFailed) -> bool:
     """Tell whether PostgreSQL refuses the parent: any failure but one that a full backup would meet as well."""
     words = ("incremental", "summar", "manifest", "timeline")
     return not error.transient and any(each in error.stderr.lower() for each in words)
@@ -153,5 +164,5 @@ def note_for_next(installation: Installation, name: str, config: InstallationCon
 
 def keep_list(config: InstallationConfig, name: str, manifest: bytes) -> None:
     """Keep PostgreSQL's list of a backup's files where the next one looks for it, and forget those of backups that are gone."""
-    forget_base_manifests(config.id, {each.name for each in list_backups(config.repository)} | {name})
+    forget_base_manifests(config.id, names_in(config.repository) | {name})
     keep_base_manifest(config.id, name, manifest)

@@ -80,20 +80,21 @@ def check_physical_target(installation: Installation, archive: Archive) -> None:
             hint="let the compose file mount a directory below it",
         )
     refuse_unfit_copy(archive.manifest, _major(archive), platform_of(installation), archive_name=archive.name)
-    links = len(parents_of(archive)) + 1
+    links = len(archive.manifest.parents) + 1 if archive.manifest else 1
+    room_bytes = room_for_whole(archive)
     if links > 1:
         logger.info(
             "%s is put together from %d archives, which needs up to %d bytes",
             archive.name,
             links,
-            room_for_whole(archive),
+            room_bytes,
         )
     need = Need(
         "the extracted data"
         if links == 1
         else f"the extracted data of {links} archives and what is put together of them",
         str(place.parent),
-        room_for_whole(archive) + MARGIN_BYTES,
+        room_bytes + MARGIN_BYTES,
         (links + (links > 1)) * (archive.files + 64),
     )
     free_bytes, free_inodes = free_space(place.parent)

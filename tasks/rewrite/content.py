@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from tasks.adapters.archive.chain import parents_of
+from tasks.adapters.archive.chain import is_chained
+from tasks.adapters.archive.extraction import below
 from tasks.adapters.archive.reader import Archive, CheckedArchive, check_while, entries_of
 from tasks.adapters.archive.segment import Segment
 from tasks.adapters.archive.writer import PartialArchive, segment
@@ -35,7 +36,7 @@ Pieces: TypeAlias = Iterator[bytes]
 def require_room_for_rewrite(archive: Archive, place: Path, minimum_free_bytes: int = 0) -> int:
     """Raise Refused unless a place has room for an archive, and for what a chain unpacks to; return the bytes it may need."""
     content = archive.unpacked_bytes
-    chained = room_for_whole(archive) if parents_of(archive) else 0
+    chained = room_for_whole(archive) if is_chained(archive) else 0
     need = Need(f"what is made of {archive.name}", str(place), content + 2 * chained)
     free_bytes, free_inodes = free_space(place)
     require_room(need, free_bytes=free_bytes, free_inodes=free_inodes, minimum_free_bytes=minimum_free_bytes)
@@ -57,7 +58,7 @@ def write_content(
         segment(archive, "content", on_bytes=lambda raw, _: tell(raw)) as part,
         progress("write content", expected_bytes=expected) as tell,
     ):
-        if not parents_of(source):
+        if not is_chained(source):
             manifest = bytearray()
             return check_while(source, _passing_on(installation, part, archive, manifest)), bytes(manifest)
         data = scratch / "data"
@@ -66,13 +67,13 @@ def write_content(
         with entries_of(checked, *_others(checked)) as stream:
             for entry in stream.entries():
                 name = entry.name.partition("/")[2]
-                if name and not f"{name}/".startswith(f"{DATA_DIRECTORY}/"):
+                if name and below(name, DATA_DIRECTORY) is None:
                     _add(part, entry, name, stream.content())
         return checked, read_outside(data / BACKUP_MANIFEST_NAME, DATA_FILE)[0]
 
 
 def _others(checked: CheckedArchive) -> Sequence[str]:
-    return [each.name for each in checked.members if not each.name.startswith(f"{DATA_DIRECTORY}/")]
+    return [each.name for each in checked.members if below(each.name, DATA_DIRECTORY) is None]
 
 
 def _passing_on(

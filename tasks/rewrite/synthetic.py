@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from tasks.adapters.archive.chain import parents_of
+from tasks.adapters.archive.chain import is_chained
 from tasks.adapters.archive.ownership import authenticity_of_archive
 from tasks.adapters.archive.reader import Archive, CheckedArchive
 from tasks.adapters.archive.writer import PartialArchive, written_members
 from tasks.backup.archive import seal_manifest
 from tasks.backup.increment import keep_list
-from tasks.core.archive.manifest import MANIFEST_VERSION, Manifest, Record
+from tasks.core.archive.manifest import MANIFEST_VERSION, Record
 from tasks.core.archive.names import is_sealed
 from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
@@ -26,7 +26,7 @@ def require_own_chain(config: InstallationConfig, archive: Archive) -> Archive:
             f"{archive.path.name} is encrypted: put together, its content would lie on this disk for all to read who can read that",
             hint="`backup online --full` makes a new full backup",
         )
-    if not parents_of(archive):
+    if not is_chained(archive):
         raise Refused(
             f"{archive.name} is whole by itself, no link of a chain",
             hint="`backup online --full` makes a new full backup",
@@ -59,4 +59,4 @@ def seal_synthetic(
         "program_version": version("mailarchiver-backup"), "members": written_members(archive), "bulk": None, "parents": [], "why_full": "",
         "made_of": made_of, "origin": None,
     }  # fmt: skip
-    return seal_manifest(installation, archive, Manifest.model_validate(before.model_copy(update=changes)), begun=begun)
+    return seal_manifest(installation, archive, before.model_copy(update=changes), begun=begun)

@@ -135,7 +135,7 @@ def _candidate(backup: Backup, found: Authenticity) -> Candidate:
     proof: Proof = "unverified"
     if record.verified:
         proof = "verified"
-    elif verdict is not None and verdict.verdict in ("different", "failed"):
+    elif record.refuted:
         proof = "refuted"
     rows = None
     if record.verified and verdict is not None:

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.adapters.host.state import STATE_VARIABLE
-from tests import warm
-from tests.cli import PROGRAM, run_program
+from tests.cli import PROGRAM, run_program, start_program
 from tests.settings import write_settings
 from tests.stack.images import ensure_images
 from tests.stack.stack import Stack, create_stack
@@ -81,8 +80,7 @@ def kill_once(scene: Scene) -> None:
         "CREATE TABLE IF NOT EXISTS nights (n int, text text); INSERT INTO nights SELECT n, md5(random()::text) FROM generate_series(1, 200) n"
     )
     how = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-    with open(os.devnull, "r+b") as nothing:
-        child = warm.start(scene.words(*words), os.environ, os.getcwd(), [nothing.fileno()] * 3)
+    child = start_program(scene.words(*words))
     time.sleep(dice.uniform(0, 2.5))
     killed = child.poll() is None
     if killed:

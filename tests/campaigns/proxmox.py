@@ -26,9 +26,8 @@ from tasks.adapters.host.journals import list_journals
 from tasks.adapters.host.settings_file import SETTINGS_VARIABLE
 from tasks.adapters.host.state import STATE_VARIABLE
 from tasks.recovery.recover import recover
-from tests import warm
 from tests.campaigns.kills import watchdogs
-from tests.cli import PROGRAM
+from tests.cli import PROGRAM, start_program
 from tests.proxmox.fake import GUEST, FakeProxmox, fake_proxmox
 from tests.settings import write_settings
 from tests.stack.stack import wait_until
@@ -68,8 +67,7 @@ def kill_once(
     """Begin a backup, kill it (so long after its beginning at Proxmox, where it is to be `during` that), and see the guest come back."""
     fake.set_state(former)
     words = [PROGRAM, "backup", "proxmox", "--settings", str(settings), "--json"]
-    with open(os.devnull, "r+b") as nothing:
-        child = warm.start(words, os.environ, os.getcwd(), [nothing.fileno()] * 3)
+    child = start_program(words)
     if during:
         wait_until(fake.running_backups, 60, "no backup began")
     time.sleep(after_seconds)

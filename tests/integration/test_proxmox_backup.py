@@ -24,7 +24,7 @@ from tasks.proxmox.report import GuestRun, GuestsFailed
 from tasks.recovery.recover import recover
 from tasks.run.context import config_of, notify_recovered
 from tasks.surroundings import run_flow
-from tests.cli import PROGRAM, run_program
+from tests.cli import PROGRAM, run_program, start_program
 from tests.proxmox.fake import GUEST, MACHINE, FakeProxmox, fake_proxmox, nights_ago
 from tests.receiver import receiver
 from tests.settings import write_settings
@@ -368,11 +368,7 @@ def test_its_own_machine_is_not_stopped(
 
 def start_and_wait(proxmox: FakeProxmox, place: Path) -> int:
     """Start a backup in a process of its own and wait until the guest is down; give the process."""
-    from tests import warm
-
-    words = [PROGRAM, "backup", "proxmox", "--settings", str(place), "--json"]
-    with open(os.devnull, "r+b") as nothing:
-        child = warm.start(words, os.environ, os.getcwd(), [nothing.fileno()] * 3)
+    child = start_program([PROGRAM, "backup", "proxmox", "--settings", str(place), "--json"])
     wait_until(lambda: proxmox.state() == "stopped", 60, "the guest was not stopped")
     return child.pid
 

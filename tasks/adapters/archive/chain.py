@@ -18,6 +18,11 @@ MISSING_HINT = (
 )
 
 
+def is_chained(archive: Archive) -> bool:
+    """Tell whether an archive needs others; whether they are there is not looked at."""
+    return archive.manifest is not None and archive.manifest.is_incremental
+
+
 def parents_of(archive: Archive) -> tuple[Archive, ...]:
     """Find the archives that one needs, the full one first; none for one that is whole by itself.
 
@@ -25,7 +30,7 @@ def parents_of(archive: Archive) -> tuple[Archive, ...]:
     another than it was when the archive was made.
     """
     manifest = archive.manifest
-    if manifest is None or not manifest.is_incremental:
+    if manifest is None or not is_chained(archive):
         return ()
     if archive.kind != "physical":
         raise Refused(f"{archive.path.name} names parents, and holds no data directory: that is no archive of ours")

@@ -73,7 +73,7 @@ def next_place(key: str, place: Path, repository: Path) -> tuple[MadeList, str]:
     made = read_made(place, repository)
     if made is None or made.key != key:
         made = _made_of(key, repository)
-    there = _names_in(repository)
+    there = names_in(repository)
     entries = tuple(
         replace(each, state="") if each.state == "sealing" else each
         for each in made.entries
@@ -113,7 +113,7 @@ def forget_removed(place: Path, repository: Path) -> None:
     made = read_made(place, repository)
     if made is None:
         return
-    there = _names_in(repository)
+    there = names_in(repository)
     gone = [each.name for each in made.entries if each.state == "removing" and each.name not in there]
     forget_revisions(place, repository, gone)
     left = tuple(each for each in made.entries if each.state != "removing" or each.name in there)
@@ -126,7 +126,7 @@ def missed(installation: str, directory: Path, repository: Path) -> set[str]:
     return {each.name for each in made.entries if not each.state} if made is not None else set()
 
 
-def _names_in(repository: Path) -> set[str]:
+def names_in(repository: Path) -> set[str]:
     """Name the archives in a repository without reading a record."""
     if not repository.is_dir():
         return set()

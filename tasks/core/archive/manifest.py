@@ -305,6 +305,11 @@ class Record(Value):
         found = self.verification
         return found is not None and found.verdict == "verified" and found.archive_sha256 == self.sha256
 
+    @property
+    def refuted(self) -> bool:
+        """Tell whether a verification found it wrong, or not to be restored."""
+        return self.verification is not None and self.verification.verdict in ("different", "failed")
+
 
 NOT_OURS_HINT = "it was altered or damaged: take another backup, `mailarchiver-backup list` shows them"
 

@@ -149,7 +149,7 @@ def copy_notes(seen: Sequence[SeenCopies]) -> list[str]:
 
 def _overdue(seen: SeenCopies, records: Sequence[Record], now: datetime) -> str:
     """Say that a target is overdue, where the repository has a newer backup that it lacks."""
-    wanted = next((each for each in records if not _is_refuted(each)), None)  # what is refuted is not copied
+    wanted = next((each for each in records if not each.refuted), None)  # what is refuted is not copied
     if wanted is None or seen.copy_of(wanted) is not None:
         return ""
     name, hours, last = seen.target.name, seen.target.within_hours, newest(seen.state.copies)
@@ -161,10 +161,6 @@ def _overdue(seen: SeenCopies, records: Sequence[Record], now: datetime) -> str:
     if last is None:
         return f"overdue at target {name}: there is no copy at all; {limit}"
     return f"overdue at target {name}: the newest copy there is {duration_text((now - since).total_seconds())} old; {limit}"
-
-
-def _is_refuted(record: Record) -> bool:
-    return record.verification is not None and record.verification.verdict in ("different", "failed")
 
 
 def _lacking(require: Require, found: Standing) -> list[str]:

@@ -69,17 +69,23 @@ def plan_increment(
         return Increment(why_full=f"PostgreSQL {server.major} does not note what changes; {SUMMARIES_SINCE} does")
     if not server.summarizes:
         return Increment(why_full="summarize_wal is off: `incremental.kind` of the settings has it switched on")
-    found = [each for each in records if each.manifest.history]
-    obstacles = [obstacle_of(each, records, there, server) for each in found]
-    parent = next((each for each, obstacle in zip(found, obstacles, strict=True) if not obstacle), None)
+    by_name = {each.manifest.name: each for each in records}
+    parent, why = None, ""
+    for each in records:
+        if not each.manifest.history:
+            continue
+        if not (obstacle := _obstacle_of(each, by_name, there, server)):
+            parent = each
+            break
+        why = why or obstacle  # that of the newest
     if parent is None:
-        return Increment(why_full=obstacles[0] if obstacles else "there is no online backup yet that it could build on")
+        return Increment(why_full=why or "there is no online backup yet that it could build on")
     if kind == "auto" and not rules.synthetic and (due := _full_is_due(parent, records, rules, now)):
         return Increment(why_full=due)
     return Increment(parent)
 
 
-def obstacle_of(record: Record, records: Sequence[Record], there: Mapping[str, str], server: ServerHistory) -> str:
+def _obstacle_of(record: Record, by_name: Mapping[str, Record], there: Mapping[str, str], server: ServerHistory) -> str:
     """Say why nothing can be built on a backup; "" where it can."""
     manifest = record.manifest
     if manifest.database.system_identifier != server.system_identifier:
@@ -88,14 +94,13 @@ def obstacle_of(record: Record, records: Sequence[Record], there: Mapping[str, s
         return f"{manifest.name} is of PostgreSQL {manifest.database.server_major}, this is {server.major}"
     if manifest.history not in server.tokens:
         return f"the server did not go on from {manifest.name}: it was restored, or set back, or its settings were"
-    by_name = {each.manifest.name: each for each in records}
     for link in chain_of(record):
         known = by_name.get(link.name)
         if link.name not in there or known is None:
             return f"{link.name} is missing"
         if there[link.name] != link.sha256:
             return f"{link.name} is another than {manifest.name} was built on"
-        if known.verification is not None and known.verification.verdict in ("different", "failed"):
+        if known.verification is not None and known.refuted:
             return f"{link.name} was found to be {known.verification.verdict}"
     return ""
 

@@ -53,6 +53,7 @@ def _list_backups(call: Call, identity: Path | None) -> None:
         {
             "name": each.name, "method": each.method, "format": each.format, "bytes": each.bytes,
             "created": each.created.isoformat() if each.created else None, "verified": each.verified and whose[each.name].counts, "archive": str(each.path),
+            "of": _subject(each),
             "authenticity": str(whose[each.name]), "authenticity_reason": whose[each.name].reason,
             "encrypted": each.is_encrypted, "opens": opened.get(each.name), "parents": list(_parents(each)),
         }
@@ -61,10 +62,15 @@ def _list_backups(call: Call, identity: Path | None) -> None:
     lines = [
         f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  "
         f"{'verified' if each.verified and whose[each.name].counts else 'not verified':12}  {whose[each.name]}"
-        f"{', encrypted' if each.is_encrypted else ''}{_builds_on(each)}{_opened_word(opened.get(each.name))}"
+        f"{', encrypted' if each.is_encrypted else ''}{f', of {_subject(each)}' if _subject(each) else ''}{_builds_on(each)}{_opened_word(opened.get(each.name))}"
         for each in found
     ]
     call.answer(told, "\n".join(lines) or f"no backups in {place}")
+
+
+def _subject(backup: Backup) -> str | None:
+    """Name the guest that a backup is of; None for the mail database."""
+    return backup.record.manifest.subject or None if backup.record else None
 
 
 def _parents(backup: Backup) -> tuple[str, ...]:
@@ -145,7 +151,7 @@ def _check(call: Call, archive: str, identity: Path | None) -> None:
         if is_sealed(path.name) and not keys_for(path):
             _check_sealed(call, path)
             return
-        found = check_backup(repository, name)
+        found = check_backup(repository, name, of_system=True)
     whose = authenticity_of_checked(trust_of(config) if config else Trust(""), found)
     told = {
         "archive": str(found.path), "name": found.name, "kind": found.kind, "format": found.format, "bytes": found.bytes,

@@ -79,7 +79,7 @@ def copy_to_target(config: InstallationConfig, target: str, *, now: datetime, ac
             except Refused as error:  # this one alone: its bytes, or its name
                 logger.warning("%s", error.message)
                 work.failed.append(error.message)
-    for name in sorted(seen.whole.keys() & {each.manifest.name for each in local.records}):
+    for name in sorted(seen.whole.keys() & {each.manifest.name for each in (*local.records, *local.system)}):
         work.refresh(local_backups[name], seen, local.trust)
     for name in sorted(seen.whole.keys() - set(work.sent)):
         work.lock_longer(name, seen)

@@ -119,7 +119,7 @@ def entry_of(there: There) -> CopyEntry:
     record = there.record
     return CopyEntry(
         file=record.file, bytes=record.bytes, sha256=record.sha256, created_at=record.manifest.created_at,
-        copied_at=record.manifest.created_at, record=there.record_sha256, revision=record.revision,
+        copied_at=record.manifest.created_at, record=there.record_sha256, revision=record.revision, of_system=record.manifest.is_system,
     )  # fmt: skip
 
 

@@ -65,7 +65,9 @@ def adopt(config: InstallationConfig, names: Sequence[str], *, now: datetime) ->
             done.append(Adopted(split_name(path), f"{found}: {found.reason}; it is not adopted", refused=True))
             continue
         try:
-            done.append(Adopted(split_name(path), _sign(config, check_backup(config.repository, name), found)))
+            done.append(
+                Adopted(split_name(path), _sign(config, check_backup(config.repository, name, of_system=True), found))
+            )
         except Refused as error:
             done.append(Adopted(split_name(path), f"not adopted: {error.message}", refused=True))
     return done

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from tasks.adapters.archive.chain import check_parents, parents_of
 from tasks.adapters.archive.reader import Archive, CheckedArchive, check_archive, recorded_archive
-from tasks.adapters.archive.repository import find_backup
+from tasks.adapters.archive.repository import find_backup, read_record
+from tasks.core.archive.manifest import Record
 from tasks.core.archive.names import BACKUP_PARAMETER
-from tasks.core.errors import UsageError
+from tasks.core.errors import Refused, UsageError
 from tasks.progress import progress
 from tasks.step import step
 from tasks.surroundings import surroundings
@@ -47,13 +48,16 @@ def wanted_backup(repository: Path, backup: str) -> Path:
 
 
 @step(name="check archive", run_name="check {backup}")
-def check_backup(repository: Path, backup: str, *, chain: bool = True) -> CheckedArchive:
+def check_backup(repository: Path, backup: str, *, chain: bool = True, of_system: bool = False) -> CheckedArchive:
     """Find a backup ("latest", a name, or a path) and read it from its first byte to its last.
 
     With `chain`, so are the archives that an incremental one needs; without, only that they are there. Raise ArchiveDamaged
-    where a byte is not as it was sealed or a link is missing, UsageError where there is no such backup.
+    where a byte is not as it was sealed or a link is missing, UsageError where there is no such backup. One of the system
+    around is refused unless it will do (`of_system`): it is no backup of the mail database.
     """
     path = wanted_backup(repository, backup)
+    if not of_system:
+        _refuse_system(read_record(path))
     try:
         expected_bytes = path.stat().st_size
     except FileNotFoundError as error:
@@ -62,6 +66,8 @@ def check_backup(repository: Path, backup: str, *, chain: bool = True) -> Checke
         ) from error
     with progress("check", expected_bytes=expected_bytes):
         checked = check_archive(path)
+        if not of_system:
+            _refuse_system(checked)
         if chain:
             check_parents(checked)
         else:
@@ -79,4 +85,18 @@ def find_archive(repository: Path, backup: str) -> Archive:
     checked = _checked.get()
     if checked is not None and checked.path == path:
         return checked
+    _refuse_system(read_record(path))
     return recorded_archive(path) or check_backup(repository, backup)
+
+
+def _refuse_system(found: Record | CheckedArchive | None) -> None:
+    """Raise Refused for a backup of the system around, where one of the mail database is wanted."""
+    manifest = found.manifest if found is not None else None
+    if manifest is not None and manifest.is_system:
+        name = manifest.guest.name if manifest.guest else manifest.name
+        raise Refused(
+            f"{manifest.name} is a backup of {manifest.subject}, not of the mail database",
+            hint=f"mailarchiver-backup restore {manifest.method} {manifest.name} --name {name}-restored"
+            if manifest.guest
+            else "`mailarchiver-backup list` shows those of the database",
+        )

@@ -27,7 +27,8 @@ class OwnBackups:
     """A repository as an installation sees it.
 
     `records` are its own, newest first, with the dates that count and none after now; `candidates` are all, as
-    retention sees them; `ahead` are its own that are dated after now.
+    retention sees them; `ahead` are its own that are dated after now. `system` are its own backups of the system around
+    (of a guest, say): no backups of the mail database, and so never among `records`.
     """
 
     records: tuple[Record, ...]
@@ -36,6 +37,7 @@ class OwnBackups:
     authenticity: Mapping[str, Authenticity]
     trust: Trust
     keys: tuple[str, ...]
+    system: tuple[Record, ...] = ()
 
     def signed_with(self, key: str) -> int:
         """Count the backups that a key has made."""
@@ -60,13 +62,15 @@ def look_at(
     own = {each.name for each in candidates if not each.foreign}
     records = [_dated(each.record) for each in backups if each.record is not None and each.name in own]
     records.sort(key=lambda each: (each.manifest.created_at, each.manifest.name), reverse=True)
+    present = [each for each in records if not is_ahead(each.manifest.created_at, now)]
     return OwnBackups(
-        tuple(each for each in records if not is_ahead(each.manifest.created_at, now)),
+        tuple(each for each in present if not each.manifest.is_system),
         candidates,
         tuple(each.manifest.name for each in records if is_ahead(each.manifest.created_at, now)),
         judged,
         trust,
         tuple(each.record.signature.key for each in backups if each.record is not None and each.record.signature),
+        tuple(each for each in present if each.manifest.is_system),
     )
 
 
@@ -146,5 +150,5 @@ def _candidate(backup: Backup, found: Authenticity) -> Candidate:
     return Candidate(
         backup.name, manifest.created_at, proof, foreign=DISMISSED if record.dismissed and not foreign else foreign, rows=rows,
         database_bytes=manifest.database.size_bytes or None, accepted=record.content_accepted, confirmed=record.dated is not None,
-        needs=needs_of(record),
+        needs=needs_of(record), subject=manifest.subject,
     )  # fmt: skip

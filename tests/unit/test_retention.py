@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -270,3 +271,32 @@ def _age(candidate: Candidate) -> tuple[datetime, str]:
 
 def is_good(candidate: Candidate) -> bool:
     return candidate.proof == "verified" and candidate.rows != 3
+
+
+def test_backups_of_guests_are_counted_apart() -> None:
+    """A guest's newer backups push out none of the database, keep none, and are no proof of it; those of each guest count for themselves."""
+    policy = Retention(keep_last=2, minimum_verified=1)
+    guests = [
+        Candidate(f"{subject} {number}", NOW - timedelta(days=number, hours=1), subject=subject)
+        for subject in ("lxc mail", "vm mail")
+        for number in range(4)
+    ]
+    nights = [night(number, proof="verified" if number == 9 else "unverified") for number in range(5, 10)]
+
+    plan = plan_retention([*guests, *nights], policy, now=NOW)
+
+    alone = plan_retention(nights, policy, now=NOW)
+    assert kept(plan) == kept(alone) | {"lxc mail 0", "lxc mail 1", "vm mail 0", "vm mail 1"}
+    assert plan.paused == alone.paused
+    assert "20260621" in kept(plan), "the only proven one"
+
+
+def test_no_guests_backup_proves_the_database() -> None:
+    guests = [Candidate(f"lxc {number}", NOW - timedelta(days=number), subject="lxc mail") for number in range(3)]
+    plan = plan_retention(
+        [*guests, *(night(number, proof="unverified") for number in range(9))], Retention(keep_last=1), now=NOW
+    )
+
+    assert not {each for each in plan.removed if each.startswith("2026")}
+    assert any("no backup is verified" in reason for reason in plan.paused)
+    assert not find_shrinks([*guests, night(5), replace(guests[0], rows=1, proof="verified")], 20)

@@ -127,7 +127,7 @@ def recorded_archive(archive: Path | ArchiveSource) -> RecordedArchive | None:
     if record is None or record.file != source.path.name or source.bytes != record.bytes:
         return None
     manifest = record.manifest
-    kind = _kind(source.path, manifest.members)
+    kind = _kind(source.path, manifest.members, manifest)
     return RecordedArchive(source, record.sha256, record.bytes, manifest.format, kind, manifest, record)
 
 
@@ -233,7 +233,7 @@ def check_archive(
         size,
         top,
         archive_format,
-        _kind(path, members),
+        _kind(path, members, manifest),
         manifest,
         tuple(members),
         record,
@@ -359,7 +359,9 @@ def _compare(
             )
 
 
-def _kind(path: Path, members: Sequence[Member]) -> Kind:
+def _kind(path: Path, members: Sequence[Member], manifest: Manifest | None) -> Kind:
+    if manifest is not None and manifest.is_system:
+        return "system"
     names = {member.name: member.bytes for member in members}
     for name, kind in DUMP_KINDS.items():
         if names.get(name):

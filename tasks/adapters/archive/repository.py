@@ -79,7 +79,9 @@ def find_backup(repository: Path, backup: str) -> Path:
     if "/" not in backup and not Path(backup).is_file():
         require_repository(repository)
     if backup == "latest":
-        listed = list_backups(repository)
+        listed = [
+            each for each in list_backups(repository) if each.record is None or not each.record.manifest.is_system
+        ]
         if not listed:
             raise UsageError(f"there is no backup in {repository}", hint="mailarchiver-backup backup hot")
         return listed[0].path

@@ -63,7 +63,11 @@ def send_archive(
     """
     entry = known if known is not None and known.sha256 == record.sha256 else None
     entry = entry or CopyEntry(
-        file=record.file, bytes=record.bytes, sha256=record.sha256, created_at=record.manifest.created_at
+        file=record.file,
+        bytes=record.bytes,
+        sha256=record.sha256,
+        created_at=record.manifest.created_at,
+        of_system=record.manifest.is_system,
     )
     there = {each.name: each.bytes for each in (*stored.parts, *stored.others)} if stored is not None else {}
     stale = set(there)

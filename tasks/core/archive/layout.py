@@ -9,7 +9,8 @@ from typing import Literal
 
 from tasks.core.archive.manifest import Format
 
-Kind = Literal["sql", "custom", "physical"]
+Kind = Literal["sql", "custom", "physical", "system"]
+"""What an archive holds; "system": the system around the application, which no restore of the database takes."""
 
 DUMP_MEMBERS: dict[Format, str] = {"guide": "database.sql", "fast": "database.dump"}
 DATA_DIRECTORY = "postgres-data"
@@ -20,6 +21,8 @@ ROLES_MEMBER = "roles.sql"
 MANIFEST_NAME = "manifest.json"
 # A configuration file from outside the installation's directory, or one whose name the archive uses itself, lies under this.
 OUTSIDE = "outside"
+# A guest as a whole: what LXC or libvirt know of it, and its files as GNU tar writes them.
+GUEST_DIRECTORY = "guest"
 
 # pg_basebackup's own list of its files, which pg_verifybackup checks.
 BACKUP_MANIFEST_NAME = "backup_manifest"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from types import UnionType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -32,6 +32,8 @@ Strings = Annotated[list[str], Field(fail_fast=True)]
 Sentences = Annotated[list[Annotated[str, Field(max_length=65_536)]], Field(fail_fast=True)]
 
 Method = Literal["hot", "complete", "online"]
+# Backups of the system around the application: they hold no database that a restore of it could take, and prove none.
+SystemMethod = Literal["lxc", "vm"]
 Format = Literal["guide", "fast"]
 # "not verifiable" (an encrypted archive whose key is not here) is told, and never recorded.
 Verdict = Literal["verified", "different", "failed", "legacy", "not verifiable"]
@@ -157,6 +159,27 @@ class DatabaseFacts(Value):
     invalid_indexes: Strings | None = None
 
 
+NO_DATABASE = DatabaseFacts(
+    name="", owner="", encoding="", collation="", character_type="", server_version="", server_major=0
+)
+"""What stands in the manifest of a backup of the system around: it is of no database."""
+
+
+class GuestFacts(Value):
+    """Of a backup of a guest, a container of LXC or a virtual machine, as a whole: its name there, and what its files were.
+
+    `entries` and `bytes` (as allocated on the disk) are of its files, `listing` is the digest of what all of them are
+    but their content (`tasks/core/guests/listing.py`; "" for the disks of a machine). `left_out` names what belongs to the guest and is
+    not in the backup.
+    """
+
+    name: Name
+    entries: Count = 0
+    bytes: Count = 0
+    listing: Sha256 = ""
+    left_out: Strings = Field(default_factory=list)
+
+
 class ImageFacts(Value):
     """Which image a service ran: the name it was asked for by, its id, and the registry's digest where one is known."""
 
@@ -213,7 +236,7 @@ class Manifest(Value):
 
     version: Number
     name: Name
-    method: Method
+    method: Method | SystemMethod
     format: Format
     installation: Name
     project: Name
@@ -233,6 +256,7 @@ class Manifest(Value):
     warnings: Sentences = Field(default_factory=list)
     encryption: Encryption | None = None
     bulk: Bulk | None = None
+    guest: GuestFacts | None = None
     parents: Annotated[list[Link], Field(fail_fast=True, max_length=LINKS_LIMIT)] = Field(default_factory=list)
     history: Annotated[str, Field(pattern="^([0-9a-f]{16})?$")] = ""
     why_full: Annotated[str, Field(max_length=4096)] = ""
@@ -243,6 +267,16 @@ class Manifest(Value):
     def is_incremental(self) -> bool:
         """Tell whether it holds only what changed since another one."""
         return bool(self.parents)
+
+    @property
+    def is_system(self) -> bool:
+        """Tell whether it is of the system around the application: no backup of the mail database, and no proof of one."""
+        return self.method in get_args(SystemMethod)
+
+    @property
+    def subject(self) -> str:
+        """Name what it is a backup of ("lxc mail"); "" for the mail database."""
+        return f"{self.method} {self.guest.name if self.guest else ''}".strip() if self.is_system else ""
 
 
 class Verification(Value):

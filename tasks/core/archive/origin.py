@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from tasks.core.archive.authenticity import Authenticity
+from tasks.core.archive.layout import Kind
 from tasks.core.archive.manifest import Manifest
 from tasks.core.errors import Refused
 
@@ -61,7 +61,7 @@ def why_foreign(
     return ""
 
 
-def require_words(name: str, why: str, words: Words, *, kind: Literal["sql", "custom", "physical"]) -> None:
+def require_words(name: str, why: str, words: Words, *, kind: Kind) -> None:
     """Raise Refused where an archive that is not the installation's own lacks the operator's word; `why` is "" for its own."""
     if not why:
         return

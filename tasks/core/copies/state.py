@@ -24,7 +24,7 @@ class CopyEntry(Value):
     """One backup at a target. Until `copied_at` is set its record is not there, and it counts for nothing.
 
     `compared`: the target's own hashes were those of the bytes that were sent. `read_at` is when the copy was last read back
-    to its end. `locked_until` is what the target itself answers. `record` is the SHA-256 of the record as it was sent last.
+    to its end. `locked_until` is what the target itself answers. `record` is the SHA-256 of the record as it was sent last. `of_system`: it is of the system around, and no copy of the database.
     """
 
     file: str
@@ -39,6 +39,7 @@ class CopyEntry(Value):
     record: str = ""
     revision: Count = 0
     problem: Problem = ""
+    of_system: bool = False
 
     @property
     def counts(self) -> bool:
@@ -74,8 +75,12 @@ class TargetState(Value):
 
 
 def newest(copies: Mapping[str, CopyEntry]) -> CopyEntry | None:
-    """Find the copy of the newest backup among those that count."""
-    return max((each for each in copies.values() if each.counts), key=lambda each: each.created_at, default=None)
+    """Find the copy of the newest backup of the database among those that count."""
+    return max(
+        (each for each in copies.values() if each.counts and not each.of_system),
+        key=lambda each: each.created_at,
+        default=None,
+    )
 
 
 def is_locked(entry: CopyEntry, now: datetime) -> bool:

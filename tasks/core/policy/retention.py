@@ -34,7 +34,7 @@ class Candidate:
     `foreign` says why it must never be removed ("" where it is ours); such a backup fills no rule's place either.
     `rows` and `database_bytes` are what it holds, where that is known; `accepted` marks one whose loss of content
     somebody has accepted, `confirmed` one whose date somebody has said to be right. `needs` names the backups without
-    which it is none.
+    which it is none. `subject` is what it is a backup of where that is not the mail database but the system around.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Candidate:
     accepted: bool = False
     confirmed: bool = False
     needs: tuple[str, ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def find_shrinks(candidates: Collection[Candidate], limit_percent: float) -> tup
     found: list[Shrink] = []
     reference: Candidate | None = None
     for candidate in sorted(candidates, key=_age):
-        if candidate.foreign or candidate.proof == "refuted":
+        if candidate.foreign or candidate.subject or candidate.proof == "refuted":
             continue
         shrink = _shrink_between(reference, candidate, limit_percent) if reference and not candidate.accepted else None
         if shrink is not None:
@@ -118,7 +119,10 @@ def current_shrinks(candidates: Collection[Candidate], limit_percent: float) -> 
     sound = [
         each
         for each in candidates
-        if not each.foreign and each.name not in shrunk and (each.accepted or each.proof == "verified")
+        if not each.foreign
+        and not each.subject
+        and each.name not in shrunk
+        and (each.accepted or each.proof == "verified")
     ]
     last_sound = max(sound, key=_age, default=None)
     created = {each.name: each for each in candidates}
@@ -139,8 +143,19 @@ def plan_retention(
     files are kept; the newest backup and the newest `minimum_verified` verified ones are kept, of which those that
     shrank count only where there are too few others; nothing goes where no backup is verified, where content shrank, or
     where dates (and `runs`, the moments of the runs that are remembered) say that a clock jumped. One that is dated
-    after now fills no rule's place.
+    after now fills no rule's place. Backups of the system around are counted apart, those of each guest for themselves:
+    they keep no backup of the database, and push out none.
     """
+    around = [each for each in candidates if each.subject and not each.foreign]
+    if around:
+        apart = {each.name for each in around}
+        rest = plan_retention(
+            [each for each in candidates if each.name not in apart], policy, now=now, paused=paused, runs=runs
+        )
+        system = _plan_system(around, policy, now=now)
+        created = {each.name: each for each in candidates}
+        decisions = sorted((*rest.decisions, *system), key=lambda each: _age(created[each.name]), reverse=True)
+        return RetentionPlan(tuple(decisions), rest.paused)
     ahead = {each.name for each in candidates if not each.foreign and is_ahead(each.created, now)}
     present = [each for each in candidates if each.name not in ahead]
     ours = sorted((each for each in present if not each.foreign), key=_age, reverse=True)
@@ -187,6 +202,38 @@ def plan_retention(
         else:
             decisions.append(Decision(each.name, False, ("no rule keeps it",)))
     return RetentionPlan(with_needed(decisions, {each.name: each.needs for each in candidates}), tuple(odd))
+
+
+def _plan_system(around: Collection[Candidate], policy: Retention, *, now: datetime) -> list[Decision]:
+    """Decide on backups of the system around, of each guest for itself: by the same rules, and the newest of each stay."""
+    decisions: list[Decision] = []
+    for subject in sorted({each.subject for each in around}):
+        there = [each for each in around if each.subject == subject]
+        ahead = [each for each in there if is_ahead(each.created, now)]
+        decisions += [
+            Decision(each.name, True, ("it is dated after now, and counts for nothing",), undated=True)
+            for each in ahead
+        ]
+        ours = sorted((each for each in there if each not in ahead), key=_age, reverse=True)
+        jumped = jump_problem([Dated(each.name, each.created, each.confirmed) for each in ours], (), now)
+        kept = _kept_by_rules(ours, (), policy)
+        for place, each in enumerate(ours):
+            reasons = (
+                [f"one of the newest {policy.minimum_verified} of {subject}"] if place < policy.minimum_verified else []
+            )
+            undated, ends = bool(reasons), []
+            for one, reason, end in kept:
+                if one.name == each.name:
+                    reasons.append(reason)
+                    undated = undated or end is None
+                    ends += [end] if end is not None else []
+            if reasons:
+                decisions.append(Decision(each.name, True, tuple(reasons), max(ends, default=None), undated))
+            elif ahead or jumped:
+                decisions.append(Decision(each.name, True, (PAUSED,)))
+            else:
+                decisions.append(Decision(each.name, False, (f"no rule keeps it of {subject}",)))
+    return decisions
 
 
 def with_needed(decisions: Sequence[Decision], needs: Mapping[str, Sequence[str]]) -> tuple[Decision, ...]:

@@ -73,7 +73,11 @@ def catalogue(listed: Sequence[Listed], plan: RetentionPlan, *, now: datetime) -
 def _method(record: Record | None) -> str:
     if record is None:
         return "legacy"
-    words = [record.manifest.method, record.manifest.format, *(["encrypted"] if record.manifest.encryption else [])]
+    words = [
+        record.manifest.subject or record.manifest.method,
+        record.manifest.format,
+        *(["encrypted"] if record.manifest.encryption else []),
+    ]
     return ", ".join(words)
 
 

@@ -22,6 +22,8 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
 def backup_report(record: Record) -> str:
     """Describe a finished backup."""
     manifest = record.manifest
+    if manifest.is_system:
+        return _system_report(record)
     rows = [
         ("Archive", f"`{record.file}`"),
         ("Method", f"{manifest.method}, format {manifest.format}"),
@@ -47,6 +49,25 @@ def backup_report(record: Record) -> str:
         )
     rows += [("Warning", f"**{warning}**") for warning in manifest.warnings]
     return f"# Backup of {line(manifest.installation)}\n\n{table(rows)}\n\nNot yet proven: a verification restores it on staging.\n"
+
+
+def _system_report(record: Record) -> str:
+    """Describe a finished backup of the system around."""
+    manifest, guest = record.manifest, record.manifest.guest
+    rows = [
+        ("Archive", f"`{record.file}`"),
+        ("Backup of", manifest.subject),
+        ("Format", manifest.format),
+        ("Data as of", f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("Size", f"{size_text(record.bytes)}{f' (of {size_text(guest.bytes)} on the disk)' if guest else ''}"),
+        ("Took", duration_text(record.seconds)),
+        ("Downtime", duration_text(manifest.downtime_seconds) if manifest.downtime_seconds else "none"),
+        ("Encrypted", _encrypted_to(manifest.encryption)),
+        ("SHA-256", f"`{record.sha256}`"),
+        *(("Not included", each) for each in (guest.left_out if guest else ())),
+        *(("Warning", f"**{warning}**") for warning in manifest.warnings),
+    ]
+    return f"# Backup of the system around {line(manifest.installation)}\n\n{table(rows)}\n"
 
 
 def _builds_on(manifest: Manifest) -> list[tuple[str, str]]:
@@ -143,7 +164,8 @@ def retention_report(installation: str, plan: RetentionPlan) -> str:
     ]
     text = "\n".join([f"# Retention of {installation}\n", "| backup | | because |", "|---|---|---|", *rows, ""])
     if plan.paused:
-        text += "\nNothing is removed now:\n\n" + "\n".join(f"- {line(reason)}" for reason in plan.paused) + "\n"
+        what = "No backup of the database" if plan.removed else "Nothing"
+        text += f"\n{what} is removed now:\n\n" + "\n".join(f"- {line(reason)}" for reason in plan.paused) + "\n"
     return text
 
 

@@ -20,6 +20,7 @@ from tasks.core.errors import BackupError
 from tasks.core.report.posture import posture_lines, posture_told
 from tasks.core.stack.installation import Installation
 from tasks.core.units import size_text
+from tasks.guests.check import check_guests
 from tasks.oversight.incremental import incremental_seen
 from tasks.oversight.posture import posture_seen
 from tasks.oversight.status import copies_seen
@@ -34,9 +35,9 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     """Return what is seen as JSON and as text, and whether all is well: nothing stands in a backup's way, and no weakness is left unaccepted."""
     found = discover(config.directory, installation_id=config.id, project=config.project)
     copies, now = copies_seen(config), datetime.now(UTC)
-    guests = check_proxmox(config)
+    guests, own_guests = check_proxmox(config), check_guests(config)
     wrong = [*problems(found), *_problems_of_encryption(config), *_problems_of_copies(config, copies)]
-    wrong += [Problem("error", what, hint) for what, hint in guests.obstacles]
+    wrong += [Problem("error", what, hint) for what, hint in (*guests.obstacles, *own_guests.obstacles)]
     wrong += [Problem("warning", what, hint) for what, hint in guests.notes]
     posture, accepted = posture_seen(config, found, now=now), config.settings.accept_risks
     weak = posture_told(posture, accepted)
@@ -56,6 +57,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         "copies": [_copy_facts(each, now) for each in copies],
         "incremental": str(incremental),
         "proxmox": list(guests.told),
+        "guests": list(own_guests.told),
         "busy": str(holder) if holder else None,
         "mail_on_servers": str(posture.mail),
         "problems": told_wrong,
@@ -67,6 +69,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         f"Incremental    {incremental}",
         *(_copy_line(each, now) for each in copies),
         *(f"Proxmox        {each}" for each in guests.lines),
+        *(f"Guest          {each}" for each in own_guests.lines),
         f"Mail           {posture.mail}",
     ]
     text = _text(found, config, free_bytes, wrong, identity, told, posture_lines(posture, accepted))

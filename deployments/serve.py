@@ -59,6 +59,7 @@ def _schedule(
         "restore-verification": chosen.verification,
         "copy-backups": chosen.copies if installation.copies else None,
         "proxmox-backup": chosen.proxmox if installation.proxmox else None,
+        "lxc-backup": chosen.lxc if installation.lxc else None,
     }
     cron = wanted.get(deployment, template["cron"])  # None: not by itself
     if deployment == "restore-verification" and installation.verification.when == "never":

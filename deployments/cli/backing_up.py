@@ -90,7 +90,7 @@ def backup_auto(
     verified, pruned = night.verified, night.pruned
     status_report = run_flow(watch, call.installation_config.id, alarm=False)
     told = {
-        **_backup_told(call, night.record),
+        **backup_told(call, night.record),
         "verdict": verified.verification.verdict if verified else None,
         "removed": list(pruned.plan.removed) if pruned else [],
         "paused": list(pruned.plan.paused) if pruned else [],
@@ -126,10 +126,11 @@ def _answer_guests(call: Call, reports: Sequence[GuestReport]) -> None:
 
 
 def _answer_backup(call: Call, record: Record) -> None:
-    call.answer(_backup_told(call, record), backup_report(record))
+    call.answer(backup_told(call, record), backup_report(record))
 
 
-def _backup_told(call: Call, record: Record) -> dict[str, Any]:
+def backup_told(call: Call, record: Record) -> dict[str, Any]:
+    """Give a finished backup as it stands in a command's JSON."""
     manifest = record.manifest
     return {
         "archive": str(call.installation_config.repository / record.file), "name": manifest.name, "method": manifest.method, "format": manifest.format,

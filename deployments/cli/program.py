@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli import backing_up, copying, operating, recovering, recovery_kit, repository, restoring, upgrading
+from deployments.cli import (
+    backing_up,
+    copying,
+    guests,
+    operating,
+    recovering,
+    recovery_kit,
+    repository,
+    restoring,
+    upgrading,
+)
 from deployments.cli.options import catch_signals
 from tasks.core.errors import UsageError
 from tasks.core.plain_text import plain
@@ -20,6 +30,8 @@ app = typer.Typer(
 )  # fmt: skip
 for module in (recovering, restoring, backing_up, repository, copying, operating, upgrading, recovery_kit):
     app.add_typer(module.commands)
+backing_up.backup.add_typer(guests.backups)
+restoring.restore.add_typer(guests.restores)
 
 
 def _tell_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deployments.cli.default_group import DEFAULT, DefaultGroup
 from deployments.cli.options import (
     BackupName,
     Call,
@@ -29,11 +30,20 @@ if TYPE_CHECKING:
     from tasks.restore.outcome import Restored
 
 commands = typer.Typer()
+restore = typer.Typer(cls=DefaultGroup)
+commands.add_typer(
+    restore,
+    name="restore",
+    help="Restore a backup, reversibly; or a guest as a whole.",
+    rich_help_panel="On the bad day",
+)
 
 
-@commands.command("restore", rich_help_panel="On the bad day")
+@restore.command(
+    DEFAULT, epilog="A guest as a whole is restored by `restore lxc`, under a new name: see `restore lxc --help`."
+)
 @command
-def restore(
+def restore_database(
     call: Call,
     backup: BackupName = "latest",
     yes: Yes = False,

@@ -34,15 +34,18 @@ from tasks.core.archive.layout import KEYS_DIRECTORY
 from tasks.core.archive.manifest import (
     CHAINED_VERSION,
     MANIFEST_VERSION,
+    NO_DATABASE,
     Census,
     DatabaseFacts,
     Encryption,
     Format,
+    GuestFacts,
     ImageFacts,
     Link,
     Manifest,
     Method,
     Record,
+    SystemMethod,
 )
 from tasks.core.archive.names import backup_name, split_archive_name
 from tasks.core.archive.signatures import public_key
@@ -63,10 +66,15 @@ NAMES_TRIED = 1000
 
 
 @contextmanager
-def new_archive(config: InstallationConfig, archive_format: Format, now: datetime) -> Iterator[PartialArchive]:
-    """Begin an archive, encrypted where the settings say so, and give it; unless it was sealed by the end of the block, nothing of it stays."""
+def new_archive(
+    config: InstallationConfig, archive_format: Format, now: datetime, *, of_system: bool = False
+) -> Iterator[PartialArchive]:
+    """Begin an archive, encrypted where the settings say so, and give it; unless it was sealed by the end of the block, nothing of it stays.
+
+    One of the system around (`of_system`) is never verified on staging, and so gets no key for that.
+    """
     recipients = recipients_of(config)
-    key = new_verification_key() if recipients and keeps_verification_key(config) else None
+    key = new_verification_key() if recipients and keeps_verification_key(config) and not of_system else None
     claim_repository(config.repository)
     archive = _begin(config.repository, archive_format, now, recipients, key)
     try:
@@ -207,13 +215,36 @@ def seal_backup(
 
 def seal_manifest(installation: Installation, archive: PartialArchive, manifest: Manifest, *, begun: float) -> Record:
     """Sign a manifest of ours, add it, read everything back, and give the archive its final name; return its record, signed too."""
-    key = require_key(
-        installation.id,
-        installation.directory,
-        project=installation.project,
-        system_identifier=manifest.database.system_identifier,
-    )
-    place = read_identity(installation.id, installation.directory).place
+    return _seal(installation.id, installation.directory, installation.project, archive, manifest, begun)
+
+
+@step(name="seal archive")
+def seal_system_backup(
+    config: InstallationConfig,
+    archive: PartialArchive,
+    *,
+    method: SystemMethod,
+    at: datetime,
+    guest: GuestFacts | None = None,
+    warnings: Sequence[str] = (),
+    begun: float,
+    downtime_seconds: float = 0.0,
+) -> Record:
+    """Do for a backup of the system around what `seal_backup` does for one of the database: no stack needs to be there."""
+    project = config.project or read_identity(config.id, config.directory).project
+    manifest = Manifest(
+        version=MANIFEST_VERSION, name=archive.name, method=method, format=archive.format, installation=config.id, project=project,
+        created_at=at, downtime_seconds=round(downtime_seconds, 3), program_version=version("mailarchiver-backup"), database=NO_DATABASE,
+        images=[], members=written_members(archive), guest=guest, warnings=list(warnings), encryption=_encryption(archive),
+    )  # fmt: skip
+    return _seal(config.id, config.directory, project, archive, manifest, begun)
+
+
+def _seal(
+    installation: str, directory: Path, project: str, archive: PartialArchive, manifest: Manifest, begun: float
+) -> Record:
+    key = require_key(installation, directory, project=project, system_identifier=manifest.database.system_identifier)
+    place = read_identity(installation, directory).place
     made, previous = next_place(public_key(key), place, archive.repository)
     manifest = sign_manifest(manifest, key, sequence=made.sequence + 1, previous=previous)
     note_made(place, archive.repository, made, manifest, state="sealing")

@@ -61,7 +61,7 @@ def report_backup(config: InstallationConfig, record: Record) -> None:
         own_records(config, now=datetime.now(UTC)), config.settings.verification
     ):
         surroundings().announce("mailarchiver.verification.due", manifest.installation, payload)
-    _announce_copies(config, manifest.name)
+    announce_copies(config, manifest.name)
 
 
 def report_verification(config: InstallationConfig, verified: Verified) -> None:
@@ -74,7 +74,7 @@ def report_verification(config: InstallationConfig, verified: Verified) -> None:
     surroundings().announce(
         "mailarchiver.verification.completed", installation, {"archive": archive, "verdict": verification.verdict}
     )
-    _announce_copies(config, archive)
+    announce_copies(config, archive)
     status_report = show_status(config)
     if verified.is_open:
         return
@@ -91,7 +91,7 @@ def report_verification(config: InstallationConfig, verified: Verified) -> None:
         raise NotProven(verified)
 
 
-def _announce_copies(config: InstallationConfig, archive: str) -> None:
+def announce_copies(config: InstallationConfig, archive: str) -> None:
     """Announce that there is something new to copy (`mailarchiver.copies.due`), where the settings name targets."""
     if config.settings.copies:
         surroundings().announce("mailarchiver.copies.due", config.id, {"installation": config.id, "archive": archive})

@@ -50,13 +50,15 @@ HANDLERS: dict[str, str] = {
     "scratch": "tasks.backup.scratch:settle",
     "helper": "tasks.recovery.helper_containers:settle",
     "proxmox-guest": "tasks.proxmox.guest_loan:settle",
+    "lxc-container": "tasks.guests.container_loan:settle",
+    "lxc-restore": "tasks.guests.restore_container:settle",
 }
 
 # What a run borrows that does not change the installation, and so without its lock: a verification of an hour, a `doctor`
 # that asks an image for its version. While it lives, it is in nobody's way.
 BESIDE = frozenset({"staging", "helper"})
-# What stands on another machine, which may be away for long: nothing here waits until it is settled.
-ELSEWHERE = frozenset({"proxmox-guest"})
+# What is no part of the installation, and may take long: nothing here waits until it is settled.
+ELSEWHERE = frozenset({"proxmox-guest", "lxc-container", "lxc-restore"})
 _CLAIM_SECONDS = 5.0
 
 

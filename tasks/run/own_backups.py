@@ -93,7 +93,8 @@ def choose_backup(
     openable = [each for each in own.records if can_be_opened is None or can_be_opened(each)]
     found = own.records[0] if backup == "latest" and own.records else stalest(openable or own.records)
     if found is None:
-        others = f"; {len(own.candidates)} others are there" if own.candidates else ""
+        count = sum(not each.subject for each in own.candidates)
+        others = f"; {count} others are there" if count else ""
         raise UsageError(
             f"there is no backup of {config.id} {'at the target' if config.elsewhere else f'in {config.repository}'}{others}",
             hint="`mailarchiver-backup list` says whose they are: name one, or `adopt` it"

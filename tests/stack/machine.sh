@@ -72,6 +72,9 @@ wanted_packages() {
   if ! has age; then echo age; fi
   # The tests start one of their own, on a port of the loopback.
   if ! has sshd; then echo openssh-server; fi
+  # Containers of the tests' own, below directories of theirs.
+  if ! has lxc-start; then echo lxc; fi
+  if ! has busybox; then echo busybox-static; fi
   if ! has pgrep; then echo procps; fi
   # Only its program that reads units; it does not become the init system.
   if ! has systemd-analyze; then echo systemd; fi
@@ -100,6 +103,15 @@ install_packages() {
         say "/etc/ssh/sshd_not_to_be_run keeps this machine from serving SSH; remove it if you want that"
         as_root mkdir -p /etc/ssh
         as_root touch /etc/ssh/sshd_not_to_be_run
+        ;;
+    esac
+    case " $packages" in
+      *" lxc "*)
+        # Its bridge is not wanted: the tests' containers have no network, and Docker's rules stay as they are.
+        if [ -d /run/systemd/system ] && ! systemctl cat lxc-net.service >/dev/null 2>&1; then
+          say "lxc-net.service is masked: LXC makes no bridge here; systemctl unmask lxc-net if you want one"
+          as_root systemctl mask --quiet lxc-net.service
+        fi
         ;;
     esac
     # shellcheck disable=SC2086 # one word a package

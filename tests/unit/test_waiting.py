@@ -17,6 +17,7 @@ PAUSES = {
     "campaigns/copies.py": "breaks copies off at random moments",
     "campaigns/chains.py": "kills at random moments",
     "campaigns/kills.py": "kills at random moments",
+    "campaigns/lxc.py": "kills at random moments",
     "campaigns/proxmox.py": "kills at random moments",
     "campaigns/soak.py": "threads delayed at random",
     "integration/test_archive.py": "kills at random moments",

@@ -47,6 +47,7 @@ SETTINGS = FileKind("settings file", 1 << 20, may_be_link=True)
 PASSWORD = FileKind("password file", 64 << 10, may_be_link=True, ours=True)
 # An operator may link a compose file or a certificate; it is compared and kept, and never obeyed by its place.
 CONFIGURATION = FileKind("configuration file", 1 << 20, may_be_link=True)
+CONTAINER_CONFIGURATION = FileKind("container's configuration", 1 << 20, may_be_link=True, ours=True)
 API_TOKEN = FileKind("file with the API token", 4096, may_be_link=True, ours=True)
 CA_FILE = FileKind("file with a CA's certificate", 1 << 20, may_be_link=True)
 RCLONE_CONFIG = FileKind("rclone configuration", 1 << 20, may_be_link=True, ours=True)

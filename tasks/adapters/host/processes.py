@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 import tasks
 from tasks.core.errors import BackupError, ProgramFailed
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _PREFECT_SECRET = re.compile(r"PREFECT_\w*(?:AUTH|KEY|PASSWORD|SECRET|TOKEN|CONNECTION_URL|HEADERS)\w*")
 
+Piped: TypeAlias = subprocess.Popen[bytes]
+"""A program whose ends are pipes of ours: of `start_piped`."""
 STDERR_KEPT_BYTES = 16_384
 COMPANION_STOP_SECONDS = 15.0
 # As much as an unprivileged user may ask for: fewer switches between the two ends.
@@ -198,6 +200,14 @@ def start_piped(
             if each is not None:
                 with suppress(OSError):
                     each.close()
+
+
+def exit_code(process: Piped, *, seconds: float) -> int | None:
+    """Wait for a piped program to end, and give its exit code; None where it does not within so many seconds."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

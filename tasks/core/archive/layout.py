@@ -23,6 +23,9 @@ MANIFEST_NAME = "manifest.json"
 OUTSIDE = "outside"
 # A guest as a whole: what LXC or libvirt know of it, and its files as GNU tar writes them.
 GUEST_DIRECTORY = "guest"
+CONTAINER_CONFIG = f"{GUEST_DIRECTORY}/config"
+CONTAINER_LISTING = f"{GUEST_DIRECTORY}/listing"
+CONTAINER_FILES = f"{GUEST_DIRECTORY}/rootfs.tar"
 
 # pg_basebackup's own list of its files, which pg_verifybackup checks.
 BACKUP_MANIFEST_NAME = "backup_manifest"

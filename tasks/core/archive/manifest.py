@@ -168,15 +168,14 @@ NO_DATABASE = DatabaseFacts(
 class GuestFacts(Value):
     """Of a backup of a guest, a container of LXC or a virtual machine, as a whole: its name there, and what its files were.
 
-    `entries` and `bytes` (as allocated on the disk) are of its files, `listing` is the digest of what all of them are
-    but their content (`tasks/core/guests/listing.py`; "" for the disks of a machine). `left_out` names what belongs to the guest and is
-    not in the backup.
+    `bytes` is what its files take on the disk, `entries` how many they are; `place` is the directory it had (of a
+    container). `left_out` names what belongs to the guest and is not in the backup.
     """
 
     name: Name
+    place: Name = ""
     entries: Count = 0
     bytes: Count = 0
-    listing: Sha256 = ""
     left_out: Strings = Field(default_factory=list)
 
 

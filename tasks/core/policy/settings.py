@@ -27,6 +27,7 @@ from tasks.core.archive.signatures import public_key_problem
 from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_places import is_directory, remote_problem
 from tasks.core.policy.cron import cron_problem
+from tasks.core.policy.guest_settings import Lxc
 from tasks.core.policy.plain_input import shown
 from tasks.core.policy.proxmox_settings import Proxmox
 from tasks.core.policy.setting_types import (
@@ -147,9 +148,10 @@ class Schedule(Section):
     verification: str | None = "0 5 1 * *"
     copies: str | None = "40 */6 * * *"
     proxmox: str | None = None
+    lxc: str | None = None
     timezone: str = "UTC"
 
-    @field_validator("backup", "complete", "incremental", "verification", "copies", "proxmox")
+    @field_validator("backup", "complete", "incremental", "verification", "copies", "proxmox", "lxc")
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
         if value is not None and (problem := cron_problem(value)):
@@ -319,6 +321,8 @@ class InstallationSettings(Section):
     require: Require = Require()
     # The system around: the guests of a Proxmox VE that carry the installation.
     proxmox: Proxmox | None = None
+    # Where no Proxmox is: containers of LXC on this host.
+    lxc: Lxc | None = None
     # Weaknesses that are known and accepted: `doctor` still names them, and neither it nor `watch` calls them wrong.
     accept_risks: tuple[RiskKind, ...] = ()
 

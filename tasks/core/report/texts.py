@@ -70,6 +70,13 @@ def _system_report(record: Record) -> str:
     return f"# Backup of the system around {line(manifest.installation)}\n\n{table(rows)}\n"
 
 
+def system_report(installation: str, records: Sequence[Record], failed: Sequence[tuple[str, str]]) -> str:
+    """Describe what a run over the system around made, and what it could not (of what, and why)."""
+    parts = [_system_report(each).rstrip("\n") for each in records]
+    parts += [f"# No backup of {line(subject)} of {line(installation)}\n\n{line(why)}" for subject, why in failed]
+    return "\n\n".join(parts) + "\n"
+
+
 def _builds_on(manifest: Manifest) -> list[tuple[str, str]]:
     """Tell what an incremental backup needs, or why one is full that was not to be."""
     if manifest.parents:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import get_args
 
+from tasks.core.policy.guest_settings import GUEST_NAME
 from tasks.core.policy.proxmox_settings import LARGEST_GUEST, NODE
 from tasks.core.proxmox.replies import UPID
 from tasks.core.stack.installation import ServiceState
@@ -64,6 +65,22 @@ def _is_guest_state(value: object) -> bool:
     return value in ("running", "paused", "prelaunch", "stopped")
 
 
+def _is_guest_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(GUEST_NAME, value) is not None
+
+
+def _is_path(value: object) -> bool:
+    return is_text(value) and str(value).startswith("/") and ".." not in str(value).split("/")
+
+
+def _is_former(value: object) -> bool:
+    return value in ("running", "stopped")
+
+
+def _is_run(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[A-Za-z0-9-]{0,64}", value) is not None
+
+
 def _is_upid(value: object) -> bool:
     return value == "" or (isinstance(value, str) and re.fullmatch(UPID, value) is not None)
 
@@ -112,6 +129,8 @@ _FILE: Shape = {
     "current": is_text, "incoming": is_text, "aside": is_text, "incoming_sha256": _is_mark, "current_sha256": _is_mark,
 }  # fmt: skip
 
+_ASKED: Shape = {"run": _is_run, "at": _is_number, "limit_seconds": _is_number}
+
 # What earlier versions did not write yet may be missing, and other keys beside these are passed over.
 SHAPES: Mapping[str, Shape] = {
     "stopped-services": {"docker_host": is_text, "containers": _list_of(_is(_CONTAINER), least=0), "reason?": is_text},
@@ -148,6 +167,10 @@ SHAPES: Mapping[str, Shape] = {
         "host": is_text, "node": _is_node, "guest": _is_guest, "guest_kind": _is_guest_kind, "former": _is_guest_state, "upid": _is_upid,
         "reason?": is_text,
     },
+    "lxc-container": {
+        "place": _is_path, "name": _is_guest_name, "former": _is_former, "asked": _or_none(_is(_ASKED)), "reason?": is_text,
+    },
+    "lxc-restore": {"place": _is_path, "name": _is_guest_name, "mark": _is_mark},
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""The programs of LXC and libvirt, and GNU tar."""

@@ -60,6 +60,9 @@ def _schedule(
         "copy-backups": chosen.copies if installation.copies else None,
         "proxmox-backup": chosen.proxmox if installation.proxmox else None,
         "lxc-backup": chosen.lxc if installation.lxc else None,
+        "proxmox-restore-verification": chosen.proxmox_verification
+        if installation.proxmox and installation.proxmox.verification
+        else None,
     }
     cron = wanted.get(deployment, template["cron"])  # None: not by itself
     if deployment == "restore-verification" and installation.verification.when == "never":

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 # What Python and Prefect read from the environment at their start: a command with other values of these needs a start of its own.
 READ_AT_START = ("PREFECT_", "PYTHON", "LC_", "LANG")
 MODULES = (
-    "deployments.cli.program", "deployments.doctor", "flows.automated_backup", "flows.guided_restore", "flows.prune", "flows.proxmox_backup", "flows.rollback", "flows.watch",
+    "deployments.cli.program", "deployments.doctor", "flows.automated_backup", "flows.guided_restore", "flows.prune", "flows.proxmox_backup", "flows.proxmox_restore_verification", "flows.rollback", "flows.watch",
     "tasks.oversight.stack_health",
 )  # fmt: skip
 

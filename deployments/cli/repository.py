@@ -236,6 +236,31 @@ def verify(
         raise typer.Exit(1)
 
 
+@commands.command("verify-guest", rich_help_panel="Backups")
+@command
+def verify_guest(
+    call: Call,
+    guest: Annotated[
+        int | None, typer.Argument(metavar="[GUEST]", help="A guest's id; left out: each of the settings.")
+    ] = None,
+) -> None:
+    """Prove the newest backup of guests at Proxmox by restoring it under a free id, without a network; it is removed again."""
+    from flows.proxmox_restore_verification import proxmox_restore_verification
+    from tasks.core.report.guests import proofs_report
+    from tasks.oversight.guest_proofs import GuestsNotProven
+
+    config = call.installation_config
+    try:
+        proofs = run_flow(proxmox_restore_verification, config.id, guest)
+        code = 0
+    except GuestsNotProven as refuted:
+        proofs, code = refuted.proofs, refuted.exit_code
+    told = {"guests": [each.model_dump(mode="json") for each in proofs]}
+    call.answer(told, proofs_report(config.id, proofs))
+    if code:
+        raise typer.Exit(code)
+
+
 @commands.command("prune", rich_help_panel="Backups")
 @command
 def prune(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.adapters.proxmox.guests_state import read_guests_seen
+from tasks.adapters.proxmox.guests_state import read_guest_proofs, read_guests_seen
 from tasks.core.policy.standing import GuestStatus, SystemPlace
 from tasks.core.proxmox.judge_guests import guest_notes, guest_statuses, place_problems, system_places
 from tasks.core.report.catalogue import CatalogueLine
@@ -30,11 +30,13 @@ def system_standing(config: InstallationConfig, now: datetime) -> SystemStanding
     if wanted is None:
         return SystemStanding()
     seen = read_guests_seen(config.id)
-    guests = guest_statuses(wanted, seen, now, ours_by_schedule=config.settings.schedule.proxmox is not None)
+    proofs = read_guest_proofs(config.id)
+    ours = config.settings.schedule.proxmox is not None
+    guests = guest_statuses(wanted, seen, now, ours_by_schedule=ours, proofs=proofs)
     return SystemStanding(
         tuple(guests),
         (*(text for each in guests for text in each.problems), *place_problems(seen)),
         tuple(guest_notes(seen)),
         tuple(system_places(wanted, seen, now)),
-        tuple(guest_lines(seen, wanted.guests, now=now)),
+        tuple(guest_lines(seen, wanted.guests, now=now, proofs=proofs)),
     )

@@ -18,23 +18,16 @@ from tasks.core.proxmox.judge_backup import (
     names_this_machine,
     obstacle_of,
     outcome_of,
-    percent_in,
     troubles_in,
 )
 from tasks.core.proxmox.replies import Guest, GuestCopy, State
-from tasks.core.units import duration_text
-from tasks.progress import progress
+from tasks.proxmox.follow import follow
 from tasks.proxmox.guest_loan import GuestLoan, state_kept
 from tasks.run.config import InstallationConfig
 from tasks.step import step
 
 logger = logging.getLogger(__name__)
 
-# Short at first, for a guest that is small; a backup of hours is asked after less often.
-POLL_SECONDS = (0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0)
-LINES_KEPT = 20_000
-# A server that is away for so long while a backup runs is no reason to end it.
-AWAY_SECONDS = 600.0
 TROUBLES_KEPT = 20
 
 
@@ -116,7 +109,10 @@ def back_up_guest(config: InstallationConfig, fit: Fit) -> GuestBackup:
                 api, guest, wanted.storage, mode=wanted.mode, compression=wanted.compression, notes=wanted.notes, protected=wanted.protected
             )  # fmt: skip
             loan.began(upid)
-            lines, exit_status = _follow(api, fit, upid, limit_seconds=wanted.limit_hours * 3600)
+            lines, exit_status = follow(
+                api, guest, upid, what=f"backup of {guest}", bytes=fit.bytes, limit_seconds=wanted.limit_hours * 3600,
+                hint="it was ended, and the guest brought back; see its log in Proxmox, or raise `proxmox.limit_hours`",
+            )  # fmt: skip
             loan.give_back(api)
         return _proven(api, wanted, fit, loan, lines, exit_status, time.monotonic() - begun)
 
@@ -142,44 +138,3 @@ def _proven(
         )
     warnings = tuple(troubles[:TROUBLES_KEPT] or [exit_status]) if outcome == "warnings" else ()
     return GuestBackup(guest, made[0], seconds, fit.former, warnings)
-
-
-def _follow(api: Session, fit: Fit, upid: str, *, limit_seconds: float) -> tuple[list[str], str]:
-    """Bring the task's log into the run until the task has ended; give its lines and its exit status."""
-    lines: list[str] = []
-    guest, begun, polls = fit.guest, time.monotonic(), 0
-    answered = begun
-    with progress(f"backup of guest {guest.vmid}", expected_bytes=fit.bytes or None) as tell:
-        while True:
-            try:
-                task = pve.task_now(api, guest.node, upid)
-                _read_on(api, guest, upid, lines)
-            except BackupError as error:
-                if not error.transient or time.monotonic() - answered > AWAY_SECONDS:
-                    raise
-                logger.warning("%s; the backup goes on there, asking again", error.message)
-            else:
-                answered = time.monotonic()
-                if not task.running:
-                    return lines, task.exit_status
-                percents = (percent_in(line) for line in reversed(lines[-50:]))
-                if (percent := next((each for each in percents if each is not None), None)) is not None:
-                    tell(fit.bytes * percent // 100)
-            if time.monotonic() - begun > limit_seconds:
-                raise BackupError(
-                    f"the backup of {guest} does not end: it has run for {duration_text(time.monotonic() - begun)}, as long as it may",
-                    hint="it was ended, and the guest brought back; see its log in Proxmox, or raise `proxmox.limit_hours`",
-                )
-            time.sleep(POLL_SECONDS[min(polls, len(POLL_SECONDS) - 1)])
-            polls += 1
-
-
-def _read_on(api: Session, guest: Guest, upid: str, lines: list[str]) -> None:
-    """Log the lines that are new, and keep them, as many as there may be."""
-    while len(lines) < LINES_KEPT:
-        new = [each for number, each in pve.task_log(api, guest.node, upid, len(lines)) if number > len(lines)]
-        for each in new:
-            logger.info("%s: %s", guest.vmid, each)
-        lines += new
-        if len(new) < pve.LINES_AT_ONCE:
-            return

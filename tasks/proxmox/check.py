@@ -10,6 +10,7 @@ from tasks.core.errors import BackupError
 from tasks.core.policy.proxmox_settings import STOP_REASONS
 from tasks.core.units import size_text
 from tasks.proxmox.backup_guest import look_at_guest
+from tasks.proxmox.trial import choose_copy
 from tasks.run.config import InstallationConfig
 
 
@@ -45,6 +46,15 @@ def check_proxmox(config: InstallationConfig) -> Checked:
                 "newest": fit.copies[0].at.isoformat() if fit.copies else None,
             }
         )  # fmt: skip
+        if wanted.verification is not None:
+            try:
+                chosen = choose_copy.fn(config, vmid)
+            except BackupError as error:
+                obstacles.append((error.message, error.hint))
+            else:
+                lines.append(
+                    f"{fit.guest}: {chosen.copy.name} can be restored as a test to {wanted.verification.storage}"
+                )
     for server in wanted.backup_servers:
         try:
             token_of(server)

@@ -52,13 +52,14 @@ HANDLERS: dict[str, str] = {
     "proxmox-guest": "tasks.proxmox.guest_loan:settle",
     "lxc-container": "tasks.guests.container_loan:settle",
     "lxc-restore": "tasks.guests.restore_container:settle",
+    "proxmox-trial": "tasks.proxmox.trial_loan:settle",
 }
 
 # What a run borrows that does not change the installation, and so without its lock: a verification of an hour, a `doctor`
 # that asks an image for its version. While it lives, it is in nobody's way.
-BESIDE = frozenset({"staging", "helper"})
+BESIDE = frozenset({"staging", "helper", "proxmox-trial"})
 # What is no part of the installation, and may take long: nothing here waits until it is settled.
-ELSEWHERE = frozenset({"proxmox-guest", "lxc-container", "lxc-restore"})
+ELSEWHERE = frozenset({"proxmox-guest", "proxmox-trial", "lxc-container", "lxc-restore"})
 _CLAIM_SECONDS = 5.0
 
 

@@ -1,10 +1,11 @@
 """Kill backups of guests at random moments, many times, against a Proxmox of our own: P1 for what is stopped on another machine.
 
-    python -m tests.campaigns.proxmox --count 20 [--seed N]
+    python -m tests.campaigns.proxmox --count 20 [--seed N] [--what backups|verifications]
 
 Its own command; the test suite runs a short version (`tests/integration/test_proxmox_backup.py`). After each kill the guest must be in
 its former state within 60 s, no task of ours may be at work on it, and no journal may stay. The fake's `vzdump` leaves a guest stopped
-when it is told to end, which is the worst that Proxmox's own may do.
+when it is told to end, which is the worst that Proxmox's own may do. Verifications are killed while the guest is restored, started, or
+waited for: what they had restored must be gone, and nothing else changed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tasks.adapters.host.state import STATE_VARIABLE
 from tasks.recovery.recover import recover
 from tests.campaigns.kills import watchdogs
 from tests.cli import PROGRAM, start_program
-from tests.proxmox.fake import GUEST, FakeProxmox, fake_proxmox
+from tests.proxmox.fake import GUEST, MACHINE, FakeProxmox, fake_proxmox, nights_ago
 from tests.settings import write_settings
 from tests.stack.stack import wait_until
 
@@ -117,17 +118,77 @@ def run(count: int, *, seed: int, place: Path) -> list[Kill]:
     return kills
 
 
+def kill_verification(
+    fake: FakeProxmox, settings: Path, victim: str, how: signal.Signals, after_seconds: float, *, during: bool
+) -> Kill:
+    """Begin a verification, kill it, and see what it had restored removed, and the guests as they were."""
+    fake.trials.made.clear()
+    fake.requests.clear()
+    child = start_program([PROGRAM, "verify-guest", "--settings", str(settings), "--json"])
+    if during:
+        wait_until(lambda: fake.trials.made, 60, "no restore began")
+    time.sleep(after_seconds)
+    left = fake.trials.left()
+    at_death = (
+        f"guest {left[0]} {'locked' if left[0] in fake.locks else fake.state(left[0])}" if left else "nothing restored"
+    )
+    for pid in [*(watchdogs() if victim != "flow" else []), child.pid]:
+        with suppress(ProcessLookupError):  # it was quicker
+            os.kill(pid, how)
+    begun = time.monotonic()
+    child.wait(120)
+    if victim != "flow":
+        wait_until(lambda: all(each.settled for each in recover()), PROMISED_SECONDS, "`recover` does not settle it")
+
+    def settled() -> bool:
+        return not fake.trials.left() and not list_journals()
+
+    wait_until(settled, PROMISED_SECONDS, f"after {how.name} at {after_seconds:.2f} s {fake.trials.left()} is left")
+    back_seconds = time.monotonic() - begun
+    time.sleep(1.0)
+    assert settled(), f"after {how.name} at {after_seconds:.2f} s something began afterwards"
+    assert (fake.state(), fake.state(MACHINE)) == ("running", "running")
+    touched = [path for method, path in fake.requests if method != "GET" and f"/{MACHINE}" in path]
+    assert touched == [], touched
+    return Kill(victim, how.name, after_seconds, "running", at_death, back_seconds)
+
+
+def run_verifications(count: int, *, seed: int, place: Path) -> list[Kill]:
+    """Kill so many verifications."""
+    dice = random.Random(seed)
+    (place / "installation").mkdir()
+    kills = []
+    with fake_proxmox(place / "proxmox") as fake:
+        verification = {"storage": "local-lvm", "ids": [9000, 9010], "start_minutes": 0.1}
+        section = {**fake.settings(), "guests": [MACHINE], "storage": "local", "verification": verification}
+        settings = write_settings(
+            place / "settings.yaml",
+            {"main": {"directory": place / "installation", "repository": place / "backups", "proxmox": section}},
+        )
+        os.environ[SETTINGS_VARIABLE] = str(settings)
+        fake.add_volume(nights_ago(1), MACHINE)
+        fake.trials.agent_answers = False
+        for number in range(count):
+            fake.trials.seconds = dice.uniform(0.2, 4.0)
+            during = number % 3 != 0
+            after = dice.uniform(0.0, fake.trials.seconds + 5.0 if during else 4.0)
+            kills.append(kill_verification(fake, settings, *dice.choice(HOW), after, during=during))
+    return kills
+
+
 def main() -> None:
     """Run the campaign and tell what came of each kill."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--what", choices=("backups", "verifications"), default="backups")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         (place / "state").mkdir(mode=0o700)
         os.environ[STATE_VARIABLE] = str(place / "state")
-        kills = run(chosen.count, seed=chosen.seed, place=place)
+        campaign = run if chosen.what == "backups" else run_verifications
+        kills = campaign(chosen.count, seed=chosen.seed, place=place)
     table = Table("victim", "how", "after", "former", "when we died", "back after", title=f"seed {chosen.seed}")
     for each in kills:
         table.add_row(

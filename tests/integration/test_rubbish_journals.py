@@ -52,6 +52,10 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "proxmox-guest": {
         "reason": "r", "host": "pve.example:8006", "node": "pve1", "guest": 101, "guest_kind": "lxc", "former": "running", "upid": "",
     },
+    "proxmox-trial": {
+        "reason": "r", "host": "pve.example:8006", "node": "pve1", "guest": 9000, "guest_kind": "qemu", "mark": "0123456789abcdef", "upid": "",
+        "since": 1_795_000_000,
+    },
 }  # fmt: skip
 RUBBISH: list[Any] = [
     None,

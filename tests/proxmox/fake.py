@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.proxmox.front import API, Answer, Front, serving
+from tests.proxmox.trials import Trials
 from tests.stack.stack import wait_until
 
 GUEST, MACHINE = 101, 102
@@ -69,6 +70,7 @@ class FakeProxmox(Front):
         self.jobs: list[dict[str, Any]] = []
         self.not_backed_up: list[dict[str, Any]] = []
         self.tasks: dict[str, Task] = {}
+        self.trials = Trials(self)
         self._numbers = itertools.count(0x2000)
         self._ticket = ("", "")
         self._behind = ""
@@ -76,18 +78,18 @@ class FakeProxmox(Front):
     def connect(self, address: str) -> None:
         """Log in to the fakepve behind."""
         self._behind = address
-        found = self._ask("POST", "/access/ticket", {"username": "root@pam", "password": "secret"})
+        found = self.ask("POST", "/access/ticket", {"username": "root@pam", "password": "secret"})
         self._ticket = (found["ticket"], found["CSRFPreventionToken"])
 
     def state(self, vmid: int = GUEST) -> str:
         """Give a guest's state."""
-        return str(self._ask("GET", f"/nodes/pve1/{self.kinds[vmid]}/{vmid}/status/current", {})["status"])
+        return str(self.ask("GET", f"/nodes/pve1/{self.kinds[vmid]}/{vmid}/status/current", {})["status"])
 
     def set_state(self, state: str, vmid: int = GUEST) -> None:
         """Bring a guest to a state."""
         if self.state(vmid) != state:
             word = "start" if state == "running" else "stop"
-            self._ask("POST", f"/nodes/pve1/{self.kinds[vmid]}/{vmid}/status/{word}", {})
+            self.ask("POST", f"/nodes/pve1/{self.kinds[vmid]}/{vmid}/status/{word}", {})
 
     def running_backups(self) -> list[Task]:
         """List the backups that run."""
@@ -123,6 +125,7 @@ class FakeProxmox(Front):
             ("DELETE", r"/nodes/pve1/storage/local/prunebackups"): self._prune,
             ("GET", r"/nodes/pve1/(?:lxc|qemu)/(\d+)/status/current"): self._current,
             ("POST", r"/nodes/pve1/(?:lxc|qemu)/(\d+)/status/\w+"): self._act,
+            **self.trials.routes(),
             ("GET", r"/cluster/backup"): lambda *_: self.jobs,
             ("GET", r"/cluster/backup-info/not-backed-up"): lambda *_: self.not_backed_up,
         }
@@ -130,17 +133,17 @@ class FakeProxmox(Front):
         for (wanted, pattern), handle in own.items():
             if wanted == method and (found := re.fullmatch(pattern, path)):
                 if path.endswith(("/status", "/content", "/prunebackups", "/tasks", "/vzdump")) and "UPID" not in path:
-                    self._ask(
+                    self.ask(
                         method if method != "DELETE" else "GET", path, values
                     )  # its schema refuses what Proxmox would refuse
                 return handle(method, path, values, *found.groups())
-        return self._ask(method, path, values)
+        return self.ask(method, path, values)
 
     def _vzdump(self, method: str, path: str, values: dict[str, str]) -> str:
         guest = int(values["vmid"])
         if "backup" not in self.content:
             raise Answer(500, f"storage '{values['storage']}' does not support backups")
-        task = self._new_task("vzdump", str(guest))
+        task = self.new_task("vzdump", str(guest))
         threading.Thread(target=self._back_up, args=(task, guest, values), daemon=True).start()
         return task.upid
 
@@ -190,7 +193,7 @@ class FakeProxmox(Front):
     def _task(self, method: str, path: str, values: dict[str, str], upid: str, what: str) -> Any:
         task = self.tasks.get(upid)
         if task is None:
-            return self._ask("GET", path, values)
+            return self.ask("GET", path, values)
         if what == "log":
             first, count = int(values.get("start", 0)), int(values.get("limit", 50))
             return [{"n": n, "t": line} for n, line in enumerate(task.log, 1)][first : first + count]
@@ -222,13 +225,15 @@ class FakeProxmox(Front):
         return [each for each in self.volumes if str(each["vmid"]) == values.get("vmid", str(each["vmid"]))]
 
     def _current(self, method: str, path: str, values: dict[str, str], vmid: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._ask("GET", path, {})
+        found: dict[str, Any] = self.ask("GET", path, {})
         return found | ({"lock": self.locks[int(vmid)]} if int(vmid) in self.locks else {})
 
     def _act(self, method: str, path: str, values: dict[str, str], vmid: str) -> Any:
         if int(vmid) in self.locks:
             raise Answer(500, f"CT is locked ({self.locks[int(vmid)]})")
-        return self._ask(method, path, values)
+        found = self.ask(method, path, values)
+        self.trials.acted(int(vmid), path.rpartition("/")[2])
+        return found
 
     def _prune_preview(self, method: str, path: str, values: dict[str, str]) -> list[dict[str, Any]]:
         """Keep the newest so many; that is all of `prune-backups` that the tests ask for."""
@@ -246,11 +251,12 @@ class FakeProxmox(Front):
     def _prune(self, method: str, path: str, values: dict[str, str]) -> str:
         gone = {each["volid"] for each in self._prune_preview(method, path, values) if each["mark"] == "remove"}
         self.volumes = [each for each in self.volumes if each["volid"] not in gone]
-        task = self._new_task("prunebackups", values["vmid"])
+        task = self.new_task("prunebackups", values["vmid"])
         task.exit = "OK"
         return task.upid
 
-    def _new_task(self, kind: str, guest: str) -> Task:
+    def new_task(self, kind: str, guest: str) -> Task:
+        """Begin a task of the token's own."""
         now = int(time.time())
         upid = (
             f"UPID:pve1:{next(self._numbers):08X}:{next(self._numbers):08X}:{now:08X}:{kind}:{guest}:{self.token_id}:"
@@ -258,7 +264,7 @@ class FakeProxmox(Front):
         self.tasks[upid] = Task(upid, kind, guest, self.token_id, now)
         return self.tasks[upid]
 
-    def _ask(self, method: str, path: str, values: Mapping[str, str]) -> Any:
+    def ask(self, method: str, path: str, values: Mapping[str, str]) -> Any:
         """Ask the fakepve behind."""
         sent = urllib.parse.urlencode(values)
         address = f"{self._behind}{API}{urllib.parse.quote(path)}" + (

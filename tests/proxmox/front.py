@@ -88,7 +88,9 @@ def serving(front: Front) -> Iterator[None]:
             asked = urlsplit(self.path)
             values = dict(parse_qsl(asked.query))
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            values |= dict(parse_qsl(body.decode()))
+            # A parameter that is given several times is a list; its values stand behind each other, as in Proxmox itself.
+            for name, value in parse_qsl(body.decode(), keep_blank_values=True):
+                values[name] = f"{values[name]}\0{value}" if name in values else value
             if front.redirect:
                 self.send_response(302)
                 self.send_header("Location", front.redirect)

@@ -19,6 +19,7 @@ PAUSES = {
     "campaigns/kills.py": "kills at random moments",
     "campaigns/lxc.py": "kills at random moments",
     "campaigns/proxmox.py": "kills at random moments",
+    "integration/test_proxmox_verification.py": "in which an account that is enabled is logged in to",
     "campaigns/soak.py": "threads delayed at random",
     "integration/test_archive.py": "kills at random moments",
     "integration/test_never_left_down.py": "kills at random moments",

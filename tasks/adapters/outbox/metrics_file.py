@@ -58,6 +58,12 @@ def _guests(registry: CollectorRegistry, status: Status) -> None:
         names,
         registry=registry,
     )
+    proven = Gauge(
+        f"{PREFIX}_guest_last_proven_timestamp_seconds",
+        "When a guest's backup was last restored as a test and found to work; 0: never",
+        names,
+        registry=registry,
+    )
     wrong = Gauge(
         f"{PREFIX}_guest_problems", "Number of things that are wrong with a guest's backups", names, registry=registry
     )
@@ -66,6 +72,7 @@ def _guests(registry: CollectorRegistry, status: Status) -> None:
         counts.labels(status.installation, guest).set(each.copies)
         moments.labels(status.installation, guest).set(each.newest.timestamp() if each.newest else 0)
         verdicts.labels(status.installation, guest).set(each.verification == "ok")
+        proven.labels(status.installation, guest).set(each.proven.timestamp() if each.proven else 0)
         wrong.labels(status.installation, guest).set(len(each.problems))
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import generators, waiting
@@ -92,6 +92,19 @@ class _Connection(psycopg.Connection[Row]):
         if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
             self.pgconn.finish()
         self.answer_seconds = LAST_ANSWER_SECONDS
+
+
+class Statements(Protocol):
+    """Whatever runs statements in one database: a connection of ours, or `psql` where none reaches."""
+
+    def execute(self, statement: str, parameters: Sequence[Any] | None = None) -> list[Row]:
+        """Run one statement and return its rows (none for a statement that gives none)."""
+
+    def value(self, statement: str, parameters: Sequence[Any] | None = None) -> Any:
+        """Run a statement and return the first column of its first row, None where there is no row."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Have the block's statements done as one, or not at all."""
 
 
 class Session:
@@ -351,7 +364,7 @@ _ENABLED = {"O": "", "R": " REPLICA", "A": " ALWAYS"}
 
 
 @contextmanager
-def unguarded(session: Session) -> Iterator[None]:
+def unguarded(session: Statements) -> Iterator[None]:
     """Run the block in one transaction that the database's own triggers do not see: neither those of tables nor event triggers.
 
     A guard against changes by others must not keep a restored account able to reach its mailbox, nor a proof from being

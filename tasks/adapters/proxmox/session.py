@@ -45,6 +45,10 @@ class Session:
         """Have something done."""
         return self._call("post", path, parameters)
 
+    def put(self, path: str, **parameters: Any) -> Any:
+        """Have something changed."""
+        return self._call("put", path, parameters)
+
     def delete(self, path: str, **parameters: Any) -> Any:
         """Have something removed or ended."""
         return self._call("delete", path, parameters)

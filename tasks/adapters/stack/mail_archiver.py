@@ -11,7 +11,7 @@ import http.client
 import time
 from collections.abc import Sequence
 
-from tasks.adapters.postgres.session import Session, unguarded
+from tasks.adapters.postgres.session import Statements, unguarded
 from tasks.core.errors import BackupError, Refused
 from tasks.core.quoting import quoted, quoted_literal
 
@@ -24,7 +24,7 @@ LOGIN_PAGE = "/Auth/Login"
 _SECRET = "password|secret|token|clientid|apikey|totp|twofactor|backupcode"
 
 
-def quarantine(session: Session) -> int:
+def quarantine(session: Statements) -> int:
     """Disable the synchronisation and retention of every mail account, keeping what was set for `lift_quarantine`.
 
     Return the number of accounts that were changed. Raise Refused where accounts exist that cannot be disabled.
@@ -48,7 +48,7 @@ def quarantine(session: Session) -> int:
     return int(session.value(f"SELECT count(*) FROM {QUARANTINE_SCHEMA}.quarantined_accounts"))
 
 
-def lift_quarantine(session: Session) -> int:
+def lift_quarantine(session: Statements) -> int:
     """Give the quarantined accounts the settings they had; return how many. No quarantine is 0 and no error.
 
     An account that was changed by hand meanwhile (enabled again) keeps what it has now.
@@ -73,14 +73,14 @@ def lift_quarantine(session: Session) -> int:
     return lifted
 
 
-def in_quarantine(session: Session) -> int:
+def in_quarantine(session: Statements) -> int:
     """Count the accounts that wait for `lift_quarantine`."""
     if session.value(f"SELECT to_regclass('{QUARANTINE_SCHEMA}.quarantined_accounts')") is None:
         return 0
     return int(session.value(f"SELECT count(*) FROM {QUARANTINE_SCHEMA}.quarantined_accounts"))
 
 
-def neutralise(session: Session) -> int:
+def neutralise(session: Statements) -> int:
     """Disable every mail account and blank every secret, for good: this copy of the data must never reach a mailbox.
 
     Return the number of accounts. Raise Refused where accounts exist that cannot be disabled.
@@ -103,7 +103,33 @@ def neutralise(session: Session) -> int:
     return int(session.value(f"SELECT count(*) FROM {table}"))
 
 
-def server_deletion(session: Session) -> tuple[int | None, int]:
+def accounts_at_large(session: Statements) -> int:
+    """Count the mail accounts that could still reach a mailbox: enabled, or with a secret. `neutralise` leaves none."""
+    table = _accounts_table(session)
+    if table is None:
+        return 0
+    secrets = [
+        f"coalesce({quoted(name)}::text, '') <> ''"
+        for (name,) in session.execute(
+            "SELECT a.attname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = %s::regclass AND a.attnum > 0"
+            " AND NOT a.attisdropped AND a.attgenerated = '' AND a.attname ~* %s AND t.typname IN ('text', 'varchar', 'citext') ORDER BY 1",
+            (table, _SECRET),
+        )
+    ]
+    reaching = " OR ".join([quoted(name) for name in _switches(session, table)[:1]] + secrets)
+    return int(session.value(f"SELECT count(*) FROM {table} WHERE {reaching}"))
+
+
+def count_mails(session: Statements) -> int | None:
+    """Count the archived mails; None where there is no table of them."""
+    schema = session.value(
+        "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relname = 'ArchivedEmails' AND c.relkind IN ('r', 'p') ORDER BY 1 LIMIT 1"
+    )
+    return None if schema is None else int(session.value(f'SELECT count(*) FROM {quoted(schema)}."ArchivedEmails"'))
+
+
+def server_deletion(session: Statements) -> tuple[int | None, int]:
     """Tell after how many days the first enabled account deletes mail on its server (None: none does), and how many accounts do.
 
     Mail Archiver takes 0 and less as never. Versions before there was such a setting delete nothing; where a version has no switch
@@ -122,7 +148,7 @@ def server_deletion(session: Session) -> tuple[int | None, int]:
     return (None if row[0] is None else int(row[0])), int(row[1])
 
 
-def count_attachments(session: Session) -> tuple[int, list[str]]:
+def count_attachments(session: Statements) -> tuple[int, list[str]]:
     """Recompute the SHA-256 of every attachment's content and compare it with the hash beside it.
 
     Return how many there are, and in words which of them differ (the first ten).
@@ -170,7 +196,7 @@ def wait_until_answers(addresses: Sequence[str], port: int, *, timeout_seconds: 
         time.sleep(0.1)
 
 
-def _accounts_table(session: Session) -> str | None:
+def _accounts_table(session: Statements) -> str | None:
     schema = session.value(
         "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.relname = %s AND c.relkind IN ('r', 'p') ORDER BY 1 LIMIT 1",
@@ -179,7 +205,7 @@ def _accounts_table(session: Session) -> str | None:
     return None if schema is None else f"{quoted(schema)}.{quoted(ACCOUNTS)}"
 
 
-def _switches(session: Session, table: str) -> list[str]:
+def _switches(session: Statements, table: str) -> list[str]:
     """Find the columns that let an account synchronise or delete."""
     columns = _columns(session, table)
     if ENABLED not in columns:
@@ -190,14 +216,14 @@ def _switches(session: Session, table: str) -> list[str]:
     return [ENABLED, *(name for name in RETENTION if name in columns)]
 
 
-def _columns(session: Session, table: str) -> set[str]:
+def _columns(session: Statements, table: str) -> set[str]:
     found = session.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped", (table,)
     )
     return {name for (name,) in found}
 
 
-def _disable(session: Session, table: str, columns: Sequence[str]) -> None:
+def _disable(session: Statements, table: str, columns: Sequence[str]) -> None:
     off = ", ".join(f"{quoted(name)} = {'false' if name == ENABLED else 'NULL'}" for name in columns)
     session.execute(f"UPDATE {table} SET {off}")
     still = session.value(f"SELECT count(*) FROM {table} WHERE {quoted(ENABLED)}")
@@ -207,7 +233,7 @@ def _disable(session: Session, table: str, columns: Sequence[str]) -> None:
         )
 
 
-def _type(session: Session, table: str, column: str) -> str:
+def _type(session: Statements, table: str, column: str) -> str:
     return str(
         session.value(
             "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",

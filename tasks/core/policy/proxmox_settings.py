@@ -15,6 +15,7 @@ NODE = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 STORAGE = r"[A-Za-z][A-Za-z0-9._-]{0,98}[A-Za-z0-9]"
 DATASTORE = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
 NAMESPACE = rf"{DATASTORE}(?:/{DATASTORE}){{0,7}}"
+POOL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 LARGEST_GUEST = 999_999_999
 NOTES_LIMIT = 1024
 
@@ -110,6 +111,49 @@ class BackupServer(ProxmoxServer):
         return f"{self.host}:{self.datastore}" + (f"/{self.namespace}" if self.namespace else "")
 
 
+class NodeShell(Section):
+    """How `pct exec` is reached on the nodes, by the system's ssh: a container has no guest agent.
+
+    `addresses` says where each node is; left out, every guest's node is the Proxmox of the section itself. The nodes' keys are
+    those of `known_hosts_file` and no others.
+    """
+
+    user: Annotated[str, Field(pattern="^[a-z_][a-z0-9_-]{0,31}$")] = "root"
+    port: Port = 22
+    key_file: AbsolutePath
+    known_hosts_file: AbsolutePath
+    addresses: dict[Annotated[str, Field(pattern=f"^{NODE}$")], Host] = Field(default_factory=dict, max_length=64)
+
+
+class GuestVerification(Section):
+    """How a guest's newest backup is proven by restoring it beside the guest.
+
+    `ids` are the first and the last id that may be taken; left out, Proxmox names the next free one. `limit_hours` is how long a
+    restore may take, `start_minutes` how long the guest, its Docker, its database and the application each. `within_hours` is how long
+    ago the last proof may be.
+    """
+
+    storage: Annotated[str, Field(pattern=f"^{STORAGE}$")]
+    ids: tuple[GuestId, GuestId] | None = None
+    pool: Annotated[str, Field(pattern=f"^{POOL}$")] | None = None
+    limit_hours: Hours = 6
+    start_minutes: Annotated[float, Field(gt=0, le=24 * 60, allow_inf_nan=False)] = 15
+    within_hours: Hours = 800
+    ssh: NodeShell | None = None
+
+    @field_validator("ids")
+    @classmethod
+    def _in_order(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and value[0] > value[1]:
+            raise ValueError(f"ends before it begins: {value[0]} to {value[1]}")
+        return value
+
+    @property
+    def start_seconds(self) -> float:
+        """Give how long each part of a restored guest may take to answer."""
+        return self.start_minutes * 60
+
+
 class Proxmox(ProxmoxServer):
     """The guests that carry this installation, and how they are backed up.
 
@@ -130,6 +174,16 @@ class Proxmox(ProxmoxServer):
     medium: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")] = "proxmox"
     off_site: bool = False
     backup_servers: Annotated[tuple[BackupServer, ...], Field(max_length=10)] = ()
+    verification: GuestVerification | None = None
+
+    @model_validator(mode="after")
+    def _ids_are_free(self) -> Proxmox:
+        ids = self.verification.ids if self.verification is not None else None
+        if ids is not None and (taken := [each for each in self.guests if ids[0] <= each <= ids[1]]):
+            raise ValueError(
+                f"has guest {taken[0]} of its own among verification.ids, where guests are restored and removed"
+            )
+        return self
 
     @field_validator("guests")
     @classmethod
@@ -148,10 +202,14 @@ class Proxmox(ProxmoxServer):
 
     @property
     def limit_seconds(self) -> float:
-        """Give how long the backups of all guests may take, with what comes before and after each."""
-        return len(self.guests) * (self.limit_hours * 3600 + 1800)
+        """Give how long the backups of all guests may take, or their verifications, with what comes before and after each."""
+        proof = self.verification
+        proof_seconds = proof.limit_hours * 3600 * 2 + proof.start_seconds * 5 if proof is not None else 0.0
+        return len(self.guests) * (max(self.limit_hours * 3600, proof_seconds) + 1800)
 
     @property
     def secret_files(self) -> tuple[Path, ...]:
-        """List the files with tokens."""
-        return (self.token_file, *(each.token_file for each in self.backup_servers))
+        """List the files with tokens and keys."""
+        shell = self.verification.ssh if self.verification is not None else None
+        keys = (shell.key_file,) if shell is not None else ()
+        return (self.token_file, *(each.token_file for each in self.backup_servers), *keys)

@@ -149,9 +149,13 @@ class Schedule(Section):
     copies: str | None = "40 */6 * * *"
     proxmox: str | None = None
     lxc: str | None = None
+    # The newest backup of each of the guests at Proxmox, restored as a test.
+    proxmox_verification: str | None = None
     timezone: str = "UTC"
 
-    @field_validator("backup", "complete", "incremental", "verification", "copies", "proxmox", "lxc")
+    @field_validator(
+        "backup", "complete", "incremental", "verification", "copies", "proxmox", "lxc", "proxmox_verification"
+    )
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
         if value is not None and (problem := cron_problem(value)):

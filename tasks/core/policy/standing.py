@@ -55,7 +55,10 @@ class SystemPlace:
 
 @dataclass(frozen=True, slots=True)
 class GuestStatus:
-    """A guest that carries the installation: how many backups of it count, whoever made them, and the newest one's moment, place and verdict."""
+    """A guest that carries the installation: how many backups of it count, whoever made them, and the newest one's moment, place and verdict.
+
+    `proven` is when one was last restored as a test and found to work.
+    """
 
     guest: int
     name: str
@@ -64,6 +67,7 @@ class GuestStatus:
     place: str = ""
     verification: str = ""
     problems: tuple[str, ...] = ()
+    proven: datetime | None = None
 
     def line(self, now: datetime) -> str:
         """Tell it in a line."""
@@ -71,4 +75,9 @@ class GuestStatus:
             return f"{self.name}: no backup"
         count = "1 backup" if self.copies == 1 else f"{self.copies} backups"
         verified = ", verified by the backup server" if self.verification == "ok" else ""
-        return f"{self.name}: {count}, newest {duration_text((now - self.newest).total_seconds())} ago at {self.place}{verified}"
+        proven = (
+            f"; one proven by restoring it {duration_text((now - self.proven).total_seconds())} ago"
+            if self.proven
+            else ""
+        )
+        return f"{self.name}: {count}, newest {duration_text((now - self.newest).total_seconds())} ago at {self.place}{verified}{proven}"

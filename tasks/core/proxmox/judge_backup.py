@@ -18,7 +18,7 @@ Action = Literal["start", "suspend", "resume", "stop"]
 GROWTH = 1.5
 # A backup server keeps only what is new; a first backup of a guest is as large as the guest.
 NEW_PART = 0.1
-_PERCENT = re.compile(r"^INFO:\s+(\d{1,3})% \(")
+_PERCENT = re.compile(r"^(?:INFO:\s+|progress )(\d{1,3})% \(")
 _WARNINGS = re.compile(r"WARNINGS: (\d+)")
 
 

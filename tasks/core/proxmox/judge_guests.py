@@ -8,17 +8,21 @@ from datetime import datetime, timedelta
 from tasks.core.policy.clocks import is_ahead
 from tasks.core.policy.proxmox_settings import Proxmox
 from tasks.core.policy.standing import GuestStatus, SystemPlace
+from tasks.core.proxmox.proofs import GuestProofs, proof_problems
 from tasks.core.proxmox.seen import GuestsSeen, SeenCopy, SeenTask
 from tasks.core.units import duration_text
 
 NAMED = 3
+NOTHING_PROVEN = GuestProofs()
 
 
-def guest_statuses(wanted: Proxmox, seen: GuestsSeen, now: datetime, *, ours_by_schedule: bool) -> list[GuestStatus]:
+def guest_statuses(
+    wanted: Proxmox, seen: GuestsSeen, now: datetime, *, ours_by_schedule: bool, proofs: GuestProofs = NOTHING_PROVEN
+) -> list[GuestStatus]:
     """Judge each guest of the settings; nothing is judged that was never looked at."""
     if seen.looked_at is None:
         return []
-    return [_standing(each, wanted, seen, now, ours_by_schedule) for each in wanted.guests]
+    return [_standing(each, wanted, seen, now, ours_by_schedule, proofs) for each in wanted.guests]
 
 
 def place_problems(seen: GuestsSeen) -> list[str]:
@@ -62,7 +66,9 @@ def system_places(wanted: Proxmox, seen: GuestsSeen, now: datetime) -> list[Syst
     return found
 
 
-def _standing(guest: int, wanted: Proxmox, seen: GuestsSeen, now: datetime, ours: bool) -> GuestStatus:
+def _standing(
+    guest: int, wanted: Proxmox, seen: GuestsSeen, now: datetime, ours: bool, proofs: GuestProofs
+) -> GuestStatus:
     name = seen.name_of(guest)
     copies = [each for each in seen.of(guest) if not is_ahead(each.at, now)]
     counting = [each for each in copies if each.counts]
@@ -82,9 +88,13 @@ def _standing(guest: int, wanted: Proxmox, seen: GuestsSeen, now: datetime, ours
         named = ", ".join(f"{each.name} at {each.place}" for each in refuted[:NAMED])
         problems.append(f"backups of {name} failed their verification: {named}{more}")
     problems += _failed_task(guest, name, seen.tasks, copies)
+    proven = proofs.proven.get(str(guest))
+    if wanted.verification is not None:
+        last, hours = proofs.last.get(str(guest)), wanted.verification.within_hours
+        problems += proof_problems(name, last, proven, counting, hours, now)
     return GuestStatus(
         guest, name, len(counting), newest.at if newest else None, newest.place if newest else "",
-        newest.verification if newest else "", tuple(problems),
+        newest.verification if newest else "", tuple(problems), proven.at if proven else None,
     )  # fmt: skip
 
 

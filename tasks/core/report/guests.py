@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from tasks.core.plain_text import cell
+from tasks.core.proxmox.judge_guests import NOTHING_PROVEN
+from tasks.core.proxmox.proofs import GuestProof, GuestProofs
 from tasks.core.proxmox.retention import Decision
 from tasks.core.proxmox.seen import GuestsSeen
 from tasks.core.report.catalogue import CatalogueLine
@@ -77,8 +79,38 @@ def guests_report(installation: str, reports: Sequence[GuestReport]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def guest_lines(seen: GuestsSeen, guests: Sequence[int], *, now: datetime) -> list[CatalogueLine]:
+def proofs_report(installation: str, proofs: Sequence[GuestProof]) -> str:
+    """Write how tests of guests' backups ended."""
+    parts = [f"# Guests of {installation}, restored as a test"]
+    for each in proofs:
+        age = duration_text((each.at - each.backup_at).total_seconds()) if each.backup_at else ""
+        counted = "" if each.mails is None else f"{each.mails}, attachments {each.attachments}"
+        expected = (
+            f"{each.expected} (in {each.expected_from})" if each.expected is not None else "nothing to compare with"
+        )
+        rows = [
+            ("Verdict", f"**{each.verdict}**"), *([("Because", each.problem)] if each.problem else []), ("Backup", each.backup or "none"),
+            ("Its age", age), ("Restored as guest", str(each.restored_as or "not restored")), ("Restored in", duration_text(each.restore_seconds)),
+            ("Booted, and programs run inside", "yes" if each.booted else "no"),
+            ("Mail accounts neutralised before the application was started", "not done" if each.accounts is None else str(each.accounts)),
+            ("Mails", counted or "not counted"), ("Mails in the application's own backup before", expected),
+            ("Application answered", "yes" if each.application else "no"), ("Took", duration_text(each.seconds)),
+        ]  # fmt: skip
+        parts.append(f"## Guest {each.guest}\n\n{table(rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def guest_lines(
+    seen: GuestsSeen, guests: Sequence[int], *, now: datetime, proofs: GuestProofs = NOTHING_PROVEN
+) -> list[CatalogueLine]:
     """Write the catalogue's lines of guests' newest backups at each place; whether one stays is Proxmox's to say."""
+    words = {"verified": "verified", "failed": "test failed"}
+    tried = {
+        each.backup: words[each.verdict]
+        for some in (proofs.proven, proofs.last)
+        for each in some.values()
+        if each.backup
+    }
     lines = []
     for guest in guests:
         shown: dict[str, int] = {}
@@ -89,7 +121,7 @@ def guest_lines(seen: GuestsSeen, guests: Sequence[int], *, now: datetime) -> li
             lines.append(
                 CatalogueLine(
                     backup=each.name, method=f"{seen.name_of(guest)}, as a whole", age=duration_text((now - each.at).total_seconds()),
-                    size=size_text(each.bytes), verdict={"ok": "verified by the backup server", "failed": "failed"}.get(each.verification, "not verified"),
+                    size=size_text(each.bytes), verdict=tried.get(each.name) or {"ok": "verified by the backup server", "failed": "failed"}.get(each.verification, "not verified"),
                     took="", downtime="", location=each.place, kept="protected at Proxmox" if each.protected else "as Proxmox's retention has it",
                 )
             )  # fmt: skip

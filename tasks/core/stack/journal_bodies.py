@@ -171,6 +171,10 @@ SHAPES: Mapping[str, Shape] = {
         "place": _is_path, "name": _is_guest_name, "former": _is_former, "asked": _or_none(_is(_ASKED)), "reason?": is_text,
     },
     "lxc-restore": {"place": _is_path, "name": _is_guest_name, "mark": _is_mark},
+    "proxmox-trial": {
+        "host": is_text, "node": _is_node, "guest": _is_guest, "guest_kind": _is_guest_kind, "mark": _is_mark, "upid": _is_upid,
+        "since": _is_number, "reason?": is_text,
+    },
 }  # fmt: skip
 
 

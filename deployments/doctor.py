@@ -21,6 +21,7 @@ from tasks.core.report.posture import posture_lines, posture_told
 from tasks.core.stack.installation import Installation
 from tasks.core.units import size_text
 from tasks.guests.check import check_guests
+from tasks.machine.check import check_host
 from tasks.oversight.incremental import incremental_seen
 from tasks.oversight.posture import posture_seen
 from tasks.oversight.status import copies_seen
@@ -39,6 +40,9 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
     wrong = [*problems(found), *_problems_of_encryption(config), *_problems_of_copies(config, copies)]
     wrong += [Problem("error", what, hint) for what, hint in (*guests.obstacles, *own_guests.obstacles)]
     wrong += [Problem("warning", what, hint) for what, hint in guests.notes]
+    around = check_host(config, found)
+    wrong += [Problem("error", what, hint) for what, hint in around.obstacles]
+    wrong += [Problem("warning", what, hint) for what, hint in around.notes]
     posture, accepted = posture_seen(config, found, now=now), config.settings.accept_risks
     weak = posture_told(posture, accepted)
     told_wrong: list[dict[str, Any]] = [
@@ -58,6 +62,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         "incremental": str(incremental),
         "proxmox": list(guests.told),
         "guests": list(own_guests.told),
+        "host": around.told,
         "busy": str(holder) if holder else None,
         "mail_on_servers": str(posture.mail),
         "problems": told_wrong,
@@ -70,6 +75,7 @@ def examine(config: InstallationConfig) -> tuple[dict[str, Any], str, bool]:
         *(_copy_line(each, now) for each in copies),
         *(f"Proxmox        {each}" for each in guests.lines),
         *(f"Guest          {each}" for each in own_guests.lines),
+        *(f"Host           {each}" for each in around.lines),
         f"Mail           {posture.mail}",
     ]
     text = _text(found, config, free_bytes, wrong, identity, told, posture_lines(posture, accepted))

@@ -58,6 +58,7 @@ def _schedule(
         "online-backup": chosen.incremental,
         "restore-verification": chosen.verification,
         "copy-backups": chosen.copies if installation.copies else None,
+        "host-backup": chosen.host if installation.host else None,
         "proxmox-backup": chosen.proxmox if installation.proxmox else None,
         "lxc-backup": chosen.lxc if installation.lxc else None,
         "proxmox-restore-verification": chosen.proxmox_verification

@@ -14,6 +14,7 @@ from deployments.cli import (
     backing_up,
     copying,
     guests,
+    machine,
     operating,
     recovering,
     recovery_kit,
@@ -31,7 +32,9 @@ app = typer.Typer(
 for module in (recovering, restoring, backing_up, repository, copying, operating, upgrading, recovery_kit):
     app.add_typer(module.commands)
 backing_up.backup.add_typer(guests.backups)
+backing_up.backup.add_typer(machine.backups)
 restoring.restore.add_typer(guests.restores)
+restoring.restore.add_typer(machine.restores)
 
 
 def _tell_version(wanted: bool) -> None:

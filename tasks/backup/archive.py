@@ -40,6 +40,7 @@ from tasks.core.archive.manifest import (
     Encryption,
     Format,
     GuestFacts,
+    HostContents,
     ImageFacts,
     Link,
     Manifest,
@@ -226,6 +227,7 @@ def seal_system_backup(
     method: SystemMethod,
     at: datetime,
     guest: GuestFacts | None = None,
+    host: HostContents | None = None,
     warnings: Sequence[str] = (),
     begun: float,
     downtime_seconds: float = 0.0,
@@ -235,7 +237,7 @@ def seal_system_backup(
     manifest = Manifest(
         version=MANIFEST_VERSION, name=archive.name, method=method, format=archive.format, installation=config.id, project=project,
         created_at=at, downtime_seconds=round(downtime_seconds, 3), program_version=version("mailarchiver-backup"), database=NO_DATABASE,
-        images=[], members=written_members(archive), guest=guest, warnings=list(warnings), encryption=_encryption(archive),
+        images=[], members=written_members(archive), guest=guest, host=host, warnings=list(warnings), encryption=_encryption(archive),
     )  # fmt: skip
     return _seal(config.id, config.directory, project, archive, manifest, begun)
 

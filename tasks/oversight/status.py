@@ -19,11 +19,13 @@ from tasks.adapters.host.state import read_json, state_subdirectory, write_json
 from tasks.adapters.outbox.history_file import read_history
 from tasks.adapters.outbox.metrics_file import write_metrics
 from tasks.adapters.outbox.report_page import write_report_page
+from tasks.core.archive.manifest import Record
 from tasks.core.copies.judge import SeenCopies, copy_notes, copy_problems, is_kept, require_problems, standing_of
 from tasks.core.errors import BackupError
+from tasks.core.machine.judge import host_note, host_problems
 from tasks.core.policy.clocks import Dated, ahead_problem, jump_problem
 from tasks.core.policy.drill import drill_problem
-from tasks.core.policy.history import Entry, last_backup_failed
+from tasks.core.policy.history import HOST_RUNS, Entry, last_backup_failed
 from tasks.core.policy.settings import PROBLEMS, AlarmKind
 from tasks.core.policy.status import Problem, Status, judge
 from tasks.core.report.calendar import nights
@@ -81,6 +83,7 @@ def _status_of(
 ) -> Status:
     failed = last_backup_failed(entries)
     wrong = _problem_of(config.repository)
+    around = [each for each in own.system if each.manifest.host is not None]
     mail = mail_on_servers(config, own.records, copies, now=now, looks=looks)
     at_risk = mail.is_at_risk and "mail_at_risk" not in config.settings.accept_risks
     dated = [Dated(each.name, each.created, each.confirmed) for each in own.candidates if not each.foreign]
@@ -106,8 +109,14 @@ def _status_of(
             *copy_problems(own.records, copies, now),
             *require_problems(config.settings.require, own.records, copies, now, system.places),
             *(Problem("proxmox", text) for text in system.problems),
+            *_host_of(config, around, entries, now),
         ],
-        notes=[*notes_on_others(own.authenticity), *copy_notes(copies), *system.notes],
+        notes=[
+            *notes_on_others(own.authenticity),
+            *copy_notes(copies),
+            *system.notes,
+            *(host_note(each, now=now) for each in around[:1]),
+        ],
         standing=standing_of(own.records[0], copies, now, system.places) if own.records else None,
         targets=[each.status() for each in copies],
         mail=mail,
@@ -122,6 +131,17 @@ def _drill_of(config: InstallationConfig, now: datetime) -> list[Problem]:
         return []
     told = drill_problem(drill_state(config.id), within_days=wanted.drill_within_days, now=now)
     return [Problem("overdue", told)] if told else []
+
+
+def _host_of(
+    config: InstallationConfig, records: Sequence[Record], entries: Sequence[Entry], now: datetime
+) -> list[Problem]:
+    """Tell what is wrong with the backups of the host around, where the settings want such."""
+    wanted = config.settings.host
+    if wanted is None:
+        return []
+    failed = last_backup_failed(entries, HOST_RUNS)
+    return [Problem("host", each) for each in host_problems(records, wanted.within_hours, failed, now=now)]
 
 
 def _authenticity_of(config: InstallationConfig, own: OwnBackups) -> list[Problem]:

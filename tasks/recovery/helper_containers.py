@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from tasks.adapters.engine import containers
 from tasks.adapters.engine.labels import HELPER_LABEL
@@ -39,17 +40,35 @@ def helper_container(
     It goes at the end of the block, with the volume that its image declares; where this process is killed before,
     `recover` and the next run remove both.
     """
+    with helper_from(
+        installation.postgres.image_id, command, installation_id=installation.id, directory=installation.directory,
+        mounts=mounts, environment=environment, labels=labels, entrypoint=entrypoint,
+    ) as container_id:  # fmt: skip
+        yield container_id
+
+
+@contextmanager
+def helper_from(
+    image_id: str,
+    command: Sequence[str],
+    *,
+    installation_id: str,
+    directory: Path,
+    mounts: Sequence[Mount] = (),
+    environment: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    entrypoint: Sequence[str] | None = None,
+) -> Iterator[str]:
+    """Create (not start) a helper container from any image that is here, for an installation that need not be; give its id."""
     mark = secrets.token_hex(8)
-    journal = open_journal(
-        KIND, {"mark": mark}, installation_id=installation.id, installation_directory=installation.directory
-    )
+    journal = open_journal(KIND, {"mark": mark}, installation_id=installation_id, installation_directory=directory)
 
     def give_back() -> None:
         _remove(mark)
 
     with journalled(journal, give_back):
         yield containers.create_helper(
-            installation.postgres.image_id,
+            image_id,
             command,
             mounts=mounts,
             environment=environment,

@@ -49,6 +49,7 @@ HANDLERS: dict[str, str] = {
     "staging": "tasks.verification.staging:settle",
     "scratch": "tasks.backup.scratch:settle",
     "helper": "tasks.recovery.helper_containers:settle",
+    "host-volume": "tasks.machine.restored_volume:settle",
     "proxmox-guest": "tasks.proxmox.guest_loan:settle",
     "lxc-container": "tasks.guests.container_loan:settle",
     "lxc-restore": "tasks.guests.restore_container:settle",

@@ -96,7 +96,5 @@ def _refuse_system(found: Record | CheckedArchive | None) -> None:
         name = manifest.guest.name if manifest.guest else manifest.name
         raise Refused(
             f"{manifest.name} is a backup of {manifest.subject}, not of the mail database",
-            hint=f"mailarchiver-backup restore {manifest.method} {manifest.name} --name {name}-restored"
-            if manifest.guest
-            else "`mailarchiver-backup list` shows those of the database",
+            hint=f"mailarchiver-backup restore {manifest.method} {manifest.name}{f' --name {name}-restored' if manifest.guest else ''}",
         )

@@ -49,11 +49,7 @@ def require_word_for_fresh_host(
     archive: CheckedArchive, trusted_keys: tuple[str, ...], words: Words, quarantine: bool | None
 ) -> None:
     """Raise Refused, before anything of the archive is written, where it is signed with none of these keys and the word is missing."""
-    trust = Trust(installation_of_archive(archive), trusted=trusted_keys)
-    found = authenticity_of_checked(trust, archive)
-    why = why_foreign(
-        archive.manifest, found, installation=trust.installation, project="", system_identifier="", has_key=True
-    )
+    why = is_foreign_to(archive, trusted_keys)
     try:
         _with_word(archive, why, words, quarantine)
     except Refused as error:
@@ -90,3 +86,12 @@ def _system_identifier(stack: Installation) -> str:
         return ""
     with server_of(stack) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
         return str(opened.value("SELECT system_identifier FROM pg_control_system()"))
+
+
+def is_foreign_to(archive: CheckedArchive, trusted_keys: tuple[str, ...]) -> str:
+    """Say why an archive is signed with none of these keys; "" where it is signed with one."""
+    trust = Trust(installation_of_archive(archive), trusted=trusted_keys)
+    found = authenticity_of_checked(trust, archive)
+    return why_foreign(
+        archive.manifest, found, installation=trust.installation, project="", system_identifier="", has_key=True
+    )

@@ -76,20 +76,21 @@ class PrivateEngine:
 
 @contextmanager
 def private_engine(place: Path, *images: str) -> Iterator[PrivateEngine]:
-    """Lend an engine that has these images of the usual one; what is asked of Docker in the block is asked of it. Needs root."""
+    """Lend an engine that has these images of the usual one (or none); what is asked of Docker in the block is asked of it. Needs root."""
     place.mkdir(parents=True)
     lent = PrivateEngine(place)
     saved = place / "images.tar"
-    subprocess.run(["docker", "save", "--output", str(saved), *images], check=True, timeout=300)
+    if images:
+        subprocess.run(["docker", "save", "--output", str(saved), *images], check=True, timeout=300)
     with _own_network(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", lent.address)
         engine.engine.cache_clear()
         try:
             lent.start()
-            subprocess.run(
-                ["docker", "load", "--quiet", "--input", str(saved)], check=True, timeout=300, stdout=subprocess.DEVNULL
-            )
-            saved.unlink()
+            if images:
+                words = ["docker", "load", "--quiet", "--input", str(saved)]
+                subprocess.run(words, check=True, timeout=300, stdout=subprocess.DEVNULL)
+                saved.unlink()
             yield lent
         finally:
             with suppress(subprocess.TimeoutExpired):

@@ -30,6 +30,8 @@ ALLOWED = {
     "tasks.adapters.archive.verification_keys": "makes and overwrites files of a directory of its own; reads them through the opener",
     "tasks.adapters.archive.writer": "makes the archive under construction",
     "tasks.adapters.engine.container_files": "reads a tar from memory",
+    "tasks.adapters.machine.host_files": "opens relative to directory handles, follows no link, judged by stat",
+    "tasks.adapters.machine.placing": "makes files beside their places; reads a regular one without following a link",
     "tasks.adapters.postgres.fifo": "opens a FIFO, on purpose and without waiting",
     "tasks.backup.archive": "reads a tar from Docker's stream",
     "tasks.restore.private_server": "opens a directory",

@@ -54,6 +54,13 @@ def image_facts(image_id: str) -> LocalImage:
     )
 
 
+def local_images(limit: int) -> list[str]:
+    """List the ids of images that have a name on this host, the newest first, so many at the most."""
+    with in_our_words("list images"):
+        found = [each for each in api_client().images() if each.get("RepoTags")]
+    return [each["Id"] for each in sorted(found, key=lambda each: each.get("Created") or 0, reverse=True)[:limit]]
+
+
 def image_exists(name_or_id: str) -> bool:
     """Tell whether an image is on this host, so that no registry is needed for it."""
     with in_our_words(f"look for image {name_or_id}"):

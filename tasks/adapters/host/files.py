@@ -26,7 +26,7 @@ TEMPORARY_EXTENSION = ".tmp"
 # The kernel itself would begin to write when a tenth of the memory waits for it, and the fsync at the end would wait for all of that.
 SEND_BYTES = 32 * 1024 * 1024
 REMOVAL_TRIES = 5
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _AT_FDCWD = -100
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -171,7 +171,7 @@ def rename_no_replace(source: Path, target: Path) -> None:
     one case with a gap, in which the installation's lock is the guard.
     """
     try:
-        if _renameat2(source, target):
+        if _renameat2(source, target, _RENAME_NOREPLACE):
             return
         os.link(source, target)
     except FileExistsError:
@@ -186,11 +186,22 @@ def rename_no_replace(source: Path, target: Path) -> None:
     os.unlink(source)
 
 
-def _renameat2(source: Path, target: Path) -> bool:
+def exchange_names(one: Path, other: Path) -> None:
+    """Exchange two names of one file system at a stroke; raise BackupError, with nothing changed, where it cannot."""
+    try:
+        if not _renameat2(one, other, _RENAME_EXCHANGE):
+            raise BackupError(f"{one} and {other} cannot be exchanged: this file system knows no such act")
+    except OSError as error:
+        raise BackupError(f"{one} and {other} cannot be exchanged: {error.strerror}") from error
+    for place in {one.parent, other.parent}:
+        fsync_directory(place)
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False
-    if libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+    if libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
         return True
     code = ctypes.get_errno()
     if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):

@@ -160,6 +160,14 @@ def _files(directory: Path, found: Sequence[Container]) -> tuple[tuple[Path, ...
     )
 
 
+def made_from(container: Container) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Give the compose files and the env files that a container was made from, as its labels name them."""
+    files = [_by_its_real_directory(Path(path)) for path in _listed(container, FILES_LABEL)]
+    named = [Path(path) for path in _listed(container, ENV_FILES_LABEL)]
+    env_files = named or list(env_files_beside(Path(container.labels.get(DIRECTORY_LABEL, "/")), files))
+    return tuple(files), tuple(_by_its_real_directory(path) for path in env_files if path.is_file())
+
+
 def _by_its_real_directory(path: Path) -> Path:
     """Resolve the links on the way to a file, but not the file: its name is what Compose knows."""
     return Path(os.path.realpath(path.parent)) / path.name

@@ -31,6 +31,12 @@ CONTAINER_FILES = f"{GUEST_DIRECTORY}/rootfs.tar"
 BACKUP_MANIFEST_NAME = "backup_manifest"
 BACKUP_MANIFEST = f"{DATA_DIRECTORY}/{BACKUP_MANIFEST_NAME}"
 BACKUP_LABEL = f"{DATA_DIRECTORY}/backup_label"
+# A backup of the host around holds these alone.
+HOST_VOLUMES = "volumes"
+HOST_FILES = "files"
+HOST_IMAGES = "images"
+HOST_PACKAGES = "packages.txt"
+
 # Without these nothing is a data directory.
 DATA_DIRECTORY_PROOFS = {f"{DATA_DIRECTORY}/PG_VERSION", f"{DATA_DIRECTORY}/global/pg_control"}
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.core.archive.bounded_json import TEXT_LIMIT_BYTES, read_object
 from tasks.core.errors import ArchiveDamaged, Refused
@@ -18,6 +18,7 @@ from tasks.core.errors import ArchiveDamaged, Refused
 MANIFEST_VERSION = 1
 # An archive that holds only what has changed: whoever takes it for a whole one would restore nonsense.
 CHAINED_VERSION = 2
+NEWEST_VERSION = CHAINED_VERSION
 # A century of nights, hourly for four years.
 LINKS_LIMIT = 36_500
 
@@ -33,7 +34,7 @@ Sentences = Annotated[list[Annotated[str, Field(max_length=65_536)]], Field(fail
 
 Method = Literal["hot", "complete", "online"]
 # Backups of the system around the application: they hold no database that a restore of it could take, and prove none.
-SystemMethod = Literal["lxc", "vm"]
+SystemMethod = Literal["lxc", "vm", "host"]
 Format = Literal["guide", "fast"]
 # "not verifiable" (an encrypted archive whose key is not here) is told, and never recorded.
 Verdict = Literal["verified", "different", "failed", "legacy", "not verifiable"]
@@ -223,6 +224,59 @@ class Link(Value):
     sha256: Sha256
 
 
+class HostVolume(Value):
+    """A Docker volume in a backup of the host: how it was made, the member that holds it, and whether it was at rest.
+
+    `member` is a tar of its content, by GNU tar. It is not `consistent` where containers that write to it ran meanwhile.
+    """
+
+    name: Name
+    member: Name
+    driver: Name
+    options: Texts = Field(default_factory=dict)
+    labels: Texts = Field(default_factory=dict)
+    consistent: bool = True
+    used_by: Strings = Field(default_factory=list)
+
+
+class HostProject(Value):
+    """A compose project: where it lives, and its files, by their absolute paths."""
+
+    name: Name
+    directory: Name
+    files: Annotated[list[Name], Field(fail_fast=True)]
+
+
+class HostImage(Value):
+    """An image of a project's containers: its name, id and registry digests; `member` is what `docker save` wrote, where it was saved."""
+
+    name: Name
+    image_id: Name
+    digests: Annotated[list[Name], Field(fail_fast=True)] = Field(default_factory=list)
+    member: Name = ""
+
+
+class HostLink(Value):
+    """A symbolic link among the files of a host, by its absolute path; it is never followed."""
+
+    path: Name
+    target: Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class HostContents(Value):
+    """What a backup of the host around holds. Its files are members below `files/`, each under its absolute path."""
+
+    hostname: Name
+    system: Name = ""
+    engine: Name = ""
+    volumes: Annotated[list[HostVolume], Field(fail_fast=True, max_length=1000)] = Field(default_factory=list)
+    projects: Annotated[list[HostProject], Field(fail_fast=True, max_length=1000)] = Field(default_factory=list)
+    images: Annotated[list[HostImage], Field(fail_fast=True, max_length=1000)] = Field(default_factory=list)
+    paths: Annotated[list[Name], Field(fail_fast=True, max_length=1000)] = Field(default_factory=list)
+    links: Annotated[list[HostLink], Field(fail_fast=True, max_length=100_000)] = Field(default_factory=list)
+    packages: Name = ""
+
+
 class Manifest(Value):
     """What an archive says about itself. `created_at` is the moment of the snapshot (hot), or of the copy.
 
@@ -231,6 +285,7 @@ class Manifest(Value):
     incremental one names its `parents`, the full one first, and only together they are a backup. `history` is the token
     that the server got when a base backup had ended: a server that has it went on from there. `why_full` says why one
     that was to be incremental is not; `made_of` names the chain that a full one was put together from.
+    `host` says what a backup of the host around holds.
     """
 
     version: Number
@@ -260,7 +315,14 @@ class Manifest(Value):
     history: Annotated[str, Field(pattern="^([0-9a-f]{16})?$")] = ""
     why_full: Annotated[str, Field(max_length=4096)] = ""
     made_of: Annotated[list[Name], Field(fail_fast=True, max_length=LINKS_LIMIT)] = Field(default_factory=list)
+    host: HostContents | None = None
     origin: Origin | None = None
+
+    @model_validator(mode="after")
+    def _host_is_host(self) -> Manifest:
+        if (self.method == "host") != (self.host is not None):
+            raise ValueError("the method `host` and what a host's backup holds go together")
+        return self
 
     @property
     def is_incremental(self) -> bool:
@@ -353,15 +415,17 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
     Raise ArchiveDamaged where it is not one, or was written by a newer version than this program understands.
     """
     try:
-        manifest = Manifest.model_validate(_object(text))
+        found = _object(text)
+        # Asked first: what a newer version means by its fields, this program cannot judge.
+        version = found.get("version")
+        if isinstance(version, int) and version > NEWEST_VERSION:
+            raise ArchiveDamaged(
+                f"{source} has manifest version {version}; this program reads up to {NEWEST_VERSION}",
+                hint="update mailarchiver-backup",
+            )
+        return Manifest.model_validate(found)
     except ValueError as error:
         raise ArchiveDamaged(f"{source} is not a manifest: {_first_problem(error)}", hint=NOT_OURS_HINT) from error
-    if manifest.version > CHAINED_VERSION:
-        raise ArchiveDamaged(
-            f"{source} has manifest version {manifest.version}; this program reads up to {CHAINED_VERSION}",
-            hint="update mailarchiver-backup",
-        )
-    return manifest
 
 
 def parse_record(text: str | bytes, *, source: str) -> Record:

@@ -11,6 +11,7 @@ from tasks.core.archive.manifest import Moment, Seconds, Value
 
 Outcome = Literal["succeeded", "failed", "interrupted", "busy", "approved", "refused"]
 BACKUP_RUNS = ("hot backup", "online backup", "complete backup")
+HOST_RUNS = ("host backup",)
 KEPT_LINES = 2000
 
 
@@ -35,7 +36,7 @@ def parse_history(lines: Iterable[str]) -> list[Entry]:
     return entries
 
 
-def last_backup_failed(entries: Sequence[Entry]) -> Entry | None:
+def last_backup_failed(entries: Sequence[Entry], runs: Sequence[str] = BACKUP_RUNS) -> Entry | None:
     """Give the last backup's entry where that run did not succeed; a run that found the lock taken says nothing."""
-    last = next((each for each in reversed(entries) if each.run in BACKUP_RUNS and each.outcome != "busy"), None)
+    last = next((each for each in reversed(entries) if each.run in runs and each.outcome != "busy"), None)
     return last if last is not None and last.outcome != "succeeded" else None

@@ -28,6 +28,7 @@ from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_places import is_directory, remote_problem
 from tasks.core.policy.cron import cron_problem
 from tasks.core.policy.guest_settings import Lxc
+from tasks.core.policy.host_settings import Host
 from tasks.core.policy.plain_input import shown
 from tasks.core.policy.proxmox_settings import Proxmox
 from tasks.core.policy.setting_types import (
@@ -151,10 +152,19 @@ class Schedule(Section):
     lxc: str | None = None
     # The newest backup of each of the guests at Proxmox, restored as a test.
     proxmox_verification: str | None = None
+    host: str | None = None
     timezone: str = "UTC"
 
     @field_validator(
-        "backup", "complete", "incremental", "verification", "copies", "proxmox", "lxc", "proxmox_verification"
+        "backup",
+        "complete",
+        "incremental",
+        "verification",
+        "copies",
+        "proxmox",
+        "lxc",
+        "proxmox_verification",
+        "host",
     )
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
@@ -227,6 +237,7 @@ AlarmKind = Literal[
     "require",
     "mail_at_risk",
     "proxmox",
+    "host",
 ]
 # Everything but good news.
 PROBLEMS: tuple[AlarmKind, ...] = tuple(kind for kind in get_args(AlarmKind) if kind != "success")
@@ -327,6 +338,8 @@ class InstallationSettings(Section):
     proxmox: Proxmox | None = None
     # Where no Proxmox is: containers of LXC on this host.
     lxc: Lxc | None = None
+    # What of the machine around is backed up: volumes, projects, images, files.
+    host: Host | None = None
     # Weaknesses that are known and accepted: `doctor` still names them, and neither it nor `watch` calls them wrong.
     accept_risks: tuple[RiskKind, ...] = ()
 

@@ -163,6 +163,7 @@ SHAPES: Mapping[str, Shape] = {
     "staging": {"project": is_text, "directory": is_text},
     "scratch": {"scratch": is_text},
     "helper": {"mark": _is_mark},
+    "host-volume": {"volume": is_text, "former": _is_number},
     "proxmox-guest": {
         "host": is_text, "node": _is_node, "guest": _is_guest, "guest_kind": _is_guest_kind, "former": _is_guest_state, "upid": _is_upid,
         "reason?": is_text,

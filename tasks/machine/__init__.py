@@ -1,0 +1,1 @@
+"""The host around backed up and restored: volumes, compose projects, images, files."""

@@ -5,7 +5,9 @@
 Measured are the first backup, each next one after so much growth, and a restore, in seconds and bytes; before the last night the database is
 vacuumed with FREEZE, which freezes what has come since the first. Thirty nights are projected: the first, and twenty-nine times the median of the others. borg and restic store what
 `pg_dump` writes, uncompressed, as borgmatic and restic's users have it; pgBackRest runs beside the server, with two processes, zstd:1 and
-block incremental. A tool that is not installed is named and left out (`apt-get install borgbackup restic`).
+block incremental. Of two that are whole services, the commands alone are run: Databasus' logical backup is `pg_dump` in the custom format
+with zstd:5, docker-volume-backup (offen) stops the containers and packs the volume by a parallel gzip of level 5, which pigz is here.
+A tool that is not installed is named and left out (`apt-get install borgbackup restic pigz`).
 """
 
 from __future__ import annotations
@@ -114,6 +116,24 @@ def ways(stack: Stack, place: Path) -> list[Way]:
             f"set -o pipefail; {load} restic {rest} dump latest dump | {into} pg_restore -U mailuser -d again", f"restic {rest} --quiet init",
         ),
     }  # fmt: skip
+    services = f"{container} {stack.container('mailarchive-app').name}"
+    volume = f"--directory={stack.directory} postgres-data"
+    of_volumes = f"{place / 'offen'}"
+    of_dumps = f"{place / 'databasus'}"
+    peers["pigz"] = Way(
+        "docker-volume-backup's commands",
+        f"set -o pipefail; docker stop {services}; tar --create {volume} | pigz -5 > {of_volumes}/$(date +%s%N).tar.gz; docker start {services}",
+        below("offen"),
+        f"set -o pipefail; docker stop {services}; rm -rf {stack.directory}/postgres-data;"
+        f" pigz --decompress --stdout $(ls {of_volumes}/* | tail -1) | tar --extract {volume}; docker start {services}",
+        f"mkdir {of_volumes}",
+    )
+    peers["docker"] = Way(
+        "Databasus' commands (logical)",
+        f"{into} pg_dump --username=mailuser --format=custom --compress=zstd:5 --verbose {stack.database} > {of_dumps}/$(date +%s%N)",
+        below("databasus"), f"set -o pipefail; {load} {into} pg_restore -U mailuser -d again < $(ls {of_dumps}/* | tail -1)",
+        f"mkdir {of_dumps}",
+    )  # fmt: skip
     for program, way in peers.items():
         if shutil.which(program):
             found.append(way)

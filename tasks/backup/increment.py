@@ -19,7 +19,7 @@ from tasks.backup.data_directory import BaseBackup, DataPlan, Since, copy_runnin
 from tasks.backup.free_space import WAL_BYTES
 from tasks.core.archive.manifest import Link, Record
 from tasks.core.errors import BackupError, ProgramFailed
-from tasks.core.policy.chains import SUMMARIES_SINCE, OnlineKind, chain_of, plan_increment
+from tasks.core.policy.chains import SUMMARIES_SINCE, OnlineKind, chain_of, full_is_as_quick, plan_increment
 from tasks.core.policy.limits import DumpLimits
 from tasks.core.stack.installation import Installation
 from tasks.run.config import InstallationConfig
@@ -73,6 +73,8 @@ def choose_parent(
         since, changed_bytes, problem = _seen_since(opened, config, found.parent)
         if since is None:
             return full_instead(plan, problem, noted=noted)
+        if chosen == "auto" and (reason := full_is_as_quick(changed_bytes, plan.bytes)):
+            return full_instead(plan, reason, noted=noted)
     logger.info("Incremental, since %s (%d links before it)", found.parent.manifest.name, len(chain_of(found.parent)))
     return Chain(min(plan.bytes, changed_bytes + WAL_BYTES), since, chain_of(found.parent), "", noted)
 

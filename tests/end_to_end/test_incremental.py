@@ -100,6 +100,23 @@ def test_a_chain_grows_while_the_application_writes_and_each_link_comes_back(sce
     scene.must("commit", "--yes")
 
 
+def test_where_nearly_all_has_changed_the_next_one_is_full(scene: Scene) -> None:
+    """It is as quick, and a restore reads its data once; whoever asks for an incremental one gets it."""
+    first = scene.must("backup", "online", "--full")
+    scene.stack.psql("CREATE TABLE grown AS SELECT n, md5(n::text) AS text FROM generate_series(1, 3000000) n")
+    asked = scene.must("backup", "online", "--incremental")
+    assert asked["parents"][-1] == first["name"]
+    scene.stack.psql("VACUUM FULL grown")
+    (end,) = scene.stack.psql("SELECT pg_current_wal_lsn()")[0]
+    scene.stack.psql("CHECKPOINT")  # up to which the server notes what has changed
+    noted = f"SELECT summarized_lsn >= '{end}' FROM pg_get_wal_summarizer_state()"
+    wait_until(lambda: scene.stack.psql(noted)[0][0], 60, "the server does not note what has changed")
+    whole = scene.must("backup", "online")
+    assert whole["parents"] == []
+    assert "% of the data have changed since the last one" in whole["why_full"]
+    scene.stack.psql("DROP TABLE grown")
+
+
 def test_a_missing_or_altered_link_is_named(scene: Scene) -> None:
     """By check, verification and restore; nothing current is touched, and the next backup does without it."""
     scene.must("backup", "online", "--full")

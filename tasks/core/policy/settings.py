@@ -125,8 +125,9 @@ class Encryption(Section):
 class Incremental(Section):
     """Whether online backups hold only what has changed since the one before (PostgreSQL 17 and newer).
 
-    "auto" makes a full one after so many days or links, "incremental" only where there is no other way, "full" always. Anything but "full"
-    has the server note what changes (`summarize_wal`), which `mailarchiver-backup wal-summaries --off` takes back.
+    "auto" makes a full one after so many days or links, or where nearly all has changed, "incremental" only where there is
+    no other way, "full" always. Anything but "full" has the server note what changes (`summarize_wal`), which
+    `mailarchiver-backup wal-summaries --off` takes back.
     """
 
     kind: OnlineKind = "full"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 
 from prefect import flow
 
-from tasks.backup.archive import copy_configuration, copy_keys, new_archive, seal_backup
-from tasks.backup.dump import dump_database
 from tasks.backup.free_space import require_room_for_dump
+from tasks.backup.hot import dump_into_archive
 from tasks.core.archive.manifest import Format, Record
 from tasks.oversight.reports import report_backup
 from tasks.run.context import locked_config
@@ -32,14 +30,7 @@ def hot_backup(installation: str = "main", format: Format | None = None) -> Reco
         stack = read_installation(config)
         require_room_for_dump(stack, config.repository, config.settings.minimum_free_bytes)
 
-        with new_archive(config, format or config.settings.format, datetime.now(UTC)) as archive:
-            dumped = dump_database(stack, archive, config.dump_limits)
-            lacking = copy_keys(stack, archive)
-            copy_configuration(stack, archive)
-            record = seal_backup(
-                stack, archive, method="hot", at=dumped.at, facts=dumped.facts,
-                census=dumped.census, no_census=dumped.no_census, warnings=lacking, begun=begun,
-            )  # fmt: skip
+        record = dump_into_archive(config, stack, format, begun=begun)
 
     report_backup(config, record)
     return record

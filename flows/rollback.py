@@ -9,8 +9,9 @@ from prefect import flow
 from tasks.oversight.reports import report_done
 from tasks.restore.database_restore import end_quarantine, running_postgres
 from tasks.restore.rollback import RolledBack, drop_all_kept, put_back_newest
-from tasks.run.context import locked_config
+from tasks.run.context import config_of, locked_config
 from tasks.run.installations import read_installation
+from tasks.upgrade.application_back import mails_that_go
 from tasks.upgrade.kept import drop_kept_upgrades, put_back_upgrade, upgrade_to_take_back
 
 
@@ -26,13 +27,20 @@ def rollback(installation: str = "main", confirm: str = "") -> RolledBack:
         stack = read_installation(config)
         upgrade = upgrade_to_take_back(stack)
         if upgrade is not None:
-            done = put_back_upgrade(stack, upgrade, now=datetime.now(UTC))
+            done = put_back_upgrade(config, stack, upgrade, now=datetime.now(UTC))
         else:
             with running_postgres(stack) as stack:
                 done = put_back_newest(stack, now=datetime.now(UTC))
 
     report_done(installation, "rollback", str(done))
     return done
+
+
+def what_goes(installation: str) -> str:
+    """Say how many mails a rollback of an upgrade of the application would go back before; "" where it is of something else."""
+    stack = read_installation(config_of(installation))
+    upgrade = upgrade_to_take_back(stack)
+    return mails_that_go(stack, upgrade.application) if upgrade is not None and upgrade.application is not None else ""
 
 
 @flow(name="commit", flow_run_name="commit of {installation}")

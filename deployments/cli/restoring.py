@@ -142,16 +142,24 @@ def public_keys(texts: list[str]) -> tuple[str, ...]:
 def rollback(call: Call, yes: Yes = False) -> None:
     """Bring back what the last restore or upgrade replaced."""
     from flows.rollback import rollback as flow
+    from flows.rollback import what_goes
 
     config = call.installation_config
+    told = "" if yes else what_goes(config.id)
     confirm = confirmed(
-        f"The data of {config.directory} will be replaced by what the last restore or upgrade put aside.",
+        f"The data of {config.directory} will be replaced by what the last restore or upgrade put aside. {told}".strip(),
         config.id,
         yes=yes,
     )
     done = run_flow(flow, config.id, confirm)
     call.answer(
-        {"rolled_back": done.backup, "database": done.of, "kept": done.kept},
+        {
+            "rolled_back": done.backup,
+            "database": done.of,
+            "kept": done.kept,
+            "last_dump": done.last_dump,
+            "notes": list(done.notes),
+        },
         str(done),
     )
 

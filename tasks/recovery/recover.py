@@ -44,6 +44,8 @@ HANDLERS: dict[str, str] = {
     "directory-swap": "tasks.restore.directory_swap:settle",
     "directory-drop": "tasks.restore.directory_swap:settle_drop",
     "upgrade": "tasks.upgrade.turn:settle",
+    "application-upgrade": "tasks.upgrade.turn:settle",
+    "database-copy": "tasks.upgrade.database_copy:settle",
     "upgrade-files": "tasks.upgrade.files:settle",
     "upgrade-drop": "tasks.upgrade.kept:settle_drop",
     "staging": "tasks.verification.staging:settle",

@@ -24,16 +24,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """What a rollback did: which restore (of a backup) or upgrade (to an image) it took back, of what, and what is kept instead."""
+    """What a rollback did: which restore (of a backup) or upgrade (to an image) it took back, of what, and what is kept instead.
+
+    `last_dump` is the backup that was taken of what goes, "" where none was.
+    """
 
     backup: str
     of: str
     kept: str
     act: Literal["restore of", "upgrade to"] = "restore of"
+    notes: tuple[str, ...] = ()
+    last_dump: str = ""
 
     def __str__(self) -> str:
         """Say what is in place now, and what is kept."""
-        return f"The data from before the {self.act} {self.backup} is back. What that had brought is kept as {self.kept} until `commit`."
+        said = f"The data from before the {self.act} {self.backup} is back. What that had brought is kept as {self.kept} until `commit`."
+        return " ".join([said, *self.notes])
 
 
 def put_back_newest(installation: Installation, *, now: datetime) -> RolledBack:

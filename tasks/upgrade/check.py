@@ -59,7 +59,7 @@ def _kept(stack: Installation) -> tuple[str, ...]:
     held = holdings(stack)
     names = [*(each.database for each in held.databases), *(each.database for each in held.directories)]
     place = data_place(stack)
-    return (*names, *(str(each.mark.directory(place)) for each in kept_upgrades(stack.directory)))
+    return (*names, *(str(each.mark.directory(place)) for each in kept_upgrades(stack.directory) if each.data))
 
 
 def _moved(stack: Installation, new: NewImage) -> tuple[str, ...]:

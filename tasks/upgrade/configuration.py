@@ -17,31 +17,53 @@ from tasks.core.errors import Refused
 from tasks.core.stack.compose_edit import BY_HAND, Text, change_image, change_mount
 from tasks.core.stack.compose_model import DOT_ENV, ComposeService
 from tasks.core.stack.config_diff import configuration_diff
-from tasks.core.stack.installation import Installation
+from tasks.core.stack.installation import Installation, Service
 from tasks.step import step
 from tasks.upgrade.files import refuse_link
 
 logger = logging.getLogger(__name__)
 
 
-def described_postgres(stack: Installation) -> ComposeService:
-    """Give what the compose files say of PostgreSQL; raise Refused where Compose cannot make sense of them."""
+def described(stack: Installation, service: Service) -> ComposeService:
+    """Give what the compose files say of a service, which is what its container is.
+
+    Raise Refused where Compose cannot make sense of them, where the container runs another image than they say, and for
+    one that is built here.
+    """
     found = find_stack(stack.directory, project=stack.project)
-    service = found.model.service(stack.postgres.name) if found.model else None
-    if service is None:
-        why = found.model_error or f"they describe no service {stack.postgres.name}"
+    said = found.model.service(service.name) if found.model else None
+    if said is None:
+        why = found.model_error or f"they describe no service {service.name}"
         raise Refused(f"the compose files cannot be changed: {why}", hint="mend them, and see `docker compose config`")
-    return service
+    if said.is_built:
+        raise Refused(
+            f"the compose file builds the image of service {service.name} (`build:`), so no other image can be put in its place",
+            hint="build the new version under a name of its own, and let `image:` name it without `build:`",
+        )
+    if said.image != service.image:
+        raise Refused(
+            f"the compose file says {said.image}, and the container runs {service.image}",
+            hint="let the container be what the file says first: docker compose up -d",
+        )
+    return said
 
 
 @step(name="plan compose file")
-def new_configuration(stack: Installation, image: str, *, target: str) -> tuple[Text, ...]:
-    """Give the files that change, with their new texts: PostgreSQL's image, and where its data is mounted.
+def new_configuration(stack: Installation, name: str, image: str, *, target: str = "") -> tuple[Text, ...]:
+    """Give the files that change, with their new texts: the image of service `name`, and where the data is mounted (`target`).
 
-    Raise Refused, with what to do, where Compose would not make exactly this of them.
+    Raise Refused, with what to do, where Compose would not make exactly this of them. Nothing changes where they say that
+    image already.
     """
     found = find_stack(stack.directory, project=stack.project)
-    service = described_postgres(stack)
+    service = found.model.service(name) if found.model else None
+    if service is None:
+        raise Refused(
+            f"the compose files cannot be changed: {found.model_error or f'they describe no service {name}'}",
+            hint="mend them, and see `docker compose config`",
+        )
+    if service.image == image and target in ("", stack.data_mount.target):
+        return ()
     composed = [_read(path) for path in found.compose_files]
     dotted = [_read(path) for path in _env_files(found) if path.is_file()]
     changed: dict[Path, Text] = {}
@@ -50,9 +72,9 @@ def new_configuration(stack: Installation, image: str, *, target: str) -> tuple[
         changed[text.path] = text
         composed[:] = [changed.get(each.path, each) for each in composed]
 
-    take(change_image(composed, dotted, stack.postgres.name, image))
-    if target != stack.data_mount.target:
-        take(change_mount(composed, stack.postgres.name, stack.data_mount.target, target))
+    take(change_image(composed, dotted, name, image))
+    if target not in ("", stack.data_mount.target):
+        take(change_mount(composed, name, stack.data_mount.target, target))
     for path in changed:
         refuse_link(path)
     _require_compose_agrees(found, stack, service, changed, image, target)
@@ -68,7 +90,7 @@ def _require_compose_agrees(
     found: Stack, stack: Installation, before: ComposeService, changed: Mapping[Path, Text], image: str, target: str
 ) -> None:
     """Raise Refused unless Compose, asked with the new texts, sees the new image and mount, and all else as it was."""
-    name = stack.postgres.name
+    name = before.name
     with _candidates(changed) as places:
         files = [places.get(path, path) for path in found.compose_files]
         env_files = [places.get(path, path) for path in (_env_files(found) if places.keys() & set(_env_files(found)) else found.env_files)]  # fmt: skip
@@ -77,7 +99,8 @@ def _require_compose_agrees(
     now = compose_hashes(found.base, found.compose_files, found.project, env_files=found.env_files)
     after = model.service(name)
     mounts = tuple(
-        replace(each, target=target) if each.target == stack.data_mount.target else each for each in before.mounts
+        replace(each, target=target) if target and each.target == stack.data_mount.target else each
+        for each in before.mounts
     )
     others = [each for each in now.keys() | hashes.keys() if each != name and now.get(each) != hashes.get(each)]
     if after != replace(before, image=image, mounts=mounts) or others:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tasks.adapters.host import state
 from tasks.adapters.host.own_directories import Identity
@@ -17,21 +18,40 @@ _DIRECTORY = "kept-upgrades"
 
 
 @dataclass(frozen=True, slots=True)
+class KeptApplication:
+    """What is to be known of the application as it was: its image, and how many mails and which schema version its data had.
+
+    The data itself is in the list of kept databases, under the same mark.
+    """
+
+    image_id: str
+    digest: str
+    mails: int
+    schema: str
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> KeptApplication:
+        """Read what was written down; raise KeyError, TypeError or ValueError for something else."""
+        return cls(str(value["image_id"]), str(value["digest"]), int(value["mails"]), str(value["schema"]))
+
+
+@dataclass(frozen=True, slots=True)
 class KeptUpgrade:
     """What an upgrade (or its rollback) put aside: the data's identity, and files by their current path with their SHA-256.
 
     The images are the one that the data was of, and the one that took its place; `brought` are the SHA-256 of the files
-    that came instead, `target` is where the data was mounted.
+    that came instead, `target` is where the data was mounted. Of the application there is no such data, but `application`.
     """
 
     mark: Mark
     at: str
     from_image: str
     to_image: str
-    data: Identity
+    data: Identity | None
     files: Mapping[str, str]
     brought: Mapping[str, str]
     target: str
+    application: KeptApplication | None = None
 
 
 def write_upgrade(directory: Path, kept: KeptUpgrade) -> None:
@@ -58,8 +78,9 @@ def kept_upgrades(directory: Path) -> list[KeptUpgrade]:
             continue
         try:
             identity = Identity.read(content["data"])
-            if identity is None:
-                raise ValueError("no data")
+            application = content.get("application")
+            if (identity is None) == (application is None):
+                raise ValueError("neither a data directory nor an application, or both")
             files, brought = (
                 {str(name): str(digest) for name, digest in content[each].items()} for each in ("files", "brought")
             )
@@ -72,6 +93,7 @@ def kept_upgrades(directory: Path) -> list[KeptUpgrade]:
                 files=files,
                 brought=brought,
                 target=str(content["target"]),
+                application=KeptApplication.read(application) if application is not None else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BackupError(

@@ -30,7 +30,7 @@ from tasks.restore.private_server import SOCKET_DIRECTORY, START_SECONDS, STOP_S
 from tasks.run.installations import LOG_LINES, wait_for_login
 from tasks.step import step
 from tasks.upgrade.carry import carry_settings, give_superuser_its_password
-from tasks.upgrade.final_dump import look_at_cluster
+from tasks.upgrade.old_server import look_at_cluster
 
 logger = logging.getLogger(__name__)
 

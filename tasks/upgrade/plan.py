@@ -9,7 +9,6 @@ from datetime import datetime
 from tasks.adapters.postgres.facts import server_major
 from tasks.adapters.postgres.server import server_of
 from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session
-from tasks.core.errors import Refused
 from tasks.core.stack.compose_edit import Text
 from tasks.core.stack.installation import Installation
 from tasks.core.stack.upgrade import require_image_name
@@ -17,7 +16,7 @@ from tasks.core.units import duration_text
 from tasks.restore.directory_beside import platform_of
 from tasks.surroundings import surroundings
 from tasks.upgrade.check import check_upgrade
-from tasks.upgrade.configuration import described_postgres, differences_of, new_configuration
+from tasks.upgrade.configuration import described, differences_of, new_configuration
 from tasks.upgrade.new_image import NewImage, look_at_image
 
 
@@ -79,6 +78,11 @@ class UpgradePlan:
         return "\n".join([*(f"- {name}: **{value}**" for name, value in rows), *changes])
 
     @property
+    def image(self) -> str:
+        """Name the image that is upgraded to."""
+        return self.ahead.new.name
+
+    @property
     def question(self) -> str:
         """Ask for approval in few lines."""
         return "\n".join(
@@ -103,15 +107,10 @@ class UpgradePlan:
 def look_ahead(stack: Installation, image: str) -> Ahead:
     """Look at the image, the installation and its compose file, and say what an upgrade would be; raise Refused where it must not be."""
     require_image_name(image, current=stack.postgres.image, anywhere=surroundings().takes_paths)
-    service = described_postgres(stack)
-    if service.image != stack.postgres.image:
-        raise Refused(
-            f"the compose file says {service.image}, and the container runs {stack.postgres.image}",
-            hint="let the container be what the file says first: docker compose up -d",
-        )
+    service = described(stack, stack.postgres)
     new = look_at_image(stack, image, pgdata_set=service.environment.get("PGDATA", ""))
     notes = check_upgrade(stack, new, platform_of(stack))
-    files = new_configuration(stack, image, target=new.layout.target)
+    files = new_configuration(stack, stack.postgres.name, image, target=new.layout.target)
     with server_of(stack) as server, session(server, MAINTENANCE_DATABASE, purpose="check") as opened:
         major = server_major(opened)
     return Ahead(new, stack.postgres.image, major, files, notes)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-from tasks.adapters.host import state
 from tasks.core.archive.manifest import Record
-from tasks.core.errors import BackupError, Refused
+from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
 from tasks.restore.check_archive import check_backup
 from tasks.restore.origin import why_not_own
 from tasks.run.config import InstallationConfig
 from tasks.upgrade.new_image import NewImage, under_new_image
 from tasks.upgrade.plan import Rehearsal
+from tasks.upgrade.rehearsals import keep_rehearsal, kept_rehearsal
 from tasks.verification.sealed import opened_for_verification
 from tasks.verification.staging import staging_installation
 from tasks.verification.verify import run_restore_test
@@ -58,25 +56,17 @@ def rehearse(config: InstallationConfig, stack: Installation, new: NewImage, rec
         now, name, new.image_id, stack.postgres.image_id, record.seconds, start_seconds, restored.seconds, restored.rows, restored.tables,
         tested.attachments,
     )  # fmt: skip
-    state.write_json(_place(config.directory), {**asdict(found), "at": now.isoformat()})
+    keep_rehearsal(config.directory, "postgres", asdict(found))
     return found
 
 
 def last_rehearsal(config: InstallationConfig, stack: Installation, new: NewImage) -> Rehearsal | None:
     """Give the last rehearsal of this very change, where it is less than a day old."""
+    found = kept_rehearsal(
+        config.directory, "postgres", image_id=new.image_id, old_image_id=stack.postgres.image_id, holds_for=HOLDS_FOR
+    )
     try:
-        said = state.read_json(_place(config.directory))
-        if said is None:
-            return None
-        found = Rehearsal(**{**said, "at": datetime.fromisoformat(said["at"])})
-    except (BackupError, KeyError, TypeError, ValueError) as error:
+        return Rehearsal(**found) if found is not None else None
+    except TypeError as error:
         logger.info("the last rehearsal cannot be read: %s", error)
         return None
-    same = (found.image_id, found.old_image_id) == (new.image_id, stack.postgres.image_id)
-    return found if same and timedelta(0) <= datetime.now(UTC) - found.at <= HOLDS_FOR else None
-
-
-def _place(directory: Path) -> Path:
-    return (
-        state.state_subdirectory("rehearsals") / f"{hashlib.sha256(bytes(directory.resolve())).hexdigest()[:32]}.json"
-    )

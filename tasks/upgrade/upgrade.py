@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+from tasks.backup.hot import dump_into_archive
 from tasks.core.errors import Refused
 from tasks.core.stack.beside import Mark
 from tasks.core.stack.installation import Installation
@@ -17,11 +18,12 @@ from tasks.restore.directory_beside import copy_beside
 from tasks.restore.probe import probe_stack, taken_back_unless_it_answers
 from tasks.run.config import InstallationConfig
 from tasks.upgrade.carry import keep_access
+from tasks.upgrade.data_turn import plan_data
 from tasks.upgrade.files import new_files
-from tasks.upgrade.final_dump import final_dump, nobody_writes
 from tasks.upgrade.kept import turn_back
 from tasks.upgrade.new_cluster import Before, load_and_prove, look_before, new_server, require_start
 from tasks.upgrade.new_image import under_new_image
+from tasks.upgrade.old_server import nobody_writes
 from tasks.upgrade.place import data_place
 from tasks.upgrade.plan import Ahead, UpgradePlan
 from tasks.upgrade.turn import Turn, plan_turn, take_turn
@@ -68,10 +70,10 @@ def upgrade(
         loan.start_all()
         downtime_seconds = loan.downtime_seconds
         back = partial(turn_back, stack, turn.kept, now=now)
-        with taken_back_unless_it_answers(loan, turn.data.aside, back):
+        with taken_back_unless_it_answers(loan, turn.content.aside, back):
             probe_stack(stack, start=False)
     return Upgraded(
-        config.id, turn.from_image, turn.to_image, backup, turn.data.aside, tuple(each.aside for each in turn.files),
+        config.id, turn.from_image, turn.to_image, backup, turn.content.aside, tuple(each.aside for each in turn.files),
         round(downtime_seconds, 3), round(plan.rehearsal.downtime_seconds, 3), round(time.monotonic() - begun, 3),
         (*ahead.notes, *notes, WHOLE_COPIES),
     )  # fmt: skip
@@ -92,7 +94,7 @@ def _make_and_turn(
     """Make the new data directory of a dump after which nobody writes, prove it, and turn to it."""
     place, new = data_place(stack), under_new_image(stack, ahead.new)
     with nobody_writes(stack, wait_seconds=config.dump_limits.lock_wait_seconds):
-        backup = final_dump(config, stack).manifest.name
+        backup = dump_into_archive(config, stack).manifest.name
         with (
             stopped(stack, [stack.postgres], reason=f"upgrade to {ahead.new.name}"),
             opened_for_verification(config, backup, recovery_key=False),
@@ -105,9 +107,10 @@ def _make_and_turn(
             require_start(new, archive, copy)
             incoming = Mark("restored", copy.stamp)
             with new_files(stack, ahead.files, incoming):
+                data = plan_data(stack, Mark("before", copy.stamp), incoming)
                 turn = plan_turn(
-                    stack, Mark("before", copy.stamp), incoming, [each.path for each in ahead.files],
-                    from_image=ahead.old_image, to_image=ahead.new.name, now=now, was=stack.postgres.state,
+                    stack, data, [each.path for each in ahead.files],
+                    from_image=ahead.old_image, to_image=ahead.new.name, now=now,
                 )  # fmt: skip
                 take_turn(stack, turn)
     return turn, backup, notes

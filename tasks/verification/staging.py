@@ -19,7 +19,7 @@ from tasks.adapters.engine.compose import compose_up
 from tasks.adapters.engine.labels import PROJECT_LABEL
 from tasks.adapters.host.files import make_directory, remove_tree, write_atomically
 from tasks.adapters.host.journals import Journal, open_journal
-from tasks.adapters.host.state import state_subdirectory
+from tasks.adapters.host.state import read_json, state_subdirectory
 from tasks.adapters.postgres import facts
 from tasks.adapters.postgres.server import server_of
 from tasks.adapters.postgres.session import MAINTENANCE_DATABASE, session
@@ -38,6 +38,8 @@ KIND = "staging"
 PROJECT_PREFIX = "mailarchiver-staging-"
 POSTGRES_START_SECONDS = 180.0
 COMPOSE_SECONDS = 300.0
+COMPOSE_FILE = "compose.yaml"
+APPLICATION_STOP_SECONDS = 30
 
 
 @contextmanager
@@ -65,8 +67,8 @@ def staging_installation(
         model = staging_model(
             production, archive, project, directory, limits, settings=settings, postgres_image=postgres_image
         )
-        write_atomically(directory / "compose.yaml", json.dumps(model, indent=1).encode())
-        compose_up(directory, [directory / "compose.yaml"], project, timeout_seconds=COMPOSE_SECONDS, no_start=True)
+        write_atomically(directory / COMPOSE_FILE, json.dumps(model, indent=1).encode())
+        compose_up(directory, [directory / COMPOSE_FILE], project, timeout_seconds=COMPOSE_SECONDS, no_start=True)
         _refuse_a_way_out(project)
         staging = discover(directory, installation_id=f"{production.id}-staging", project=project)
         _refuse_anything_shared(staging, production)
@@ -76,6 +78,32 @@ def staging_installation(
         started = start_postgres(staging)
         make_tablespaces(started, archive)
         yield started
+
+
+def change_application(staging: Installation, image_id: str) -> Installation:
+    """Make staging's application anew from another image, in the same isolation; it is stopped before, and not started.
+
+    Raise BackupError, with nothing started, where it would have a way out.
+    """
+    file, name = staging.directory / COMPOSE_FILE, staging.application.name
+    containers.stop_container(staging.application.container_id, timeout_seconds=APPLICATION_STOP_SECONDS)
+    model = read_json(file)
+    if model is None:
+        raise BackupError(f"{file} is gone", hint="is somebody clearing up the state directory?")
+    application = model["services"][name]
+    application["image"] = image_id
+    # A container's environment is its image's too: what the former image set, the new one sets as it wants.
+    former = resources.image_facts(staging.application.image_id).environment
+    application["environment"] = {
+        key: value for key, value in application["environment"].items() if value.replace("$$", "$") != former.get(key)
+    }
+    write_atomically(file, json.dumps(model, indent=1).encode())
+    compose_up(
+        staging.directory, [file], staging.project, [name], timeout_seconds=COMPOSE_SECONDS, no_start=True,
+        with_dependencies=False, pull="never",
+    )  # fmt: skip
+    _refuse_a_way_out(staging.project)
+    return discover(staging.directory, installation_id=staging.id, project=staging.project)
 
 
 def server_settings(production: Installation, archive: CheckedArchive) -> Mapping[str, str]:

@@ -30,8 +30,8 @@ from rich.table import Table
 from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tests.cli import Operator
 from tests.content import content, content_of_any_version
-from tests.stack.images import OLDER_POSTGRES, POSTGRES, ensure_images
-from tests.stack.stack import Stack, create_stack, wait_until
+from tests.stack.images import OLDER_POSTGRES, POSTGRES, VERSIONS, application_image, ensure_images, ensure_versions
+from tests.stack.stack import APPLICATION_SERVICE, Stack, create_stack, wait_until
 from tests.warm import Child
 
 PROMISED_SECONDS = 60.0
@@ -40,6 +40,7 @@ OPERATIONS = (
     "complete backup", "full restore", "dump restore", "hot backup", "online backup",
     "rollback of full restore", "rollback of dump restore", "commit of full restore", "commit of dump restore",
     "upgrade", "rollback of upgrade", "commit of upgrade",
+    "application upgrade", "rollback of application upgrade", "commit of application upgrade",
 )  # fmt: skip
 # What `recover` says of data that was put aside, with the name it gives, and whether that must be there.
 SAYINGS = [
@@ -236,6 +237,82 @@ class UpgradeScene(Scene):
         self.stack.wait_app()
 
 
+class ApplicationUpgradeScene(UpgradeScene):
+    """A stack whose application's version changes: image in the file, container, schema and content must fit."""
+
+    at_stake_seconds = 2.0
+
+    def __init__(self, stack: Stack, place: Path) -> None:
+        self.stack = stack
+        self.operator = Operator(stack.directory, place / "backups")
+        self.file = stack.directory / "docker-compose.yml"
+        self.text = self.file.read_text()
+        self.former, self.next = f"{VERSIONS}:2608.1", f"{VERSIONS}:2609.1"
+        self.old = content(stack)
+        self.running = self.states()
+        self._usual: dict[str, float] = {}
+        self.operator.must("upgrade", "--application", self.next, "--rehearse-only")
+        begun = time.monotonic()
+        self.operator.must("upgrade", "--application", self.next, "--yes")
+        self._usual["application upgrade"] = time.monotonic() - begun
+        self.new = content(stack)
+        self.operator.must("rollback", "--yes")
+        self.operator.must("commit", "--yes")
+
+    def prepare(self, operation: str) -> None:
+        """Bring about what an operation needs before it."""
+        if operation.startswith(("rollback", "commit")):
+            self.operator.must("upgrade", "--application", self.next, "--yes")
+
+    def words(self, operation: str) -> tuple[Operator, tuple[str, ...]]:
+        """Give who runs an operation, and its command."""
+        if operation == "application upgrade":
+            return self.operator, ("upgrade", "--application", self.next, "--yes")
+        return self.operator, (operation.split()[0], "--yes")
+
+    def is_at_stake(self) -> bool:
+        """Tell whether database, file and container are being exchanged."""
+        journals = Path(os.environ["MAILARCHIVER_BACKUP_STATE"]) / "journals"
+        kinds = ("database-copy", "application-upgrade", "upgrade-drop", "drop")
+        return any(any(journals.glob(f"*-{kind}.json")) for kind in kinds)
+
+    def look(self) -> str:
+        """Tell which version is in place; raise AssertionError where content, container and file are not of one."""
+        found = content(self.stack)
+        assert found in (self.old, self.new), "the content is neither the old nor the new"
+        outcome, image = ("old", self.former) if found == self.old else ("new", self.next)
+        assert self.stack.probe() == 200
+        container = self.stack.container(APPLICATION_SERVICE).attrs["Config"]["Image"]
+        assert container == image, f"the container is of {container}, its data of {image}"
+        assert self.file.read_text() == self.text.replace(self.former, image), "the compose file is not as it should be"
+        return outcome
+
+    def back_to_old(self) -> None:
+        """Take an upgrade back; what a commit has dropped is put back from the first backup."""
+        if self.look() == "new":
+            answer = self.operator.run("rollback", "--yes")
+            if answer.code != 0:
+                assert re.search("left anything to go back to|is gone, which the upgrade", str(answer.value)), answer
+                self.make_older_again()
+        self.operator.must("commit", "--yes")
+        assert self.look() == "old"
+        left = [
+            path.name for path in self.stack.directory.iterdir() if ".before-" in path.name or ".undone-" in path.name
+        ]
+        assert left == []
+        names = "SELECT count(*) FROM pg_database WHERE datname LIKE %s"
+        assert self.stack.psql(names, (f"{self.stack.database}%",), database="postgres") == [(1,)]
+
+    def make_older_again(self) -> None:
+        """Put the older version's schema back by hand, as the migration's own inverse."""
+        self.stack.compose("stop", APPLICATION_SERVICE)
+        self.stack.psql('ALTER TABLE mail_archiver."ArchivedEmails" DROP COLUMN "Note"')
+        self.stack.psql('DELETE FROM public."__EFMigrationsHistory" WHERE "MigrationId" LIKE %s', ("%_Notes",))
+        self.file.write_text(self.text)
+        self.stack.compose("up", "--detach", "--no-build")
+        self.stack.wait_app()
+
+
 def kill_once(scene: Scene, operation: str, victim: str, how: signal.Signals, dice: random.Random) -> Kill:
     """Kill one run at a random moment and see that all promises were kept; raise AssertionError where one was not."""
     operator, words = scene.words(operation)
@@ -320,15 +397,41 @@ def _wait_until_stopped(scene: Scene, process: Child) -> None:
         time.sleep(0.01)
 
 
-@contextmanager
-def scene(megabytes: float, place: Path, restart: str = "always", *, upgrades: bool = False) -> Iterator[Scene]:
-    """Lend a stack for a campaign."""
-    image = OLDER_POSTGRES if upgrades else POSTGRES
-    stack = create_stack(place / "stack", megabytes=megabytes, restart=restart, postgres_image=image)
+def versioned_stack(place: Path, *, megabytes: float = 5, restart: str = "always") -> Stack:
+    """Make a stack whose application is the first of the versions that upgrades are tried with."""
+    ensure_versions()
+    stack = create_stack(place, megabytes=megabytes, restart=restart, start_application=False)
     try:
-        yield (UpgradeScene if upgrades else Scene)(stack, place)
+        file = stack.directory / "docker-compose.yml"
+        lines = file.read_text().replace(application_image(), f"{VERSIONS}:2608.1").splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if "STANDIN_SYNC_DELAY" not in line))
+        stack.compose("up", "--detach", "--no-build")
+        stack.wait_app()
+    except BaseException:
+        stack.destroy()
+        raise
+    return stack
+
+
+@contextmanager
+def scene(megabytes: float, place: Path, restart: str = "always", kind: type[Scene] = Scene) -> Iterator[Scene]:
+    """Lend a stack for a campaign."""
+    if kind is ApplicationUpgradeScene:
+        stack = versioned_stack(place / "stack", megabytes=megabytes, restart=restart)
+    else:
+        image = OLDER_POSTGRES if kind is UpgradeScene else POSTGRES
+        stack = create_stack(place / "stack", megabytes=megabytes, restart=restart, postgres_image=image)
+    try:
+        yield kind(stack, place)
     finally:
         stack.destroy()
+
+
+def scene_of(operation: str) -> type[Scene]:
+    """Tell which scene an operation is played in."""
+    if operation.endswith("application upgrade"):
+        return ApplicationUpgradeScene
+    return UpgradeScene if operation.endswith("upgrade") else Scene
 
 
 def main() -> None:
@@ -347,16 +450,17 @@ def main() -> None:
     operations = options.operation or list(OPERATIONS[:2])
     seed = options.seed if options.seed is not None else random.randrange(10**9)
     dice = random.Random(seed)
-    upgrades = {each.endswith("upgrade") for each in operations}
-    if len(upgrades) > 1:
-        parser.error("upgrades want a stack of their own: give them, or the others")
-    ensure_images(older_postgres=True in upgrades)
+    kinds = {scene_of(each) for each in operations}
+    if len(kinds) > 1:
+        parser.error("upgrades want a stack of their own, each kind: give one kind, or the others")
+    (kind,) = kinds
+    ensure_images(older_postgres=kind is UpgradeScene)
     kills: list[Kill] = []
     with tempfile.TemporaryDirectory(prefix="mailarchiver-backup-kills-") as name:
         place = Path(name)
         os.environ["MAILARCHIVER_BACKUP_STATE"] = str(place / "state")
         (place / "state").mkdir(mode=0o700)
-        with scene(options.megabytes, place, options.restart, upgrades=True in upgrades) as lent:
+        with scene(options.megabytes, place, options.restart, kind) as lent:
             print(f"seed {seed}", flush=True)
             for number in range(options.count):
                 victim, how = CASES[number // len(operations) % len(CASES)]

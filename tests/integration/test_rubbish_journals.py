@@ -41,6 +41,12 @@ WRITTEN: dict[str, dict[str, Any]] = {
         "target": "/var/lib/postgresql/data",
         "files": [{"current": "/a/c.yml", "incoming": "/a/c.yml.new", "aside": "/a/c.yml.old", "incoming_sha256": "ab" * 32, "current_sha256": "cd" * 32}],
     },
+    "application-upgrade": {
+        "project": "p", "at": "a", "from_image": "m:1", "to_image": "m:2", "undone": False, "was": "running", "files": [],
+        "database": {"kept": KEPT, "incoming": "i", "number": 7, "comment": None, "image_id": "sha256:a", "former_image_id": "sha256:b"},
+        "application": {"image_id": "sha256:b", "digest": "", "mails": 3, "schema": "2026"},
+    },
+    "database-copy": {"project": "p", "database": "db_restored_20260101_010101"},
     "upgrade-files": {"project": "p", "files": ["/a/c.yml.new"]},
     "upgrade-drop": {
         "project": "p", "mark": {"word": "before", "stamp": "20260101_010101"}, "data": IDENTITY,

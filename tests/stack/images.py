@@ -35,6 +35,33 @@ STAND_IN_APPLICATION = "mailarchiver-backup-stand-in/mailarchiver:latest"
 STAND_IN_LABEL = "mailarchiver-backup.stand-in"
 INPUTS_LABEL = "mailarchiver-backup.stand-in.inputs"
 
+# Versions of the application for tests of its upgrade: tag, migrations by their ids, and more words of its command. The first
+# never looks at mailboxes, the others do at once.
+VERSIONS = "mailarchiver-backup-stand-in/versions"
+_NEXT = {
+    "20260929120000_MigrateV2609_1_Notes": 'ALTER TABLE mail_archiver."ArchivedEmails" ADD COLUMN "Note" text;'
+    ' UPDATE mail_archiver."ArchivedEmails" SET "Note" = "Subject"'
+}
+VERSIONS_MADE: Mapping[str, tuple[Mapping[str, str], str]] = {
+    "2608.1": ({}, ""),
+    "2609.1": (_NEXT, ""),
+    "2609.2-fails": ({**_NEXT, "20260930120000_Fails": 'UPDATE mail_archiver."NoSuchTable" SET "A" = 1'}, ""),
+    "2609.2-never-listens": (_NEXT, "--never-listens"),
+    "2609.2-loses-mail": (
+        {**_NEXT, "20260930120000_Loses": 'DELETE FROM mail_archiver."ArchivedEmails" WHERE "Id" % 7 = 0'},
+        "",
+    ),
+    # Staging's accounts are disabled, production's are not: half of it has run there when it fails.
+    "2609.2-fails-in-production": (
+        {
+            **_NEXT,
+            "20260930120000_Fails": 'DO $$ BEGIN IF EXISTS (SELECT FROM mail_archiver."MailAccounts" WHERE "IsEnabled")'
+            " THEN RAISE 'an account is enabled'; END IF; END $$",
+        },
+        "",
+    ),
+}
+
 WITH_PGBACKREST = "mailarchiver-backup-stand-in/postgres-with-pgbackrest:17"
 
 # Suite, major version, packages. Python and psycopg serve the application's stand-in, which shares trixie's base.
@@ -76,6 +103,32 @@ def ensure_pgbackrest_image() -> str:
         finally:
             client.close()
     return WITH_PGBACKREST
+
+
+def ensure_versions() -> None:
+    """Make the versions of the application's stand-in that upgrades of it are tried with; quick when they are there."""
+    with _one_at_a_time():
+        client = docker.from_env(timeout=600)
+        try:
+            for tag, (migrations, words) in VERSIONS_MADE.items():
+                command = ", ".join(f'"{word}"' for word in ["python3", "/app/migrating.py", *words.split()])
+                recipe = (
+                    f"FROM {STAND_IN_APPLICATION}\nCOPY migrating.py /app/\nCOPY migrations /app/migrations\n"
+                    f"ENV STANDIN_SYNC_DELAY_SECONDS={0 if migrations else 100_000}\n"
+                    f"LABEL org.opencontainers.image.version={tag}\nENTRYPOINT [{command}]\n"
+                )
+                files = {
+                    **_files(HERE / "images" / "versions"),
+                    "Dockerfile": recipe.encode(),
+                    "migrations/none": b"",
+                    **{f"migrations/{name}.sql": sql.encode() for name, sql in migrations.items()},
+                }
+                base = _labels(client, STAND_IN_APPLICATION)[INPUTS_LABEL]
+                inputs = _digest({**files, "base": base.encode()})
+                if _labels(client, f"{VERSIONS}:{tag}").get(INPUTS_LABEL) != inputs:
+                    _build(client, f"{VERSIONS}:{tag}", files, inputs, {})
+        finally:
+            client.close()
 
 
 def is_stand_in(name: str) -> bool:

@@ -72,6 +72,23 @@ def test_a_variable_of_the_env_file_is_changed_there(line: str, after: str) -> N
     assert (changed.path.name, changed.text) == (".env", f"A=1\n{after}\nB=2\n")
 
 
+APPLICATION, NEWER = "mailarchive-app", "s1t5/mailarchiver:2609.1"
+
+
+def test_the_application_stands_in_one_line_with_its_service() -> None:
+    changed = change_image([file(PLAIN)], [], APPLICATION, NEWER)
+
+    assert changed.text == PLAIN.replace("s1t5/mailarchiver:latest", NEWER)
+
+
+def test_the_tag_of_the_application_comes_from_the_env_file() -> None:
+    text = PLAIN.replace("{image: s1t5/mailarchiver:latest}", "\n    image: s1t5/mailarchiver:${TAG}")
+
+    changed = change_image([file(text)], [file("TAG=2608.1\n", ".env")], APPLICATION, NEWER)
+
+    assert (changed.path.name, changed.text) == (".env", "TAG=2609.1\n")
+
+
 @pytest.mark.parametrize(
     ("text", "env"),
     [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import docker.errors
 
 from tasks.adapters.engine.client import api_client, engine_is_local, in_our_words
 from tasks.core.errors import BackupError, Refused
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class LocalImage:
     operating_system: str
     environment: Mapping[str, str]
     user: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str | None:
@@ -51,6 +55,7 @@ def image_facts(image_id: str) -> LocalImage:
         operating_system=facts.get("Os") or "",
         environment=environment_of(config),
         user=config.get("User") or "",
+        labels=dict(config.get("Labels") or {}),
     )
 
 
@@ -87,6 +92,26 @@ def pull_image(name: str, *, timeout_seconds: float) -> None:
                     raise BackupError(f"{name} was not pulled within {timeout_seconds:g} s")
     except BackupError as error:
         raise Refused(error.message, hint=f"is the name right? try it by hand: docker pull {name}") from error
+
+
+def registry_digest(name: str) -> str | None:
+    """Ask an image's registry which digest a name stands for now; None where no registry answers. Nothing is fetched."""
+    try:
+        with in_our_words(f"ask the registry for {name}"):
+            return str(api_client().inspect_distribution(name)["Descriptor"]["digest"])
+    except BackupError as error:
+        logger.info("%s", error.message)
+        return None
+
+
+def tag_image(image_id: str, name: str) -> None:
+    """Let a name stand for an image that is on this host; a name with a digest stands for one image only and is left alone."""
+    if "@" in name:
+        return
+    head, colon, tag = name.rpartition(":")
+    repository, tag = (head, tag) if colon and "/" not in tag else (name, "latest")
+    with in_our_words(f"let {name} stand for image {image_id[:19]}"):
+        api_client().tag(image_id, repository, tag, force=True)
 
 
 def networks(label: Mapping[str, str] | None = None) -> list[str]:

@@ -109,6 +109,54 @@ def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: 
     set_comment(session, name, comment)
 
 
+def copy_database(session: Session, source: str, name: str, *, owner: str, comment: str) -> None:
+    """Make a database that is a copy of another, files and all; nobody may be in that one, and whoever comes back is ended again.
+
+    The copy goes by files, not by WAL: it is the quicker way for what is large, and PostgreSQL 18 may clone them.
+    """
+    files = " STRATEGY FILE_COPY" if server_major(session) >= 15 else ""
+    for tries_left in reversed(range(RENAME_TRIES)):
+        end_sessions(session, source)
+        try:
+            session.execute(f"CREATE DATABASE {quoted(name)} TEMPLATE {quoted(source)}{files} OWNER {quoted(owner)}")
+            break
+        except ProgramFailed as error:
+            if not tries_left or error.sqlstate != OBJECT_IN_USE:
+                raise
+            logger.warning("A session came back while a database was to be copied; trying again: %s", error.message)
+    set_comment(session, name, comment)
+
+
+def end_making_of(session: Session, name: str) -> int:
+    """End the sessions, of a dead run, that are still making a database of this name; return how many."""
+    rows = session.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
+        " AND starts_with(query, %s)",
+        (f"CREATE DATABASE {quoted(name)} ",),
+    )
+    return len(rows)
+
+
+def rename_database(session: Session, name: str, new_name: str, comment: str | None) -> None:
+    """Give a database that nobody is in another name and comment, in one transaction."""
+    end_sessions(session, name)
+    with session.transaction():
+        session.execute(f"ALTER DATABASE {quoted(name)} RENAME TO {quoted(new_name)}")
+        set_comment(session, new_name, comment)
+
+
+def long_statements(session: Session, *, of: str, seconds: float) -> int:
+    """Count the statements of a role that have been at work in this database for so long: a migration, for one."""
+    return int(
+        session.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend' AND state = 'active' AND usename = %s AND application_name NOT LIKE 'mailarchiver-backup %%'"
+            " AND now() - query_start > %s * interval '1 second'",
+            (of, seconds),
+        )
+    )
+
+
 def set_comment(session: Session, name: str, comment: str | None) -> None:
     """Comment on a database; None takes the comment away.
 

@@ -21,6 +21,8 @@ DELETION = "DeleteAfterDays"
 RETENTION = (DELETION, "LocalRetentionDays")
 QUARANTINE_SCHEMA = "mailarchiver_backup"
 LOGIN_PAGE = "/Auth/Login"
+MAILS = "ArchivedEmails"
+WHAT_COUNTS = (MAILS, "EmailAttachments", ACCOUNTS, "Users")
 _SECRET = "password|secret|token|clientid|apikey|totp|twofactor|backupcode"
 
 
@@ -173,27 +175,65 @@ def count_attachments(session: Statements) -> tuple[int, list[str]]:
 def wait_until_answers(addresses: Sequence[str], port: int, *, timeout_seconds: float) -> None:
     """Return once the application's login page answers with 200; raise BackupError with what it said last when it never does."""
     deadline = time.monotonic() + timeout_seconds
-    last = "no address"
     while True:
-        for address in addresses:
-            try:
-                connection = http.client.HTTPConnection(address, port, timeout=5)
-                try:
-                    connection.request("GET", LOGIN_PAGE)
-                    status = connection.getresponse().status
-                finally:
-                    connection.close()
-                if status == http.client.OK:
-                    return
-                last = f"HTTP status {status}"
-            except (OSError, http.client.HTTPException) as error:
-                last = str(error) or type(error).__name__
+        problem = ask_login_page(addresses, port)
+        if not problem:
+            return
         if time.monotonic() > deadline:
             raise BackupError(
-                f"the application does not answer on port {port} after {timeout_seconds:g} s: {last}",
+                f"the application does not answer on port {port} after {timeout_seconds:g} s: {problem}",
                 hint="look at its log: docker compose logs",
             )
         time.sleep(0.1)
+
+
+def ask_login_page(addresses: Sequence[str], port: int) -> str:
+    """Ask for the application's login page once: "" where it answers with 200, else what came instead."""
+    last = "no address"
+    for address in addresses:
+        try:
+            connection = http.client.HTTPConnection(address, port, timeout=5)
+            try:
+                connection.request("GET", LOGIN_PAGE)
+                status = connection.getresponse().status
+            finally:
+                connection.close()
+            if status == http.client.OK:
+                return ""
+            last = f"HTTP status {status}"
+        except (OSError, http.client.HTTPException) as error:
+            last = str(error) or type(error).__name__
+    return last
+
+
+def count_what_counts(session: Statements) -> dict[str, int]:
+    """Count the rows that no new version of the application may lose: mails, attachments, accounts, users; tables it has not are left out."""
+    rows = session.execute(
+        "SELECT c.relname, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p') ORDER BY 1, 2",
+        (list(WHAT_COUNTS),),
+    )
+    found: dict[str, int] = {}
+    for table, schema in rows:
+        found.setdefault(table, int(session.value(f"SELECT count(*) FROM {quoted(schema)}.{quoted(table)}")))
+    return found
+
+
+def mails_digest(session: Statements) -> str:
+    """Sum up which mails there are, in any order: their numbers and message ids; "" where there is no such table."""
+    schema = session.value(
+        "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relname = %s AND c.relkind IN ('r', 'p') ORDER BY 1 LIMIT 1",
+        (MAILS,),
+    )
+    if schema is None:
+        return ""
+    words = "\"Id\"::text || ' ' || coalesce(\"MessageId\", '')"
+    return str(
+        session.value(
+            f"SELECT coalesce(sum(hashtextextended({words}, 0)::numeric), 0)::text FROM {quoted(schema)}.{quoted(MAILS)}"
+        )
+    )
 
 
 def _accounts_table(session: Statements) -> str | None:

@@ -46,7 +46,7 @@ class ComposePort:
 class ComposeService:
     """One service as the compose files describe it. `mounts` hold secrets and configs from files too.
 
-    An anonymous volume has source "", and no volume has a `host_path`: only Docker knows it.
+    `is_built` tells that the image is built here (`build:`). An anonymous volume has source "", and no volume has a `host_path`: only Docker knows it.
     """
 
     name: str
@@ -60,6 +60,7 @@ class ComposeService:
     depends_on: tuple[str, ...]
     ports: tuple[ComposePort, ...]
     aliases: tuple[str, ...]
+    is_built: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ def _service(name: str, facts: Mapping[str, Any], model: Mapping[str, Any]) -> C
             for port in facts.get("ports") or ()
         ),
         aliases=tuple(sorted({alias for each in networks.values() for alias in (each or {}).get("aliases") or ()})),
+        is_built=bool(facts.get("build")),
     )
 
 

@@ -130,6 +130,11 @@ _FILE: Shape = {
 }  # fmt: skip
 
 _ASKED: Shape = {"run": _is_run, "at": _is_number, "limit_seconds": _is_number}
+_DATABASE: Shape = {
+    "kept": _is(_KEPT), "incoming": is_text, "number": _is_number, "comment": _or_none(_is_long_text), "image_id": is_text,
+    "former_image_id": is_text,
+}  # fmt: skip
+_APPLICATION: Shape = {"image_id": is_text, "digest": is_text, "mails": _is_number, "schema": is_text}
 
 # What earlier versions did not write yet may be missing, and other keys beside these are passed over.
 SHAPES: Mapping[str, Shape] = {
@@ -155,10 +160,15 @@ SHAPES: Mapping[str, Shape] = {
         "at": is_text, "from_image": is_text, "to_image": is_text, "data": _is(_EXCHANGE), "files": _list_of(_is(_FILE)),
         "undone": _is_truth, "was": _is_state, "target": is_text, "project?": _or_none(is_text),
     },
-    "upgrade-files": {"files": _list_of(is_text), "project?": _or_none(is_text)},
+    "application-upgrade": {
+        "at": is_text, "from_image": is_text, "to_image": is_text, "database": _is(_DATABASE), "files": _list_of(_is(_FILE), least=0),
+        "undone": _is_truth, "was": _is_state, "application": _is(_APPLICATION), "project?": _or_none(is_text),
+    },
+    "database-copy": {"database": is_text, "project?": _or_none(is_text)},
+    "upgrade-files": {"files": _list_of(is_text, least=0), "project?": _or_none(is_text)},
     "upgrade-drop": {
         "mark": _is({"word": is_text, "stamp": is_text}), "data": _IDENTITY,
-        "files": _list_of(_is({"path": is_text, "sha256": _is_mark})), "project?": _or_none(is_text),
+        "files": _list_of(_is({"path": is_text, "sha256": _is_mark}), least=0), "project?": _or_none(is_text),
     },
     "staging": {"project": is_text, "directory": is_text},
     "scratch": {"scratch": is_text},

@@ -38,7 +38,7 @@ class Layout:
         return PurePosixPath(self.pgdata).relative_to(self.target)
 
 
-def require_image_name(image: str, *, current: str, anywhere: bool) -> None:
+def require_image_name(image: str, *, current: str, anywhere: bool, option: str = "--to") -> None:
     """Raise UsageError for what is no image's name; unless `anywhere`, for one of another repository than the current image's.
 
     Whoever reaches Prefect's API may give a run its parameters, and so must not choose whose program gets the data.
@@ -46,11 +46,14 @@ def require_image_name(image: str, *, current: str, anywhere: bool) -> None:
     >>> require_image_name("postgres:17-alpine", current="postgres:15", anywhere=False)
     """
     if len(image) > 255 or not _REFERENCE.fullmatch(image):
-        raise UsageError(f"{image!r} is no image's name", hint="for instance postgres:17-alpine")
+        raise UsageError(
+            f"{image!r} is no image's name",
+            hint="for instance postgres:17-alpine" if option == "--to" else "for instance s1t5/mailarchiver:2609.1",
+        )
     if not anywhere and repository_of(image) != repository_of(current):
         raise UsageError(
             f"{image} is of another repository than {current}; a flow run takes only another tag of the same one",
-            hint=f"on the machine itself: mailarchiver-backup upgrade --to {image}",
+            hint=f"on the machine itself: mailarchiver-backup upgrade {option} {image}",
         )
 
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-import time
 from pathlib import Path
 
 import psycopg
@@ -31,7 +31,7 @@ def main() -> None:
     except psycopg.Error as error:
         print(f"An error occurred while migrating the database: {error}", flush=True)
     if "--never-listens" in sys.argv:
-        time.sleep(3600)
+        signal.pause()
     standin.main()
 
 

@@ -150,7 +150,7 @@ def _helper_image(stack: Installation, every: Sequence[Container]) -> str:
 
 def _image(container: Container, *, saved: bool) -> HostImage:
     facts = image_facts(container.image_id)
-    return HostImage(
-        name=container.image if container.image in facts.names else next(iter(facts.names), container.image),
-        image_id=facts.image_id, digests=list(facts.digests), member=image_member(facts.image_id) if saved else "",
-    )  # fmt: skip
+    # A name that has gone over to a newer image since the container was made is not this one's any more.
+    name = container.image if container.image in facts.names else next(iter(facts.names), facts.image_id)
+    member = image_member(facts.image_id) if saved else ""
+    return HostImage(name=name, image_id=facts.image_id, digests=list(facts.digests), member=member)

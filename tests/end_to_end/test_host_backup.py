@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from typing import Any
 import pyrage
 import pytest
 
-from tasks.adapters.machine.volume_tar import pack_in
+from tasks.adapters.host.journals import Journal
+from tasks.adapters.machine.volume_tar import pack_in, unpack_in
+from tasks.core.errors import BackupError
 from tasks.machine.helper import fitting_image, volume_helper
+from tasks.machine.restored_volume import settle
 from tests.cli import PROGRAM, run_program, start_program
 from tests.settings import write_settings
 from tests.stack import engine
@@ -302,10 +305,15 @@ def test_what_is_there_is_replaced_only_when_that_is_said(machine: Machine) -> N
     try:
         assert fingerprint(place_of(at_rest)) == wanted
         assert fingerprint(place_of(aside)) == since
+        # A kill right after the exchange: what holds the former content is no half-filled volume.
+        former = place_of(aside).stat().st_ino
+        assert "holds its former content" in settle(journal({"volume": aside, "former": former}))
+        assert fingerprint(place_of(aside)) == since
         assert (changed.read_text(), Path(kept).read_text()) == ("one\n", "changed\n")
         assert oct(changed.stat().st_mode & 0o777) == "0o640"
     finally:
-        subprocess.run(["docker", "volume", "rm", aside], check=True, capture_output=True)
+        assert "removed" in settle(journal({"volume": aside, "former": 1}))
+        assert not _volumes(aside)
         Path(kept).unlink()
 
 
@@ -326,6 +334,32 @@ def test_a_volume_is_read_alike_here_and_in_a_container_and_without_this_program
     assert packed_in(inside) == packed_in(by_hand)
     assert not warnings
     assert fitting_image(["no-such-image", machine.image], installation_id="main", directory=tmp_path) == machine.image
+
+
+def test_what_a_volumes_tar_says_never_leaves_the_volume(machine: Machine, tmp_path: Path) -> None:
+    """Links that lead out, absolute names and `..`: they are filled in where nothing but the volume is."""
+    volume, outside = f"{machine.projects[0]}_hostile", tmp_path / "outside"
+    outside.mkdir()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as made:
+        link = tarfile.TarInfo("out")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+        made.addfile(link)
+        for name in ("out/planted", f"{outside}/planted", "../../../../../.." + f"{outside}/planted", "inside"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 3
+            made.addfile(entry, io.BytesIO(b"ha\n"))
+    subprocess.run(["docker", "volume", "create", volume], check=True, capture_output=True)
+    try:
+        with (
+            volume_helper(machine.image, volume, installation_id="main", directory=tmp_path) as helper,
+            suppress(BackupError),
+        ):
+            unpack_in(helper, [packed.getvalue()])
+        assert not list(outside.iterdir())
+        assert (place_of(volume) / "inside").exists()
+    finally:
+        subprocess.run(["docker", "volume", "rm", volume], check=True, capture_output=True)
 
 
 def test_the_database_at_work_and_what_is_missing_are_refused(machine: Machine) -> None:
@@ -410,6 +444,10 @@ def test_a_kill_leaves_nothing_half_done(machine: Machine) -> None:
         ).stdout  # fmt: skip
     finally:
         full.unlink(missing_ok=True)
+
+
+def journal(body: dict[str, Any]) -> Journal:
+    return Journal(Path("/none"), "host-volume", "main", Path("/none"), "1-a", 1, 1, "", body)
 
 
 def _volumes(prefix: str) -> list[str]:

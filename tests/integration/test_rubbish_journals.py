@@ -55,6 +55,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "staging": {"project": "mailarchiver-staging-x", "directory": "/nowhere"},
     "scratch": {"scratch": "/nowhere/else"},
     "helper": {"mark": "0123456789abcdef"},
+    "host-volume": {"volume": "mail_data", "former": 0},
     "proxmox-guest": {
         "reason": "r", "host": "pve.example:8006", "node": "pve1", "guest": 101, "guest_kind": "lxc", "former": "running", "upid": "",
     },

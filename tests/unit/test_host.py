@@ -125,6 +125,16 @@ def test_what_is_there_stays_unless_that_is_said() -> None:
     assert "--replace" in str(refused.value.hint)
 
 
+def test_a_plan_of_many_files_is_no_wall_of_text() -> None:
+    files = [f"/etc/{number}" for number in range(5000)]
+    wanted = choose(HostContents(hostname="h"), files, ())
+
+    told = str(plan_restore("b", wanted, There({}, {}, {"/etc/1": "same"}), replace=False))
+    assert len(told.splitlines()) < 70
+    assert "more to create" in told
+    assert "1 files are as in the backup" in told
+
+
 @pytest.mark.parametrize("there", [VolumeThere(running=("app",)), VolumeThere(exchangeable=False)])
 def test_a_volume_in_use_or_out_of_reach_is_never_replaced(there: VolumeThere) -> None:
     plan = plan_restore("b", choose(CONTENTS, [], ("volume:data",)), There({"data": there}, {}, {}), replace=True)

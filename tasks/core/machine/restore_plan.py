@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from tasks.core.errors import Refused
 from tasks.core.machine.only import Wanted
 from tasks.core.machine.paths import path_problem
 
+PIECES_SHOWN = 60
 VOLUME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}"
 Act = Literal["create", "replace", "leave", "by hand", "refuse"]
 
@@ -63,11 +65,16 @@ class HostPlan:
         return {each.name for each in self.pieces if each.kind == kind and each.act in acts}
 
     def __str__(self) -> str:
-        """Write the plan for people; files that are as in the backup are only counted."""
-        shown = [str(each) for each in self.pieces if each.act != "leave" or each.kind not in ("file", "link")]
+        """Write the plan for people; of many files the first are shown, and those that are as in the backup only counted."""
+        shown = [each for each in self.pieces if each.act != "leave" or each.kind not in ("file", "link")]
         left = len(self.pieces) - len(shown)
-        same = [f"{left} files are as in the backup and are left alone"] if left else []
-        return "\n".join([f"Restore of the host's pieces from {self.backup}:", *shown, *same])
+        lines = [f"Restore of the host's pieces from {self.backup}:", *(str(each) for each in shown[:PIECES_SHOWN])]
+        if len(shown) > PIECES_SHOWN:
+            acts = Counter(each.act for each in shown[PIECES_SHOWN:])
+            lines.append("and " + ", ".join(f"{count:,} more to {act}" for act, count in acts.items()))
+        if left:
+            lines.append(f"{left:,} files are as in the backup and are left alone")
+        return "\n".join(lines)
 
 
 def plan_restore(backup: str, wanted: Wanted, there: There, *, replace: bool, foreign: bool = False) -> HostPlan:

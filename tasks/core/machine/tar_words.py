@@ -6,9 +6,10 @@ import re
 
 # Owners by number, extended attributes and access control lists, holes, hard links (tar's own way); times of reading are nobody's content.
 KEEPING = ("--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
+# A label of SELinux's is the running system's, and the container's that wrote the file; another one gives its own.
 PACKING = (
     "--create", "--file=-", *KEEPING, "--sparse", "--sort=name",
-    "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--warning=no-file-ignored",
+    "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--warning=no-file-ignored", "--xattrs-exclude=security.selinux",
 )  # fmt: skip
 UNPACKING = ("--extract", "--file=-", "--numeric-owner", "--same-owner", "--same-permissions", *KEEPING[2:])
 # Of `tar --create`: some files changed while they were read; all else but 0 is a failure.

@@ -65,6 +65,10 @@ def _is_guest_state(value: object) -> bool:
     return value in ("running", "paused", "prelaunch", "stopped")
 
 
+def _is_volume(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}", value) is not None
+
+
 def _is_guest_name(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(GUEST_NAME, value) is not None
 
@@ -173,7 +177,7 @@ SHAPES: Mapping[str, Shape] = {
     "staging": {"project": is_text, "directory": is_text},
     "scratch": {"scratch": is_text},
     "helper": {"mark": _is_mark},
-    "host-volume": {"volume": is_text, "former": _is_number},
+    "host-volume": {"volume": _is_volume, "former": _is_number},
     "proxmox-guest": {
         "host": is_text, "node": _is_node, "guest": _is_guest, "guest_kind": _is_guest_kind, "former": _is_guest_state, "upid": _is_upid,
         "reason?": is_text,

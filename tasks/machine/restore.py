@@ -13,9 +13,11 @@ from pathlib import Path
 from tasks.adapters.archive.reader import CheckedArchive, entries_of
 from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.archive.repository_marker import require_repository
+from tasks.adapters.engine.client import engine_directory
 from tasks.adapters.engine.resources import image_exists, image_facts, local_images
 from tasks.adapters.engine.saved_images import load_image, tag_image
 from tasks.adapters.engine.volumes import Volume, find_volume, users_of
+from tasks.adapters.host.files import free_space
 from tasks.adapters.host.streams import watched
 from tasks.adapters.machine.placing import compare_file, compare_link, make_place, place_file, place_link
 from tasks.core.archive.layout import HOST_FILES, HOST_IMAGES, HOST_VOLUMES
@@ -26,6 +28,7 @@ from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 from tasks.core.machine.only import Wanted, choose
 from tasks.core.machine.paths import holds, path_of
 from tasks.core.machine.restore_plan import HostPlan, There, VolumeThere, plan_restore, require_sound, stands_for
+from tasks.core.policy.space import Need, require_room
 from tasks.machine.helper import fitting_image
 from tasks.machine.restored_volume import fill_beside, fill_new
 from tasks.progress import progress
@@ -134,6 +137,7 @@ def restore_pieces(config: InstallationConfig, found: HostArchive, wanted: Wante
     """Restore what the plan says, in one pass over the archive: images, volumes, files; links last."""
     work = _Work(config, found, wanted, plan, f".before-{datetime.now(UTC):%Y%m%d-%H%M%S}", HostRestored(plan.backup))
     members = {each.name: each for each in found.archive.members}
+    _require_room(plan, wanted, members)
     with (
         entries_of(found.archive, f"{HOST_IMAGES}/", f"{HOST_VOLUMES}/", f"{HOST_FILES}/") as stream,
         progress("restore"),
@@ -155,6 +159,19 @@ def restore_pieces(config: InstallationConfig, found: HostArchive, wanted: Wante
     by_hand = [each for each in plan.pieces if each.act == "by hand"]
     work.restored.notes += [f"{each.kind} {each.name}: {each.why}" for each in by_hand]
     return work.restored
+
+
+def _require_room(plan: HostPlan, wanted: Wanted, members: dict[str, Member]) -> None:
+    """Raise Refused, before anything is made, where the engine's disk has no room for the volumes and images."""
+    volumes, images = (plan.of(kind, "create", "replace") for kind in ("volume", "image"))
+    pieces = [each.member for each in wanted.volumes if each.name in volumes]
+    pieces += [each.member for each in wanted.images if each.name in images]
+    place = engine_directory() if pieces else None
+    if place is None:
+        return
+    need = Need("volumes and images", str(place), sum(members[each].bytes for each in pieces if each in members))
+    free_bytes, free_inodes = free_space(place)
+    require_room(need, free_bytes=free_bytes, free_inodes=free_inodes, minimum_free_bytes=0)
 
 
 _Act = Callable[[TarEntry, "Member | None", Iterator[bytes]], None]

@@ -245,8 +245,8 @@ def test_all_comes_back_identical_on_another_engine(machine: Machine, tmp_path: 
         assert code != 0
         assert "trusted-key" in err
         known = [*restore, "--trusted-key", key]
-        # One piece first: its volume, with what the saved image brings to unpack it.
-        words = [*known, "--only", f"image:{machine.image}", "--only", f"volume:{at_rest}"]
+        # One piece first, at the operator's word: its volume, with what the saved image brings to unpack it.
+        words = [*restore, "--foreign", "--only", f"image:{machine.image}", "--only", f"volume:{at_rest}"]
         code, out, err = run_program(words, directory=tmp_path, **elsewhere)
         assert code == 0, err
         assert not places[0].exists()

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import docker
@@ -49,6 +50,13 @@ def engine_version() -> str:
     """Return the engine's version; raise Refused where it does not answer."""
     with in_our_words("ask Docker for its version"):
         return str(api_client().version()["Version"])
+
+
+def engine_directory() -> Path | None:
+    """Give where the engine keeps volumes and images; None where that is no directory of this host."""
+    with in_our_words("ask Docker where it keeps its data"):
+        place = Path(str(api_client().info().get("DockerRootDir") or "/nowhere"))
+    return place if engine_is_local() and place.is_dir() else None
 
 
 _clients: dict[tuple[str, int], docker.APIClient] = {}

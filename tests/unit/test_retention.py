@@ -300,3 +300,19 @@ def test_no_guests_backup_proves_the_database() -> None:
     assert not {each for each in plan.removed if each.startswith("2026")}
     assert any("no backup is verified" in reason for reason in plan.paused)
     assert not find_shrinks([*guests, night(5), replace(guests[0], rows=1, proof="verified")], 20)
+
+
+def test_a_wrong_clock_or_a_failed_run_removes_no_guests_backup_either() -> None:
+    policy = Retention(keep_last=1, minimum_verified=1)
+    guests = [Candidate(f"lxc {number}", NOW - timedelta(days=number), subject="lxc mail") for number in range(3)]
+    everything = [*guests, *(night(number) for number in range(3))]
+
+    later = plan_retention(everything, policy, now=NOW + timedelta(days=3650))
+    assert not later.removed
+    assert any("the clock jumped" in reason for reason in later.paused)
+    ahead = plan_retention(
+        [*everything, Candidate("lxc later", NOW + timedelta(days=99), subject="lxc mail")], policy, now=NOW
+    )
+    assert not ahead.removed
+    assert not plan_retention(everything, policy, now=NOW, paused=["the last run failed"]).removed
+    assert {each for each in plan_retention(everything, policy, now=NOW).removed if "lxc" in each} == {"lxc 1", "lxc 2"}

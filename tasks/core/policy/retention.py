@@ -146,16 +146,20 @@ def plan_retention(
     after now fills no rule's place. Backups of the system around are counted apart, those of each guest for themselves:
     they keep no backup of the database, and push out none.
     """
+    held = [*paused, *_clock_problems([each for each in candidates if not each.foreign], runs, now)]
     around = [each for each in candidates if each.subject and not each.foreign]
-    if around:
-        apart = {each.name for each in around}
-        rest = plan_retention(
-            [each for each in candidates if each.name not in apart], policy, now=now, paused=paused, runs=runs
-        )
-        system = _plan_system(around, policy, now=now)
-        created = {each.name: each for each in candidates}
-        decisions = sorted((*rest.decisions, *system), key=lambda each: _age(created[each.name]), reverse=True)
-        return RetentionPlan(tuple(decisions), rest.paused)
+    apart = {each.name for each in around}
+    plan = _plan_database([each for each in candidates if each.name not in apart], policy, now=now, held=held)
+    system = _plan_system(around, policy, now=now, is_held=bool(held))
+    created = {each.name: each for each in candidates}
+    decisions = sorted((*plan.decisions, *system), key=lambda each: _age(created[each.name]), reverse=True)
+    return RetentionPlan(tuple(decisions), plan.paused)
+
+
+def _plan_database(
+    candidates: Collection[Candidate], policy: Retention, *, now: datetime, held: Sequence[str]
+) -> RetentionPlan:
+    """Decide on backups of the mail database, and on files that are not ours; `held` are reasons to remove nothing."""
     ahead = {each.name for each in candidates if not each.foreign and is_ahead(each.created, now)}
     present = [each for each in candidates if each.name not in ahead]
     ours = sorted((each for each in present if not each.foreign), key=_age, reverse=True)
@@ -184,9 +188,7 @@ def plan_retention(
         else:
             dated_ends[each.name] = max(end, dated_ends.get(each.name, end))
 
-    odd = [*paused, *_oddities(ours, sound, policy)]
-    dated = [Dated(each.name, each.created, each.confirmed) for each in ours]
-    odd += [each for each in (ahead_problem(sorted(ahead), now), jump_problem(dated, runs, now)) if each]
+    odd = [*held, *_oddities(ours, sound, policy)]
     odd += [f"content shrank: {shrink}" for shrink in current_shrinks(present, policy.shrink_limit_percent)]
     decisions = []
     for each in sorted(candidates, key=_age, reverse=True):
@@ -204,8 +206,18 @@ def plan_retention(
     return RetentionPlan(with_needed(decisions, {each.name: each.needs for each in candidates}), tuple(odd))
 
 
-def _plan_system(around: Collection[Candidate], policy: Retention, *, now: datetime) -> list[Decision]:
-    """Decide on backups of the system around, of each guest for itself: by the same rules, and the newest of each stay."""
+def _clock_problems(ours: Collection[Candidate], runs: Collection[datetime], now: datetime) -> list[str]:
+    """Say what the dates of our own backups tell of the clock: some are after now, or it jumped."""
+    ahead = sorted(each.name for each in ours if is_ahead(each.created, now))
+    dated = [Dated(each.name, each.created, each.confirmed) for each in ours if each.name not in ahead]
+    return [each for each in (ahead_problem(ahead, now), jump_problem(dated, runs, now)) if each]
+
+
+def _plan_system(around: Collection[Candidate], policy: Retention, *, now: datetime, is_held: bool) -> list[Decision]:
+    """Decide on backups of the system around, of each guest for itself: by the same rules, and the newest of each stay.
+
+    Where the clock is wrong or the last run failed nothing of them goes either (`is_held`).
+    """
     decisions: list[Decision] = []
     for subject in sorted({each.subject for each in around}):
         there = [each for each in around if each.subject == subject]
@@ -215,7 +227,6 @@ def _plan_system(around: Collection[Candidate], policy: Retention, *, now: datet
             for each in ahead
         ]
         ours = sorted((each for each in there if each not in ahead), key=_age, reverse=True)
-        jumped = jump_problem([Dated(each.name, each.created, each.confirmed) for each in ours], (), now)
         kept = _kept_by_rules(ours, (), policy)
         for place, each in enumerate(ours):
             reasons = (
@@ -229,7 +240,7 @@ def _plan_system(around: Collection[Candidate], policy: Retention, *, now: datet
                     ends += [end] if end is not None else []
             if reasons:
                 decisions.append(Decision(each.name, True, tuple(reasons), max(ends, default=None), undated))
-            elif ahead or jumped:
+            elif is_held:
                 decisions.append(Decision(each.name, True, (PAUSED,)))
             else:
                 decisions.append(Decision(each.name, False, (f"no rule keeps it of {subject}",)))

@@ -85,7 +85,8 @@ class InnerDatabase:
 
     def _psql(self, script: str) -> str:
         # Without a password: inside the container 127.0.0.1 is trusted by the official image, as the socket is.
-        program = 'exec psql -X -q -A -t -w -v ON_ERROR_STOP=1 -U "${POSTGRES_USER:-postgres}" -d "$1" -f -'
+        # Terse: the details of an error are rows, and those may hold a mailbox's password.
+        program = 'exec psql -X -q -A -t -w -v ON_ERROR_STOP=1 -v VERBOSITY=terse -U "${POSTGRES_USER:-postgres}" -d "$1" -f -'
         options = ["-e", f"PGOPTIONS={self._options}"] if self._options else []
         words = ["docker", "exec", "-i", *options, self._stack.postgres.id, "sh", "-c", program, "sh", self._database]
         said = self._shell.try_run(words, given=script, seconds=self._answer_seconds)
@@ -101,7 +102,7 @@ def databases_with(shell: Shell, stack: InnerStack, table: str) -> list[str]:
     """Name the databases of a server that hold a table: the application's own, and former ones that a restore has kept."""
     found = []
     names = InnerDatabase(shell, stack, _MAINTENANCE).execute(
-        "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY 1"
+        "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
     )
     for (name,) in names:
         there = InnerDatabase(shell, stack, str(name)).value(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from tasks.adapters.proxmox.guest_shell import Said, Shell
 from tasks.adapters.stack import mail_archiver
 from tasks.core.errors import BackupError, Refused
+from tasks.core.plain_text import plain_line
 from tasks.core.stack.guest_stacks import INSPECT, InnerStack, Inside, containers_in, stacks_in, status_of
 from tasks.core.units import duration_text
 from tasks.proxmox.inner_database import InnerDatabase, databases_with
@@ -27,7 +28,8 @@ from tasks.step import step
 logger = logging.getLogger(__name__)
 
 PROGRAM_SECONDS = 120.0
-STOP_SECONDS = 10
+# Nothing that it does meanwhile is kept: the guest is removed.
+STOP_SECONDS = 1
 LOG_LINES = 20
 _POLL_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 # Whichever of them the guest has; the answer's first line is its status.
@@ -138,10 +140,16 @@ def probe_applications(config: InstallationConfig, restored: Restored, held: Neu
         for stack in {stack.application.id: stack for stack, _ in held.databases}.values():
             _must(shell, ["docker", "start", stack.application.id], "start")
             try:
-                _wait(lambda stack=stack: _status(shell, stack) == 200, limit, f"the application in {restored.guest}")  # type: ignore[misc]
+                at = _addresses(shell, stack)
+                _wait(
+                    lambda stack=stack, at=at: _status(shell, stack, at) == 200,  # type: ignore[misc]
+                    limit,
+                    f"the application in {restored.guest}",
+                )
             except BackupError as error:
                 log = _said(shell, ["docker", "logs", "--tail", str(LOG_LINES), stack.application.id])
-                logger.warning("the application's last words in %s: %s", restored.guest, log.last_words)
+                words = plain_line(f"{log.out}{log.err}".strip()[-1000:])
+                logger.warning("the application's last words in %s: %s", restored.guest, words or "(none)")
                 raise BackupError(
                     f"{error.message}: no status 200 at {mail_archiver.LOGIN_PAGE}", hint=error.hint
                 ) from None
@@ -179,9 +187,15 @@ def _answers(shell: Shell, stack: InnerStack) -> bool:
     return True
 
 
-def _status(shell: Shell, stack: InnerStack) -> int | None:
-    (now,) = [each for each in _containers(shell) if each.id == stack.application.id] or [stack.application]
-    for address in now.addresses:
+def _addresses(shell: Shell, stack: InnerStack) -> list[str]:
+    """Give the addresses of an application's container, which it has once it was started."""
+    format = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    said = _must(shell, ["docker", "inspect", "--format", format, stack.application.id], "look at").out.split()
+    return [each for each in said if re.fullmatch("[0-9.]{7,15}", each)]
+
+
+def _status(shell: Shell, stack: InnerStack, addresses: list[str]) -> int | None:
+    for address in addresses:
         said = _said(shell, ["sh", "-c", _ASK, "sh", address, str(stack.port), mail_archiver.LOGIN_PAGE])
         if (status := status_of(said.out)) is not None:
             return status

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tasks.adapters.host.journals import list_journals
 from tasks.adapters.proxmox.guests_state import read_guest_proofs
 from tasks.core.proxmox.proofs import GuestProof
 from tasks.oversight.guest_proofs import GuestsNotProven
+from tasks.oversight.system import system_standing
 from tasks.proxmox.check import check_proxmox
 from tasks.recovery.recover import recover
 from tasks.run.context import config_of
@@ -24,12 +27,14 @@ from tasks.surroundings import run_flow
 from tests.cli import PROGRAM, run_program, start_program
 from tests.proxmox.fake import GUEST, MACHINE, FakeProxmox, fake_proxmox, nights_ago
 from tests.proxmox.trials import CARRIED, InnerGuest, node_with_pct
+from tests.receiver import receiver
 from tests.settings import write_settings
 from tests.stack.engine import host_address
 from tests.stack.imap import ImapServer, imap_server
 from tests.stack.stack import create_stack, free_port, wait_until
 
 FIRST, LAST = 9000, 9003
+LONG = functools.partial(pytest.param, marks=pytest.mark.long)
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +86,15 @@ def settings(proxmox: FakeProxmox, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return section
 
 
-def use(section: dict[str, Any], place: Path, **verification: Any) -> Path:
-    """Write the settings file."""
+def use(section: dict[str, Any], place: Path, more: dict[str, Any] | None = None, **verification: Any) -> Path:
+    """Write the settings file, with `more` besides the section."""
     whole = {**section, "verification": {**section["verification"], **verification}}
     main = {
         "directory": place / "installation",
         "repository": place / "backups",
         "proxmox": whole,
         "log_file": place / "log",
+        **(more or {}),
     }
     return write_settings(place / "settings.yaml", {"main": main})
 
@@ -133,6 +139,11 @@ def inner(
     place = tmp_path_factory.mktemp("inside")
     stack = create_stack(place / "stack", megabytes=1, imap=(host_address(), mail_server.port), sync_delay_seconds=1)
     try:
+        # What the application's own backup holds, a later one of its guest has to hold too.
+        main = {"directory": stack.directory, "repository": place / "backups"}
+        settings = write_settings(place / "settings.yaml", {"main": main})
+        code, _, stderr = run_program([PROGRAM, "backup", "hot", "--settings", str(settings), "--json"])
+        assert code == 0, stderr
         yield InnerGuest(stack, place)
     finally:
         stack.destroy()
@@ -167,8 +178,20 @@ def order(proxmox: FakeProxmox, inner: InnerGuest, mail_server: ImapServer) -> O
     return watching
 
 
+@pytest.fixture
+def compared(proxmox: FakeProxmox, settings: dict[str, Any], inner: InnerGuest, tmp_path: Path) -> None:
+    """Use the application's own backups, of which one is older than the guest's newest."""
+    own = inner.stack.directory.parent
+    use(
+        settings,
+        tmp_path,
+        {"directory": inner.stack.directory, "repository": own / "backups", "metrics_directory": tmp_path / "metrics"},
+    )
+    proxmox.add_volume(datetime.now(UTC), MACHINE)
+
+
 def test_from_the_command_line(
-    proxmox: FakeProxmox, settings: dict[str, Any], order: Order, mail_server: ImapServer, tmp_path: Path
+    proxmox: FakeProxmox, compared: None, order: Order, mail_server: ImapServer, tmp_path: Path
 ) -> None:
     """Restored, without a network, held, neutralised, and only then started; counted; removed; and all of that told."""
     code, stdout, stderr = run_program(
@@ -183,7 +206,7 @@ def test_from_the_command_line(
         == max(proxmox.volumes, key=lambda each: int(each["ctime"]) * (each["vmid"] == MACHINE))["volid"]
     )
     assert proof["accounts"] >= 1
-    assert proof["mails"] > 0
+    assert proof["mails"] == proof["expected"] > 0
     assert proof["attachments"] > 0
     config = proxmox.trials.first_starts[FIRST]
     assert all("link_down=1" in config[name].split(",") for name in ("net0", "net1"))
@@ -200,6 +223,13 @@ def test_from_the_command_line(
     nothing_left(proxmox)
     seen = read_guest_proofs("main")
     assert seen.proven[str(MACHINE)].backup == proof["backup"]
+    standing = system_standing(config_of("main"), datetime.now(UTC))
+    assert standing.problems == ()
+    assert standing.guests[0].proven is not None
+    assert [line.verdict for line in standing.lines if line.backup == proof["backup"]] == ["verified"]
+    (metrics,) = (tmp_path / "metrics").iterdir()
+    assert 'guest_last_proven_timestamp_seconds{guest="102",installation="main"} 0' not in metrics.read_text()
+    assert "guest_last_proven_timestamp_seconds{" in metrics.read_text()
     assert proxmox.secret not in stdout + stderr + (tmp_path / "log").read_text()
 
 
@@ -226,6 +256,24 @@ def test_accounts_that_cannot_be_neutralised(
     assert "could not be disabled" in proof.problem
     assert (proof.booted, proof.accounts, proof.application) == (True, None, False)
     assert order.at_large == [], "the application was not started"
+    nothing_left(proxmox)
+
+
+@pytest.mark.long
+def test_a_guest_with_too_few_mails(proxmox: FakeProxmox, compared: None, order: Order, inner: InnerGuest) -> None:
+    """It cannot be right, although everything in it is whole: the application is not even started."""
+
+    def emptied(words: Sequence[str], given: str) -> None:
+        order(words, given)
+        if "count(*)" in given and "ArchivedEmails" in given:
+            inner.stack.psql('TRUNCATE mail_archiver."ArchivedEmails" CASCADE')
+
+    proxmox.trials.before_program = emptied
+
+    proof = refuted()
+
+    assert "holds 0 mails, where mailarchiver-backup-" in proof.problem
+    assert order.at_large == []
     nothing_left(proxmox)
 
 
@@ -272,15 +320,23 @@ def test_a_container_over_ssh(
         nothing_left(proxmox)
 
 
+def test_who_is_told(proxmox: FakeProxmox, settings: dict[str, Any], tmp_path: Path) -> None:
+    """A failed test is an alarm, told once; that it is over, too, when nothing is asked for any more."""
+    with receiver() as heard:
+        more = {"notifications": heard.settings(events=["proxmox"])}
+        use(settings, tmp_path, more)
+        proxmox.trials.end = "job errors"
+        refuted()
+        refuted()
+        assert heard.titles() == ["mailarchiver-backup: proxmox of main"]
+        assert "job errors" in str(heard.notifications())
+
+
 # --- Without -----------------------------------------------------------------------------------------------------------
 
 
 def without_backups(fake: FakeProxmox) -> None:
     fake.volumes.clear()
-
-
-def of_another_node(fake: FakeProxmox) -> None:
-    fake.trials.carried["qemu"]["hostpci0"] = "0000:01:00.0"
 
 
 def without_agent(fake: FakeProxmox) -> None:
@@ -295,16 +351,16 @@ def with_a_disk_of_the_guest(fake: FakeProxmox) -> None:
     ("wrong", "words"),
     [
         (without_backups, "there is no backup of virtual machine 102 (mailvm)"),
-        (without_agent, "has no QEMU guest agent"),
         ({"free_bytes": 10**9}, "1.0 GB are free on the storage local-lvm where 4.3 GB are wanted"),
-        ({"content": "iso"}, "the storage local-lvm takes no disks of virtual machine 102 (mailvm): its content is iso, not images"),
         ({"end": "job errors", "lines": ["ERROR: vma extract failed"]}, "failed: job errors (ERROR: vma extract failed)"),
         ({"keeps_link": True}, "is not down (net0, net1), although that was asked for: it is not started"),
-        (with_a_disk_of_the_guest, "would use what the guest that still runs may be using (scsi1)"),
         ({"agent_answers": False}, "its guest agent does not answer"),
-        ({"taken": {FIRST, FIRST + 1, FIRST + 2, LAST}}, "no id is free for a test of a backup: 9000 to 9003 are taken"),
+        LONG({"content": "iso"}, "the storage local-lvm takes no disks of virtual machine 102 (mailvm): its content is iso, not images"),
+        LONG(without_agent, "has no QEMU guest agent"),
+        LONG(with_a_disk_of_the_guest, "would use what the guest that still runs may be using (scsi1)"),
+        LONG({"taken": {FIRST, FIRST + 1, FIRST + 2, LAST}}, "no id is free for a test of a backup: 9000 to 9003 are taken"),
     ],
-    ids=["no backup", "no agent", "full", "content", "damaged", "link", "disk of another", "agent", "ids"],
+    ids=["no backup", "full", "damaged", "link", "agent", "content", "no agent", "disk of another", "ids"],
 )  # fmt: skip
 def test_what_is_wrong_is_told(
     wrong: dict[str, Any] | Callable[[FakeProxmox], None],
@@ -328,7 +384,11 @@ def test_what_is_wrong_is_told(
     nothing_left(proxmox)
 
 
-@pytest.mark.parametrize("forbidden", [("POST", "/qemu"), ("PUT", "/config"), ("POST", "/status/start")])
+@pytest.mark.parametrize(
+    "forbidden",
+    [("POST", "/qemu"), pytest.param(("PUT", "/config"), marks=pytest.mark.long), ("POST", "/status/start")],
+    ids=["restore", "network", "start"],
+)
 def test_a_token_that_may_not(forbidden: tuple[str, str], proxmox: FakeProxmox, settings: dict[str, Any]) -> None:
     proxmox.forbidden[forbidden] = "Permission check failed (/vms/9000, VM.Allocate)"
 

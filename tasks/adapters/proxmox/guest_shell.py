@@ -41,8 +41,8 @@ class Said:
 
     @property
     def last_words(self) -> str:
-        """Give the end of what it said, in a line."""
-        return plain_line((self.err.strip() or self.out.strip())[-300:]) or "(no message)"
+        """Give the end of what it complained of, in a line; what it printed besides may be somebody's data."""
+        return plain_line(self.err.strip()[-300:]) or "(no message)"
 
 
 class Shell(Protocol):

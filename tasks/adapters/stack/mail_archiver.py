@@ -110,15 +110,18 @@ def accounts_at_large(session: Statements) -> int:
     table = _accounts_table(session)
     if table is None:
         return 0
-    secrets = [
-        f"coalesce({quoted(name)}::text, '') <> ''"
-        for (name,) in session.execute(
-            "SELECT a.attname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = %s::regclass AND a.attnum > 0"
-            " AND NOT a.attisdropped AND a.attgenerated = '' AND a.attname ~* %s AND t.typname IN ('text', 'varchar', 'citext') ORDER BY 1",
-            (table, _SECRET),
-        )
-    ]
-    reaching = " OR ".join([quoted(name) for name in _switches(session, table)[:1]] + secrets)
+    found = session.execute(
+        "SELECT a.attname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = %s::regclass AND a.attnum > 0"
+        " AND NOT a.attisdropped AND a.attgenerated = '' AND"
+        " (a.attname = %s OR (a.attname ~* %s AND t.typname IN ('text', 'varchar', 'citext'))) ORDER BY 1",
+        (table, ENABLED, _SECRET),
+    )
+    names = [str(name) for (name,) in found]
+    if ENABLED not in names:
+        _switches(session, table)  # tells what that means
+    reaching = " OR ".join(
+        quoted(name) if name == ENABLED else f"coalesce({quoted(name)}::text, '') <> ''" for name in names
+    )
     return int(session.value(f"SELECT count(*) FROM {table} WHERE {reaching}"))
 
 

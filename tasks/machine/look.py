@@ -15,7 +15,7 @@ from tasks.adapters.engine.volumes import User, Volume, find_volume, users_of
 from tasks.adapters.machine.volume_tar import readable_here
 from tasks.adapters.stack.project_files import files_of_project
 from tasks.core.archive.manifest import HostImage, HostProject
-from tasks.core.errors import Refused, UsageError
+from tasks.core.errors import BackupError, Refused, UsageError
 from tasks.core.machine.paths import image_member
 from tasks.core.policy.host_settings import Host
 from tasks.core.stack.installation import Installation
@@ -86,10 +86,16 @@ def see_host(wanted: Host, stack: Installation) -> SeenHost:
     helper = "" if reached else _helper_image(stack, every)
     if not reached and not helper:
         missing.append("volumes cannot be read here, and no image of this host has GNU tar to read them in a container")
+    found_images = []
+    for each in images.values():
+        try:
+            found_images.append(_image(each, saved=wanted.images == "saved"))
+        except BackupError as error:  # it was removed by force under its container
+            notes.append(f"image {each.image} of {each.name}: {error.message}")
     return SeenHost(
         tuple(SeenVolume(each, users[each.name]) for each in there),
         tuple(projects),
-        tuple(_image(each, saved=wanted.images == "saved") for each in images.values()),
+        tuple(found_images),
         tuple(each for each in wanted.paths if os.path.lexists(each)),
         tuple(missing),
         tuple(notes),

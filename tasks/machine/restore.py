@@ -20,6 +20,7 @@ from tasks.adapters.engine.volumes import Volume, find_volume, users_of
 from tasks.adapters.host.files import free_space
 from tasks.adapters.host.streams import watched
 from tasks.adapters.machine.placing import compare_file, compare_link, make_place, place_file, place_link
+from tasks.core.archive.authenticity import Trust, authenticity_of
 from tasks.core.archive.layout import HOST_FILES, HOST_IMAGES, HOST_VOLUMES
 from tasks.core.archive.manifest import HostContents, HostImage, HostVolume, Member
 from tasks.core.archive.origin import Words
@@ -45,6 +46,7 @@ FOREIGN_HINT = (
     " --foreign if you trust its maker, for its images and files will run here"
 )
 IMAGES_TRIED = 20
+TOLD = 30
 HELPER_IMAGE = "debian:stable-slim"
 
 
@@ -76,7 +78,8 @@ def open_host_backup(
     config: InstallationConfig, backup: str, words: Words, trusted_keys: tuple[str, ...] = ()
 ) -> HostArchive:
     """Read a backup of the host wholly; raise Refused where it is another kind, or a stranger's without the operator's word."""
-    checked = check_backup(config.archives, _newest(config) if backup == "latest" else backup, of_system=True)
+    chosen = _newest(config, trusted_keys) if backup == "latest" else backup
+    checked = check_backup(config.archives, chosen, of_system=True)
     manifest = checked.manifest
     if manifest is None or manifest.host is None:
         raise Refused(
@@ -91,14 +94,25 @@ def open_host_backup(
     return found
 
 
-def _newest(config: InstallationConfig) -> str:
+def _newest(config: InstallationConfig, trusted_keys: tuple[str, ...]) -> str:
+    """Name the newest backup of the host that is the installation's own; on another host, that one of the given keys has made."""
     require_repository(config.archives)
-    own = look_at(config, list_backups(config.archives), now=datetime.now(UTC)).system
-    ours = [each.manifest.name for each in own if each.manifest.host is not None]
+    backups = list_backups(config.archives)
+    ours = [each.manifest.name for each in look_at(config, backups, now=datetime.now(UTC)).system if each.manifest.host]
+    keys = (*config.settings.trusted_keys, *trusted_keys)
+    ours += [
+        each.name
+        for each in backups
+        if each.record is not None
+        and each.record.manifest.host is not None
+        and authenticity_of(
+            Trust(each.record.manifest.installation, trusted=keys), each.record, name=each.name, file_bytes=each.bytes
+        ).counts
+    ]
     if not ours:
         raise UsageError(
-            f"there is no backup of the host of {config.id} in {config.archives}",
-            hint="mailarchiver-backup backup host",
+            f"there is no backup of the host in {config.archives} that is known as {config.id}'s own",
+            hint="`mailarchiver-backup list` says what is there: name one, or give the key that made it as --trusted-key",
         )
     return ours[0]
 
@@ -120,7 +134,7 @@ def plan_host_restore(found: HostArchive, only: tuple[str, ...], *, replace: boo
             if each is not None
         },
         {each.name: image_facts(each.name).image_id for each in wanted.images if image_exists(each.name)}
-        | {each.name: each.image_id for each in wanted.images if image_exists(each.image_id) and not image_exists(each.name)},
+        | {each.name: each.image_id for each in wanted.images if not each.member and image_exists(each.image_id) and not image_exists(each.name)},
         {path: state for path in wanted.files if (state := compare_file(Path(path), files[path]))}
         | {each.path: state for each in wanted.links if (state := compare_link(Path(each.path), each.target))},
         frozenset(place for each in wanted.volumes if _is_empty(place := stands_for(each))),
@@ -138,24 +152,18 @@ def restore_pieces(config: InstallationConfig, found: HostArchive, wanted: Wante
     work = _Work(config, found, wanted, plan, f".before-{datetime.now(UTC):%Y%m%d-%H%M%S}", HostRestored(plan.backup))
     members = {each.name: each for each in found.archive.members}
     _require_room(plan, wanted, members)
-    with (
-        entries_of(found.archive, f"{HOST_IMAGES}/", f"{HOST_VOLUMES}/", f"{HOST_FILES}/") as stream,
-        progress("restore"),
-    ):
-        for entry in stream.entries():
-            name = entry.name.partition("/")[2]
-            act = work.act_of(name, entry)
-            if act is None:
-                continue
-            member = members.get(name)
-            digest = hashlib.sha256()
-            act(entry, member, watched(stream.content(), digest.update))
-            if member is not None and digest.hexdigest() != member.sha256:
-                raise ArchiveDamaged(f"{name} changed since the archive was checked")
-    for link in wanted.links:
-        if link.path in plan.of("link", "create", "replace"):
-            aside = work.stamp if link.path in plan.of("link", "replace") else ""
-            work.note(f"link {link.path}", place_link(Path(link.path), link.target, aside=aside))
+    try:
+        _restore_all(work, members)
+    except OSError as error:
+        place = error.filename or "a file of the host"
+        failure = BackupError(
+            f"{place} cannot be restored: {error.strerror}", hint="see what is in its place, and try again"
+        )
+        work.add_what_was_done(failure)
+        raise failure from error
+    except BaseException as error:
+        work.add_what_was_done(error)
+        raise
     by_hand = [each for each in plan.pieces if each.act == "by hand"]
     work.restored.notes += [f"{each.kind} {each.name}: {each.why}" for each in by_hand]
     return work.restored
@@ -172,6 +180,27 @@ def _require_room(plan: HostPlan, wanted: Wanted, members: dict[str, Member]) ->
     need = Need("volumes and images", str(place), sum(members[each].bytes for each in pieces if each in members))
     free_bytes, free_inodes = free_space(place)
     require_room(need, free_bytes=free_bytes, free_inodes=free_inodes, minimum_free_bytes=0)
+
+
+def _restore_all(work: _Work, members: dict[str, Member]) -> None:
+    with (
+        entries_of(work.found.archive, f"{HOST_IMAGES}/", f"{HOST_VOLUMES}/", f"{HOST_FILES}/") as stream,
+        progress("restore"),
+    ):
+        for entry in stream.entries():
+            name = entry.name.partition("/")[2]
+            act = work.act_of(name, entry)
+            if act is None:
+                continue
+            member = members.get(name)
+            digest = hashlib.sha256()
+            act(entry, member, watched(stream.content(), digest.update))
+            if member is not None and digest.hexdigest() != member.sha256:
+                raise ArchiveDamaged(f"{name} changed since the archive was checked")
+    for link in work.wanted.links:
+        if link.path in work.plan.of("link", "create", "replace"):
+            aside = work.stamp if link.path in work.plan.of("link", "replace") else ""
+            work.note(f"link {link.path}", place_link(Path(link.path), link.target, aside=aside))
 
 
 _Act = Callable[[TarEntry, "Member | None", Iterator[bytes]], None]
@@ -209,6 +238,12 @@ class _Work:
         self.restored.done.append(what)
         if kept:
             self.restored.kept.append(kept)
+
+    def add_what_was_done(self, error: BaseException) -> None:
+        """Let an error that ends the restore tell what was restored before it."""
+        if self.restored.done:
+            kept = f"; the former ones are kept as {', '.join(self.restored.kept)}" if self.restored.kept else ""
+            error.add_note(f"Restored before that: {', '.join(self.restored.done[:TOLD])}{kept}.")
 
     def _load(self, image: HostImage, content: Iterator[bytes]) -> None:
         kept = ""

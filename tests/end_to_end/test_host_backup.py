@@ -27,6 +27,7 @@ from tasks.machine.restored_volume import settle
 from tests.cli import PROGRAM, run_program, start_program
 from tests.settings import write_settings
 from tests.stack import engine
+from tests.stack.images import POSTGRES
 from tests.stack.private_engine import PrivateEngine, private_engine
 from tests.stack.stack import POSTGRES_SERVICE, Stack, create_stack, wait_until
 
@@ -254,7 +255,20 @@ def test_all_comes_back_identical_on_another_engine(machine: Machine, tmp_path: 
         assert code != 0
         assert at_rest in json.loads(out)["error"]
         subprocess.run(["docker", "volume", "rm", at_rest], check=True, capture_output=True)
-        code, out, err = run_program(known, directory=tmp_path, **elsewhere)
+        # The rest as whoever has only the disk does it: the newest there that the key has made.
+        newest = [
+            PROGRAM,
+            "restore",
+            "host",
+            "latest",
+            "--yes",
+            "--json",
+            "--repository",
+            str(target),
+            "--trusted-key",
+            key,
+        ]
+        code, out, err = run_program(newest, directory=tmp_path, **elsewhere)
         assert code == 0, err
 
         assert {each: fingerprint(place_of(each)) for each in machine.volumes} == before
@@ -315,6 +329,36 @@ def test_what_is_there_is_replaced_only_when_that_is_said(machine: Machine) -> N
         assert "removed" in settle(journal({"volume": aside, "former": 1}))
         assert not _volumes(aside)
         Path(kept).unlink()
+
+
+def test_what_was_restored_before_a_piece_fails_is_told(machine: Machine) -> None:
+    settings, _ = machine.settings("failing", host={**machine.wanted, "volumes": [], "images": "digests"})
+    must(settings, "backup", "host")
+    env, deep = machine.place / machine.projects[0] / ".env", machine.place / "etc" / "deep" / "er"
+    env.unlink()
+    with moved_away(deep):
+        deep.write_text("a file where a directory was\n")
+        code, told = run(settings, "restore", "host", "--yes", "--only", "files")
+        assert (code, "er" in told["error"], str(env) in str(told["notes"])) == (1, True, True)
+        deep.unlink()
+    assert env.read_text() == "SECRET=hush\n"
+
+
+def test_an_image_of_another_content_is_replaced_only_when_that_is_said(machine: Machine) -> None:
+    settings, _ = machine.settings("images", host={"projects": machine.projects[:1], "images": "saved"})
+    must(settings, "backup", "host")
+    first, other = (_inspect("image", each)["Id"] for each in (machine.image, POSTGRES))
+    only = ("restore", "host", "--yes", "--only", f"image:{machine.image}")
+    subprocess.run(["docker", "tag", POSTGRES, machine.image], check=True)
+    try:
+        code, told = run(settings, *only)
+        assert code != 0
+        assert "another one here" in told["error"]
+        (kept,) = must(settings, *only, "--replace")["kept"]
+        assert (_inspect("image", machine.image)["Id"], _inspect("image", kept)["Id"]) == (first, other)
+        subprocess.run(["docker", "rmi", kept], check=True, capture_output=True)
+    finally:
+        subprocess.run(["docker", "tag", first, machine.image], check=True)
 
 
 def test_a_volume_is_read_alike_here_and_in_a_container_and_without_this_program(

@@ -70,4 +70,5 @@ def users_of(names: set[str]) -> dict[str, tuple[User, ...]]:
 
 
 def _runs(container: Container) -> bool:
-    return container.state in ("running", "restarting")
+    """Tell whether it has its volumes open, or is about to; one that is paused goes on where it was."""
+    return container.state in ("running", "paused", "restarting")

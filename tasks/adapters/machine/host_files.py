@@ -13,7 +13,7 @@ from pathlib import Path
 from tasks.adapters.archive.segment import Segment
 from tasks.core.archive.manifest import HostLink
 from tasks.core.errors import BackupError
-from tasks.core.machine.paths import file_member, path_problem
+from tasks.core.machine.paths import file_member, holds, path_problem
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,7 +62,7 @@ def _add_those_above(part: Segment, path: Path) -> None:
 
 
 def _add(part: Segment, above: int, name: str, path: str, gathered: Gathered, without: frozenset[str]) -> None:
-    if path in gathered.seen or path in without:
+    if path in gathered.seen or any(holds(each, path) for each in without):
         return
     gathered.seen.add(path)
     problem = path_problem(path)

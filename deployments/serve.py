@@ -61,6 +61,7 @@ def _schedule(
         "host-backup": chosen.host if installation.host else None,
         "proxmox-backup": chosen.proxmox if installation.proxmox else None,
         "lxc-backup": chosen.lxc if installation.lxc else None,
+        "vm-backup": chosen.vm if installation.vm else None,
         "proxmox-restore-verification": chosen.proxmox_verification
         if installation.proxmox and installation.proxmox.verification
         else None,

@@ -22,6 +22,8 @@ from tasks.core.report.texts import system_report
 from tasks.core.units import duration_text
 
 if TYPE_CHECKING:
+    from prefect import Flow
+
     from tasks.guests.restore_container import RestoredGuest
     from tasks.guests.runs import GuestRun
 
@@ -47,15 +49,17 @@ Foreign = Annotated[bool, typer.Option("--foreign", help="Take a backup that is 
 def backup_lxc(call: Call, name: GuestToBackUp = None) -> None:
     """Back up the containers of LXC that the settings name as a whole: stopped, copied, and running again."""
     from flows.lxc_backup import lxc_backup
-    from tasks.guests.runs import GuestsFailed
 
-    config = call.installation_config
-    try:
-        done = run_flow(lxc_backup, config.id, name or "")
-    except GuestsFailed as failed:
-        _answer_runs(call, failed.runs)
-        raise typer.Exit(failed.exit_code) from None
-    _answer_runs(call, done)
+    _back_up(call, lxc_backup, name)
+
+
+@backups.command("vm")
+@command
+def backup_vm(call: Call, name: GuestToBackUp = None) -> None:
+    """Back up the virtual machines of libvirt that the settings name as a whole: shut down, copied, and running again."""
+    from flows.vm_backup import vm_backup
+
+    _back_up(call, vm_backup, name)
 
 
 @restores.command("lxc")
@@ -76,6 +80,37 @@ def restore_lxc(
     with reading_from(call, source, backup) as there, identity_used(identity):
         done = run_flow(lxc_restore, there.installation_config.id, backup, name, start, with_network, foreign)
     _answer_restored(call, done)
+
+
+@restores.command("vm")
+@command
+def restore_vm(
+    call: Call,
+    name: NewName,
+    backup: BackupName = "latest",
+    start: Start = False,
+    with_network: WithNetwork = False,
+    foreign: Foreign = False,
+    identity: IdentityFile = None,
+    source: FromTarget = None,
+) -> None:
+    """Restore a virtual machine under a new name, beside whatever runs: its links down, and not started, unless that is said."""
+    from flows.vm_restore import vm_restore
+
+    with reading_from(call, source, backup) as there, identity_used(identity):
+        done = run_flow(vm_restore, there.installation_config.id, backup, name, start, with_network, foreign)
+    _answer_restored(call, done)
+
+
+def _back_up(call: Call, flow: Flow[[str, str], tuple[GuestRun, ...]], name: str | None) -> None:
+    from tasks.guests.runs import GuestsFailed
+
+    try:
+        done = run_flow(flow, call.installation_config.id, name or "")
+    except GuestsFailed as failed:
+        _answer_runs(call, failed.runs)
+        raise typer.Exit(failed.exit_code) from None
+    _answer_runs(call, done)
 
 
 def _answer_runs(call: Call, runs: Sequence[GuestRun]) -> None:

@@ -40,7 +40,8 @@ commands.add_typer(
 
 
 @restore.command(
-    DEFAULT, epilog="A guest as a whole is restored by `restore lxc`, under a new name: see `restore lxc --help`."
+    DEFAULT,
+    epilog="A guest as a whole is restored by `restore lxc` or `restore vm`, under a new name: see `restore lxc --help`.",
 )
 @command
 def restore_database(

@@ -23,7 +23,8 @@ from tasks.core.guests.former_state import Former
 from tasks.core.policy.guest_settings import Lxc
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.core.units import duration_text
-from tasks.guests.container_loan import state_kept
+from tasks.guests.guest_loan import state_kept
+from tasks.guests.power import ContainerPower
 from tasks.progress import progress
 from tasks.run.config import InstallationConfig
 from tasks.step import step
@@ -115,7 +116,7 @@ def look_at_container(config: InstallationConfig, name: str) -> Fit:
 def copy_container(config: InstallationConfig, archive: PartialArchive, fit: Fit) -> Copied:
     """Stop a container, copy it, and see it in its former state again, whatever happens."""
     wanted = lxc_of(config)
-    with state_kept(config, fit.place, fit.name, fit.former) as loan:
+    with state_kept(config, ContainerPower(fit.place, fit.name), fit.former) as loan:
         loan.stop(wanted)
         at, begun = datetime.now(UTC), time.monotonic()
         listing = listing_of(fit.root)

@@ -8,6 +8,7 @@ from typing import Any
 from tasks.core.errors import BackupError
 from tasks.core.units import size_text
 from tasks.guests.back_up_container import look_at_container
+from tasks.guests.back_up_machine import look_at_machine
 from tasks.run.config import InstallationConfig
 
 
@@ -34,4 +35,17 @@ def check_guests(config: InstallationConfig) -> Checked:
         without = f"; not included: {', '.join(fit.left_out)}" if fit.left_out else ""
         lines.append(f"container {name} in {fit.place}: {fit.former}, {size_text(fit.bytes)}{without}")
         told.append({"guest": f"lxc {name}", "state": fit.former, "bytes": fit.bytes, "left_out": list(fit.left_out)})
+    for name in config.settings.vm.domains if config.settings.vm else ():
+        try:
+            machine = look_at_machine.fn(config, name)
+        except BackupError as error:
+            obstacles.append((error.message, error.hint))
+            continue
+        without = f"; not included: {', '.join(machine.left_out)}" if machine.left_out else ""
+        lines.append(
+            f"virtual machine {name}: {machine.former}, {len(machine.disks)} disks, {size_text(machine.bytes)}{without}"
+        )
+        told.append(
+            {"guest": f"vm {name}", "state": machine.former, "bytes": machine.bytes, "left_out": list(machine.left_out)}
+        )
     return Checked(tuple(lines), tuple(told), tuple(dict.fromkeys(obstacles)))

@@ -53,16 +53,18 @@ HANDLERS: dict[str, str] = {
     "helper": "tasks.recovery.helper_containers:settle",
     "host-volume": "tasks.machine.restored_volume:settle",
     "proxmox-guest": "tasks.proxmox.guest_loan:settle",
-    "lxc-container": "tasks.guests.container_loan:settle",
+    "lxc-container": "tasks.guests.guest_loan:settle",
     "lxc-restore": "tasks.guests.restore_container:settle",
     "proxmox-trial": "tasks.proxmox.trial_loan:settle",
+    "vm-domain": "tasks.guests.guest_loan:settle",
+    "vm-restore": "tasks.guests.restore_machine:settle",
 }
 
 # What a run borrows that does not change the installation, and so without its lock: a verification of an hour, a `doctor`
 # that asks an image for its version. While it lives, it is in nobody's way.
 BESIDE = frozenset({"staging", "helper", "proxmox-trial"})
 # What is no part of the installation, and may take long: nothing here waits until it is settled.
-ELSEWHERE = frozenset({"proxmox-guest", "proxmox-trial", "lxc-container", "lxc-restore"})
+ELSEWHERE = frozenset({"proxmox-guest", "proxmox-trial", "lxc-container", "lxc-restore", "vm-domain", "vm-restore"})
 _CLAIM_SECONDS = 5.0
 
 

@@ -81,7 +81,10 @@ class InstallationConfig:
         Each queue in Prefect has one place; a run that never ended would keep all others from ever beginning.
         """
         wanted = self.settings.timeouts
-        guests = max((each.limit_seconds for each in (self.settings.proxmox, self.settings.lxc) if each), default=0.0)
+        guests = max(
+            (each.limit_seconds for each in (self.settings.proxmox, self.settings.lxc, self.settings.vm) if each),
+            default=0.0,
+        )
         return max(2 * wanted.dump_seconds + wanted.defer_seconds + wanted.approval_seconds, guests)
 
 

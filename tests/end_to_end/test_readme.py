@@ -46,7 +46,7 @@ def test_a_command_of_the_readme_exists_with_its_options(command: str, monkeypat
         words
         and not words[0].startswith(("-", "/"))
         and words[0] not in ("latest",)
-        and len(path) < (2 if path[:1] == ["backup"] or words[0] in ("lxc", "host") else 1)
+        and len(path) < (2 if path[:1] == ["backup"] or words[0] in ("lxc", "vm", "host") else 1)
     ):
         path.append(words.pop(0))
     monkeypatch.setenv("COLUMNS", "200")

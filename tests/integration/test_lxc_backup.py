@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -19,8 +18,9 @@ from tasks.recovery.recover import recover
 from tasks.restore.check_archive import check_backup, find_archive
 from tasks.run.context import config_of
 from tasks.run.own_backups import choose_backup, look_at
-from tests.campaigns import lxc as campaign
-from tests.cli import PROGRAM, run_program, start_program
+from tests.campaigns import guests as campaign
+from tests.cli import PROGRAM, start_program
+from tests.guests.caller import Caller
 from tests.guests.containers import (
     Container,
     containers_of,
@@ -30,7 +30,6 @@ from tests.guests.containers import (
     what_is_there,
 )
 from tests.integration.archives import NOW, back_up
-from tests.settings import write_settings
 from tests.stack.stack import wait_until
 
 HOST_DEVICES = {each.name for each in Path("/sys/class/net").iterdir()} - {"lo"}
@@ -53,37 +52,6 @@ def mail(place: Path) -> Container:
     return made
 
 
-class Caller:
-    """Somebody at a terminal, with settings that name the containers."""
-
-    def __init__(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], **more: object
-    ) -> None:
-        (tmp_path / "installation").mkdir(exist_ok=True)
-        self.repository = tmp_path / "backups"
-        main = {
-            "directory": tmp_path / "installation",
-            "repository": self.repository,
-            "format": "fast",
-            "lxc": section,
-            **more,
-        }
-        self.settings = write_settings(tmp_path / "settings.yaml", {"main": main})
-        monkeypatch.setenv("MAILARCHIVER_BACKUP_SETTINGS", str(self.settings))
-
-    def run(self, *words: str) -> tuple[int, Any]:
-        """Run a command; give its exit code and its JSON."""
-        code, stdout, stderr = run_program([PROGRAM, *words, "--json"])
-        assert stdout, stderr
-        return code, json.loads(stdout)
-
-    def must(self, *words: str) -> Any:
-        """Run a command that has to succeed."""
-        code, told = self.run(*words)
-        assert code == 0, told
-        return told
-
-
 def section(*containers: Container, **more: object) -> dict[str, Any]:
     return {
         "containers": [each.name for each in containers], "path": str(containers[0].place), "stop_seconds": 10, **more,
@@ -94,7 +62,7 @@ def test_a_container_comes_back_identical_under_a_new_name(
     mail: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs again after its backup; the new one has all of its files, its own name, no network, no writable place of the host, and starts."""
-    caller = Caller(tmp_path, monkeypatch, section(mail))
+    caller = Caller(tmp_path, monkeypatch, lxc=section(mail))
     mail.start()
     before = mail.pid()
 
@@ -132,7 +100,7 @@ def test_a_guests_backup_is_none_of_the_database(
     mail: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not the latest, no restore or verification of the database takes it, and retention counts it apart."""
-    caller = Caller(tmp_path, monkeypatch, section(mail), retention={"keep_last": 1, "minimum_verified": 1})
+    caller = Caller(tmp_path, monkeypatch, lxc=section(mail), retention={"keep_last": 1, "minimum_verified": 1})
     config = config_of("main")
     database = back_up(config, NOW)
     mail.end()
@@ -160,7 +128,7 @@ def test_what_cannot_be_backed_up_is_left_alone(place: Path, tmp_path: Path, mon
     frozen.run("lxc-freeze")
     config = place / "looped/config"
     config.write_text(config.read_text().replace("dir:", "overlay:/nowhere:"))
-    caller = Caller(tmp_path, monkeypatch, section(frozen, looped, Container(place, "absent"), well))
+    caller = Caller(tmp_path, monkeypatch, lxc=section(frozen, looped, Container(place, "absent"), well))
 
     code, told = caller.run("backup", "lxc")
 
@@ -182,7 +150,7 @@ def test_one_that_does_not_shut_down_is_left_alone_or_killed_as_the_settings_say
     stubborn = make_container(place, "stubborn", stubborn=True)
     stubborn.start()
     before = stubborn.pid()
-    caller = Caller(tmp_path, monkeypatch, section(stubborn, stop_seconds=1))
+    caller = Caller(tmp_path, monkeypatch, lxc=section(stubborn, stop_seconds=1))
 
     code, told = caller.run("backup", "lxc")
 
@@ -195,7 +163,7 @@ def test_one_that_does_not_shut_down_is_left_alone_or_killed_as_the_settings_say
     stubborn.run("lxc-stop", "-k")
     wait_until(lambda: stubborn.state() == "RUNNING" and not journal.exists(), 30, "it was left down")
 
-    caller = Caller(tmp_path, monkeypatch, section(stubborn, stop_seconds=1, when_it_stays_up="kill"))
+    caller = Caller(tmp_path, monkeypatch, lxc=section(stubborn, stop_seconds=1, when_it_stays_up="kill"))
     caller.must("backup", "lxc")
     assert stubborn.state() == "RUNNING"
     stubborn.end()
@@ -212,8 +180,7 @@ def test_an_encrypted_backup_comes_back_from_a_copy(
     identity.chmod(0o600)
     away = tmp_path / "away"
     away.mkdir()
-    caller = Caller(
-        tmp_path, monkeypatch, section(mail), encryption={"recipients": [str(key.to_public())]},
+    caller = Caller(tmp_path, monkeypatch, lxc=section(mail), encryption={"recipients": [str(key.to_public())]},
         copies=[{"name": "away", "remote": str(away)}],
     )  # fmt: skip
     mail.end()
@@ -240,7 +207,7 @@ def test_an_encrypted_backup_comes_back_from_a_copy(
 def test_of_a_restore_that_is_killed_nothing_stays(
     mail: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caller = Caller(tmp_path, monkeypatch, section(mail))
+    caller = Caller(tmp_path, monkeypatch, lxc=section(mail))
     mail.end()
     ballast = mail.root / "ballast"
     ballast.write_bytes(os.urandom(60 << 20))
@@ -260,9 +227,9 @@ def test_of_a_restore_that_is_killed_nothing_stays(
 def test_a_backup_that_is_killed_leaves_the_container_as_it_was(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four of the campaign's kills: `python -m tests.campaigns.lxc --count 20` has more."""
+    """Four of the campaign's kills: `python -m tests.campaigns.guests lxc` has more."""
     begun = time.monotonic()
-    kills = campaign.run(4, seed=7, place=tmp_path, containers=place, set_variable=monkeypatch.setenv)
+    kills = campaign.run_lxc(4, seed=7, place=tmp_path, containers=place, set_variable=monkeypatch.setenv)
 
     assert len(kills) == 4
     assert time.monotonic() - begun < 120

@@ -11,6 +11,7 @@ from tasks.core.guests.container import mounts_left_out, read_state, root_direct
 from tasks.core.guests.container_config import OFF, rewrite_config
 from tasks.core.guests.former_state import Asked, Former, Now, Seen, Step, way_back
 from tasks.core.guests.listing import differences, entry_line
+from tasks.core.guests.machine import disks_of, parsed, read_domain_info, rewrite_domain
 from tasks.core.policy.settings import parse_settings
 
 ROOT = PurePosixPath("/var/lib/lxc/new/rootfs")
@@ -180,3 +181,128 @@ def test_settings_that_name_no_container_are_refused(section: dict[str, object],
         )
 
     assert word in str(refused.value)
+
+
+DOMINFO = "Id:             {id}\nName:           mail\nState:          {state}\nPersistent:     {persistent}\nManaged save:   {saved}\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "number", "seen"),
+    [
+        ("running", "3", Seen("running", "3")),
+        ("idle", "3", Seen("running", "3")),
+        ("shut off", "-", Seen("stopped")),
+        ("in shutdown", "3", Seen("between", "3")),
+        ("paused", "3", Seen("other", "3")),
+        ("crashed", "-", Seen("other")),
+    ],
+)
+def test_what_libvirt_says_is_read(state: str, number: str, seen: Seen) -> None:
+    found = read_domain_info(DOMINFO.format(id=number, state=state, persistent="yes", saved="no"), "mail")
+
+    assert (found.seen, found.word, found.is_persistent, found.has_saved_memory) == (seen, state, True, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "State: sleepy\nId: 3\nPersistent: yes\n",
+        "State: running\nId: three\nPersistent: yes\n",
+        "State: running\nId: 3\n",
+    ],
+)
+def test_what_libvirt_does_not_say_is_no_state(text: str) -> None:
+    with pytest.raises(BackupError):
+        read_domain_info(text, "mail")
+
+
+def domain(devices: str, more: str = "") -> str:
+    """Write a machine's definition."""
+    return (
+        "<domain type='kvm'><name>mail</name><uuid>e09dca39-6717-4b41-a244-61657cc47766</uuid><title>Mail</title>"
+        f"<os><type>hvm</type></os>{more}<devices>{devices}</devices></domain>"
+    )
+
+
+VDA = "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/srv/vm/a.qcow2' index='1'/><backingStore/><target dev='vda'/></disk>"
+CDROM = "<disk type='file' device='cdrom'><source file='/srv/iso/x.iso'/><target dev='sda'/><readonly/></disk>"
+NIC = (
+    "<interface type='bridge'><mac address='52:54:00:11:22:33'/><source bridge='br0'/><target dev='vnet0'/></interface>"
+)
+
+
+def test_the_files_of_a_machine_are_found() -> None:
+    """Its disks and the memory of its firmware; what is no file of its own is named."""
+    xml = domain(VDA + CDROM + "<hostdev mode='subsystem'/><tpm model='tpm-crb'/>").replace(
+        "</os>", "<nvram>/srv/vm/vars.fd</nvram></os>"
+    )
+
+    disks, left_out = disks_of(xml, "mail")
+
+    assert [(each.target, str(each.file), each.format) for each in disks] == [
+        ("vda", "/srv/vm/a.qcow2", "qcow2"), ("nvram", "/srv/vm/vars.fd", "raw"),
+    ]  # fmt: skip
+    assert "the medium in sda: /srv/iso/x.iso" in left_out
+    assert any("hostdev" in each for each in left_out)
+    assert any("TPM" in each for each in left_out)
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        "<disk type='block' device='disk'><source dev='/dev/vg/mail'/><target dev='vda'/></disk>",
+        "<disk type='network' device='disk'><source protocol='rbd' name='x'/><target dev='vda'/></disk>",
+        "<disk type='volume' device='disk'><source pool='default' volume='x'/><target dev='vda'/></disk>",
+        "<disk type='file' device='disk'><driver type='vmdk'/><source file='/x'/><target dev='vda'/></disk>",
+        "<disk type='file' device='disk'><driver type='raw'/><source file='x'/><target dev='vda'/></disk>",
+        "<disk type='file' device='disk'><driver type='raw'/><source file='/a/../b'/><target dev='vda'/></disk>",
+        "<disk type='file' device='disk'><driver type='raw'/><source file='/a'/><target dev='../a'/></disk>",
+        CDROM,
+    ],
+)
+def test_a_disk_that_is_no_file_is_refused(disk: str) -> None:
+    with pytest.raises(Refused) as refused:
+        disks_of(domain(disk), "mail")
+
+    assert refused.value.hint
+
+
+def test_a_machines_second_life_has_another_identity_and_its_links_down() -> None:
+    xml = domain(
+        VDA + CDROM + NIC + "<hostdev mode='subsystem'/><serial type='file'><source path='/var/log/mail'/></serial>"
+        "<graphics type='vnc' port='5901' autoport='no'/>",
+        "<sysinfo type='smbios'><system><entry name='uuid'>e09dca39-6717-4b41-a244-61657cc47766</entry></system></sysinfo>",
+    )
+    files = {"vda": PurePosixPath("/images/new/vda.qcow2")}
+
+    text, notes = rewrite_domain(
+        xml, name="new", uuid="00000000-0000-4000-8000-000000000001", files=files, with_network=False
+    )
+
+    assert "<name>new</name><uuid>00000000-0000-4000-8000-000000000001</uuid>" in text
+    for gone in ("e09dca39", "/srv/", "52:54:00", "vnet0", "hostdev", "/var/log/mail", "5901", ">Mail<"):
+        assert gone not in text
+    assert '<source file="/images/new/vda.qcow2" />' in text
+    assert '<link state="down" />' in text
+    assert any("links" in each for each in notes)
+    assert any("hostdev" in each for each in notes)
+
+    linked, _ = rewrite_domain(
+        xml, name="new", uuid="00000000-0000-4000-8000-000000000001", files=files, with_network=True
+    )
+    assert "down" not in linked
+    assert "52:54:00" not in linked, "libvirt makes a new address"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "<domain>", "<network/>", "no xml",
+        "<!DOCTYPE domain [<!ENTITY a 'x'>]><domain><name>&a;</name></domain>",
+        "<!DOCTYPE domain SYSTEM 'file:///etc/passwd'><domain/>",
+    ],
+)  # fmt: skip
+def test_a_definition_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ArchiveDamaged):
+        parsed(text)

@@ -17,7 +17,7 @@ PAUSES = {
     "campaigns/copies.py": "breaks copies off at random moments",
     "campaigns/chains.py": "kills at random moments",
     "campaigns/kills.py": "kills at random moments",
-    "campaigns/lxc.py": "kills at random moments",
+    "campaigns/guests.py": "kills at random moments",
     "campaigns/proxmox.py": "kills at random moments",
     "integration/test_proxmox_verification.py": "in which an account that is enabled is logged in to",
     "campaigns/soak.py": "threads delayed at random",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 from tasks.adapters.host.processes import run
@@ -56,16 +55,6 @@ def cut_power(place: Path, name: str) -> None:
 def start(place: Path, name: str) -> None:
     """Start a container; return once LXC says that it runs. One that runs already is no error."""
     run(["lxc-start", "-P", str(place), "-n", name], timeout_seconds=START_SECONDS, environment=_ENGLISH)
-
-
-def wait_until_stopped(place: Path, name: str, seconds: float) -> bool:
-    """Wait for a container that shuts down; tell whether it is down."""
-    deadline = time.monotonic() + seconds
-    while container_now(place, name)[0].state != "stopped":
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def _act(place: Path, name: str, program: str, how: str) -> None:

@@ -37,13 +37,27 @@ def require_tar() -> None:
         raise Refused("GNU tar is not on this host", hint="install it: apt-get install tar")
 
 
-def packed(directory: Path, members: Sequence[str] = (".",), *, limit_seconds: float) -> Iterator[bytes]:
-    """Give a directory, or some files in it, as a tar stream; what lies on another file system is left out, and sockets are.
+def packed_disk(file: Path, *, limit_seconds: float) -> Iterator[bytes]:
+    """Give a disk's file as a tar stream, zeros as holes; attributes that libvirt has given it are its own, and stay here."""
+    return packed(
+        file.parent, [f"./{file.name}"], limit_seconds=limit_seconds, more=("--hole-detection=raw",), alike=()
+    )
+
+
+def packed(
+    directory: Path,
+    members: Sequence[str] = (".",),
+    *,
+    limit_seconds: float,
+    more: Sequence[str] = (),
+    alike: Sequence[str] = _ALIKE,
+) -> Iterator[bytes]:
+    """Give a directory, or some files in it, as a tar stream with all that is to be `alike`; what lies on another file system is left out, and sockets are.
 
     Raise BackupError where anything could not be read, changed meanwhile, or took longer than it may.
     """
     deadline = time.monotonic() + limit_seconds
-    command = ["tar", *_CREATE, *_ALIKE, f"--directory={directory}", "--", *members]
+    command = ["tar", *_CREATE, *more, *alike, f"--directory={directory}", "--", *members]
     with start_piped(command, read=True, environment=_ENGLISH) as process, _listening(process) as said:
         assert process.stdout is not None
         while chunk := process.stdout.read(CHUNK_BYTES):

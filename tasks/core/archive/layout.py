@@ -23,6 +23,8 @@ MANIFEST_NAME = "manifest.json"
 OUTSIDE = "outside"
 # A guest as a whole: what LXC or libvirt know of it, and its files as GNU tar writes them.
 GUEST_DIRECTORY = "guest"
+MACHINE_DEFINITION = f"{GUEST_DIRECTORY}/domain.xml"
+MACHINE_DISK = f"{GUEST_DIRECTORY}/disk-"
 CONTAINER_CONFIG = f"{GUEST_DIRECTORY}/config"
 CONTAINER_LISTING = f"{GUEST_DIRECTORY}/listing"
 CONTAINER_FILES = f"{GUEST_DIRECTORY}/rootfs.tar"

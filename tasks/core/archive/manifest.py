@@ -166,6 +166,15 @@ NO_DATABASE = DatabaseFacts(
 """What stands in the manifest of a backup of the system around: it is of no database."""
 
 
+class GuestDisk(Value):
+    """A disk of a virtual machine: how it is called there, its file's name, its format, and the bytes that the file has."""
+
+    target: Annotated[str, Field(pattern="^[a-z][a-z0-9]{0,15}$")]
+    file: Name
+    format: Literal["qcow2", "raw"]
+    bytes: Count
+
+
 class GuestFacts(Value):
     """Of a backup of a guest, a container of LXC or a virtual machine, as a whole: its name there, and what its files were.
 
@@ -177,6 +186,7 @@ class GuestFacts(Value):
     place: Name = ""
     entries: Count = 0
     bytes: Count = 0
+    disks: Annotated[list[GuestDisk], Field(fail_fast=True, max_length=100)] = Field(default_factory=list)
     left_out: Strings = Field(default_factory=list)
 
 

@@ -47,6 +47,27 @@ class Lxc(Guests):
         return len(self.containers) * (self.limit_hours * 3600 + self.stop_seconds + 1800)
 
 
+class Vm(Guests):
+    """Virtual machines of libvirt on this host.
+
+    A restored one's disks go into a directory of its own below `images`.
+    """
+
+    domains: GuestNames
+    uri: Literal["qemu:///system", "qemu:///session"] = "qemu:///system"
+    images: AbsolutePath = Path("/var/lib/libvirt/images")
+
+    @field_validator("domains")
+    @classmethod
+    def _differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return once_each(value)
+
+    @property
+    def limit_seconds(self) -> float:
+        """Give how long the backups of all of them may take, with what comes before and after each."""
+        return len(self.domains) * (self.limit_hours * 3600 + self.stop_seconds + 1800)
+
+
 def once_each(names: tuple[str, ...]) -> tuple[str, ...]:
     """Raise ValueError where a guest is named twice."""
     for each in names:

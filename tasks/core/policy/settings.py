@@ -27,7 +27,7 @@ from tasks.core.archive.signatures import public_key_problem
 from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_places import is_directory, remote_problem
 from tasks.core.policy.cron import cron_problem
-from tasks.core.policy.guest_settings import Lxc
+from tasks.core.policy.guest_settings import Lxc, Vm
 from tasks.core.policy.host_settings import Host
 from tasks.core.policy.plain_input import shown
 from tasks.core.policy.proxmox_settings import Proxmox
@@ -151,6 +151,7 @@ class Schedule(Section):
     copies: str | None = "40 */6 * * *"
     proxmox: str | None = None
     lxc: str | None = None
+    vm: str | None = None
     # The newest backup of each of the guests at Proxmox, restored as a test.
     proxmox_verification: str | None = None
     host: str | None = None
@@ -164,6 +165,7 @@ class Schedule(Section):
         "copies",
         "proxmox",
         "lxc",
+        "vm",
         "proxmox_verification",
         "host",
     )
@@ -337,8 +339,9 @@ class InstallationSettings(Section):
     require: Require = Require()
     # The system around: the guests of a Proxmox VE that carry the installation.
     proxmox: Proxmox | None = None
-    # Where no Proxmox is: containers of LXC on this host.
+    # Where no Proxmox is: containers of LXC and virtual machines of libvirt on this host.
     lxc: Lxc | None = None
+    vm: Vm | None = None
     # What of the machine around is backed up: volumes, projects, images, files.
     host: Host | None = None
     # Weaknesses that are known and accepted: `doctor` still names them, and neither it nor `watch` calls them wrong.

@@ -77,6 +77,14 @@ def _is_path(value: object) -> bool:
     return is_text(value) and str(value).startswith("/") and ".." not in str(value).split("/")
 
 
+def _is_uri(value: object) -> bool:
+    return value in ("qemu:///system", "qemu:///session")
+
+
+def _is_uuid(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", value) is not None
+
+
 def _is_former(value: object) -> bool:
     return value in ("running", "stopped")
 
@@ -185,6 +193,10 @@ SHAPES: Mapping[str, Shape] = {
     "lxc-container": {
         "place": _is_path, "name": _is_guest_name, "former": _is_former, "asked": _or_none(_is(_ASKED)), "reason?": is_text,
     },
+    "vm-domain": {
+        "uri": _is_uri, "name": _is_guest_name, "former": _is_former, "asked": _or_none(_is(_ASKED)), "reason?": is_text,
+    },
+    "vm-restore": {"uri": _is_uri, "images": _is_path, "name": _is_guest_name, "uuid": _is_uuid, "mark": _is_mark},
     "lxc-restore": {"place": _is_path, "name": _is_guest_name, "mark": _is_mark},
     "proxmox-trial": {
         "host": is_text, "node": _is_node, "guest": _is_guest, "guest_kind": _is_guest_kind, "mark": _is_mark, "upid": _is_upid,

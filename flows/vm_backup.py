@@ -1,0 +1,51 @@
+"""The system around the application, where no Proxmox is: the virtual machine that carries it, backed up as a whole."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from tasks.backup.archive import new_archive, seal_system_backup
+from tasks.core.archive.manifest import Record
+from tasks.core.errors import BackupError
+from tasks.guests.back_up_machine import chosen_machines, copy_machine, look_at_machine
+from tasks.guests.runs import GuestRun
+from tasks.oversight.system_backups import report_system_backups
+from tasks.run.config import InstallationConfig
+from tasks.run.context import locked_config
+
+
+@flow(name="vm-backup", flow_run_name="vm backup of {installation}")
+def vm_backup(installation: str = "main", name: str = "") -> tuple[GuestRun, ...]:
+    """Shut each virtual machine of the settings down, copy its definition and disks, and see it in its former state again.
+
+    It is down for the copy alone, and runs before the archive is read back. One that fails keeps no other from its backup;
+    then the run ends as failed (GuestsFailed, which carries what was done).
+
+    Args:
+        installation: Which installation, by its id in the settings file.
+        name: One machine of the settings; empty takes all of them.
+    """
+    with locked_config(installation, "vm backup") as config:
+        done = tuple(_back_up(config, each) for each in chosen_machines(config, name))
+    report_system_backups(config, done)
+    return done
+
+
+def _back_up(config: InstallationConfig, name: str) -> GuestRun:
+    try:
+        return GuestRun(f"vm {name}", _backup_of(config, name), None)
+    except BackupError as error:
+        return GuestRun(f"vm {name}", None, error)
+
+
+def _backup_of(config: InstallationConfig, name: str) -> Record:
+    begun = time.monotonic()
+    fit = look_at_machine(config, name)
+    with new_archive(config, config.settings.format, datetime.now(UTC), of_system=True) as archive:
+        copied = copy_machine(config, archive, fit)
+        return seal_system_backup(
+            config, archive, method="vm", at=copied.at, guest=copied.facts, begun=begun, downtime_seconds=copied.downtime_seconds,
+        )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.adapters.host.processes import run
@@ -31,9 +32,12 @@ def require_libvirt() -> None:
 
 
 def domain_now(uri: str, name: str) -> DomainNow:
-    """Give what libvirt says of a machine now; raise Refused where it knows none of that name."""
+    """Give what libvirt says of a machine now, one that is paused only until it has started among them; raise Refused where it knows none of that name."""
     try:
-        return read_domain_info(_virsh(uri, "dominfo", name), name)
+        found = read_domain_info(_virsh(uri, "dominfo", name), name)
+        if found.word == "paused" and "starting up" in _virsh(uri, "domstate", name, "--reason"):
+            return replace(found, seen=replace(found.seen, state="between"))
+        return found
     except ProgramFailed as error:
         if "failed to get domain" in error.stderr:
             raise Refused(

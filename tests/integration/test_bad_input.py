@@ -32,6 +32,7 @@ COMMANDS: list[tuple[str, ...]] = [
     ("list",), ("backup", "hot"), ("backup", "auto"), ("backup", "complete"), ("verify",), ("prune",), ("status",), ("doctor",), ("recover",),
     ("check", "latest"), ("restore", "latest", "--yes"), ("rollback", "--yes"), ("commit", "--yes"), ("lift-quarantine",), ("accept-repository",),
     ("upgrade", "--to", "postgres:17", "--yes"),
+    ("upgrade", "--application", "s1t5/mailarchiver:2609.1", "--yes"),
 ]  # fmt: skip
 
 

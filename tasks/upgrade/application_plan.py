@@ -30,7 +30,7 @@ class ApplicationAhead:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationRehearsal:
-    """What an upgrade on staging showed: of which backup, the schema before and after, and how long copy and start took."""
+    """What an upgrade on staging showed: of which backup, the schema before and after, and how long the copy (with its comparison) and the exchange with the start took."""
 
     at: datetime
     backup: str
@@ -72,7 +72,7 @@ class ApplicationPlan:
             ("Upgrade", f"{self.ahead.old.shown} to {self.ahead.new.shown}"),
             ("Backup", f"{found.backup}, verified by the rehearsal"),
             ("Rehearsed", f"{found.at:%Y-%m-%d %H:%M} UTC on isolated staging: {self._proven}"),
-            ("Downtime", f"about {duration_text(found.downtime_seconds)}, as measured: copy of the database {duration_text(found.copy_seconds)}, start with migrations {duration_text(found.start_seconds)}"),
+            ("Downtime", f"about {duration_text(found.downtime_seconds)}, as measured: copy of the database, compared, {duration_text(found.copy_seconds)}, exchange and start with migrations {duration_text(found.start_seconds)}"),
             ("Way back", "old image, compose file and database are kept until `commit`; `rollback` brings them back, without the mail that came since (a last dump of that goes to the repository)"),
             *(("Note", note) for note in self.ahead.notes),
         ]  # fmt: skip

@@ -93,15 +93,18 @@ def _run_new_version(
 ) -> ApplicationRehearsal:
     """Do on staging what is to be done: copy the database, start the new version, and compare what it made of the data."""
     database = staging.database.name
-    view = change_application(staging, ahead.new.image_id)
-    view = replace(view, limits=staging.limits)
+    begun = time.monotonic()
+    view = replace(change_application(staging, ahead.new.image_id), limits=staging.limits)
+    exchange_seconds = time.monotonic() - begun
     refuse_accounts_at_large(view)
+    begun = time.monotonic()
     before = look_at_content(view, database)
+    look_seconds = time.monotonic() - begun
     begun = time.monotonic()
     try:
         copy_database(view, Mark("restored", stamp_of(now)).database(database))
-        copy_seconds = round(time.monotonic() - begun, 3)
-        start_seconds = start_and_migrate(view)
+        copy_seconds = time.monotonic() - begun + 2 * look_seconds  # current and copy are compared
+        start_seconds = exchange_seconds + start_and_migrate(view) + look_seconds
     except BackupError as error:
         raise Refused(f"on staging, {error.message}", hint=UNTOUCHED) from error
     after = look_at_content(view, database)
@@ -110,8 +113,8 @@ def _run_new_version(
     if wrong:
         raise Refused(f"on staging, {ahead.new.name} changed what it must keep: {'; '.join(wrong)}", hint=UNTOUCHED)
     return ApplicationRehearsal(
-        now, backup, ahead.new.image_id, stack.application.image_id, before.schema or "", after.schema or "", copy_seconds,
-        start_seconds, after.mails, attachments,
+        now, backup, ahead.new.image_id, stack.application.image_id, before.schema or "", after.schema or "", round(copy_seconds, 3),
+        round(start_seconds, 3), after.mails, attachments,
     )  # fmt: skip
 
 

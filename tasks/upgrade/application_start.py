@@ -68,7 +68,7 @@ def refuse_accounts_at_large(view: Installation) -> None:
 def start_and_migrate(view: Installation, *, schema: str | None = None) -> float:
     """Start the application, see it answer and its migrations done; return after how many seconds.
 
-    With `schema`, wait for that very version of it. While the database is at work longer than a page takes, a migration
+    With `schema`, wait for that very version of it, else until nothing long is at work any more. While the database is at work longer than a page takes, a migration
     runs: the time that an application has to answer begins anew. Raise BackupError, with the end of its log, where it
     ends, does not answer in time, or tells of a failed migration.
     """
@@ -83,7 +83,7 @@ def start_and_migrate(view: Installation, *, schema: str | None = None) -> float
             mail_archiver.ask_login_page(found.addresses, view.application_port) if found.addresses else "no address"
         )
         version, at_work = _look(view)
-        if not problem and not at_work and (schema is None or version == schema):
+        if not problem and (not at_work if schema is None else version == schema):
             break
         now = time.monotonic()
         last = now if at_work else last
@@ -110,7 +110,12 @@ def _look(view: Installation) -> tuple[str | None, bool]:
             at_work = bool(databases.exclusive_work_in_progress(opened)) or bool(
                 databases.long_statements(opened, of=view.database.user, seconds=AT_WORK_SECONDS)
             )
-            return (None, True) if at_work else (migration_head(opened), False)
+            try:
+                return migration_head(opened), at_work
+            except BackupError as error:
+                if not error.transient:
+                    raise
+                return None, True
     except BackupError as error:
         if not error.transient:
             raise

@@ -31,6 +31,7 @@ def test_a_service_with_nothing_has_composes_defaults() -> None:
     )
 
     assert (app.image, app.restart, app.container_name, app.hostname) == ("mail-app", "no", "", "")
+    assert (app.is_built, model_of({"build": {"context": "."}, "image": "mail:1"}).is_built) == (False, True)
     assert (app.environment, app.mounts, app.env_files, app.depends_on, app.ports, app.aliases) == (
         {},
         (),

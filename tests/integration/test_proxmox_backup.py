@@ -247,7 +247,7 @@ def test_the_way_back_of_a_virtual_machine(
     left: str, former: Any, steps: list[str], proxmox: FakeProxmox, settings: dict[str, Any]
 ) -> None:
     """A backup that was cut off may leave a machine stopped, or paused in the middle; a second look finds nothing to do."""
-    proxmox._ask("POST", f"/nodes/pve1/qemu/{MACHINE}/status/{left}", {})
+    proxmox.ask("POST", f"/nodes/pve1/qemu/{MACHINE}/status/{left}", {})
     with connected(config_of("main")) as api:
         done = bring_back(api, MACHINE, former, "", "pve1", 10)
         assert done == [f"{step} virtual machine {MACHINE} (mailvm)" for step in steps]
@@ -255,7 +255,7 @@ def test_the_way_back_of_a_virtual_machine(
         (machine,) = find_guests(api, [MACHINE])
         assert guest_now(api, machine).state == former
     if former == "paused":
-        proxmox._ask("POST", f"/nodes/pve1/qemu/{MACHINE}/status/resume", {})
+        proxmox.ask("POST", f"/nodes/pve1/qemu/{MACHINE}/status/resume", {})
 
 
 def test_a_lock_that_outlives_its_task(

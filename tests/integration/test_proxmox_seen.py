@@ -151,7 +151,7 @@ def test_a_backup_that_failed_after_the_newest(
 
 def test_a_task_of_proxmox_that_failed(section: dict[str, Any], proxmox: FakeProxmox) -> None:
     """A job of several guests does not say whose backup failed; one of ours that is newer clears it."""
-    task = proxmox._new_task("vzdump", "")
+    task = proxmox.new_task("vzdump", "")
     task.exit = "job errors"
     task.started -= 60
 

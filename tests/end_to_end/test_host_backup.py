@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -138,7 +139,8 @@ def fill(top: Path) -> None:
     os.chown(top / "empty", 999, 70)
     os.utime(below / "plain.txt", ns=(10**18, 10**18 + 123_456_789))
     os.mkfifo(top / "pipe", 0o640)
-    subprocess.run(["setfacl", "-m", "u:777:rw", str(top / "sparse")], check=False)
+    if shutil.which("setfacl"):
+        subprocess.run(["setfacl", "-m", "u:777:rw", str(top / "sparse")], check=True)
     os.chown(top, 70, 70)
     top.chmod(0o2750)
 
@@ -172,6 +174,7 @@ def machine(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (outside / "link.conf").symlink_to("deep/er/one.conf")
     (outside / "out").symlink_to("/etc/ssl")
     (outside / "none.d").mkdir(mode=0o750)
+    (outside / "large").write_bytes(os.urandom(3 << 20))
     try:
         for name in projects:
             directory = place / name
@@ -404,6 +407,43 @@ def test_what_a_volumes_tar_says_never_leaves_the_volume(machine: Machine, tmp_p
         assert (place_of(volume) / "inside").exists()
     finally:
         subprocess.run(["docker", "volume", "rm", volume], check=True, capture_output=True)
+
+
+def test_what_cannot_be_read_of_the_paths_is_named_and_nothing_of_it_is_taken(machine: Machine, tmp_path: Path) -> None:
+    """A FIFO, a file of another file system, a name that no manifest can hold, a file that never holds still."""
+    place = tmp_path / "odd"
+    (place / "mounted").mkdir(parents=True)
+    os.mkfifo(place / "pipe")
+    (place / os.fsdecode(b"latin-\xe9")).write_text("a name\n")
+    restless, kept = place / "restless", place / "kept"
+    kept.write_text("kept\n")
+    restless.write_text("0")
+    over = threading.Event()
+
+    def write() -> None:
+        count = 0
+        while not over.is_set():
+            count += 1
+            restless.write_text("x" * (count % 50 + 1))
+
+    writer = threading.Thread(target=write)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place / "mounted")], check=True)
+    try:
+        (place / "mounted" / "elsewhere").write_text("not here\n")
+        writer.start()
+        settings, _ = machine.settings("odd", host={"paths": [str(place)]})
+        done = must(settings, "backup", "host")
+    finally:
+        over.set()
+        writer.join()
+        subprocess.run(["umount", str(place / "mounted")], check=True)
+    told = "\n".join(done["warnings"])
+    for each in ("pipe: no file", "mounted: another file system", "is not UTF-8"):
+        assert each in told
+    words = ["tar", "-tzf", done["archive"]]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert f"files{kept}" in listed
+    assert "elsewhere" not in listed
 
 
 def test_the_database_at_work_and_what_is_missing_are_refused(machine: Machine) -> None:

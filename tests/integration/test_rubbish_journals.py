@@ -56,6 +56,8 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "scratch": {"scratch": "/nowhere/else"},
     "helper": {"mark": "0123456789abcdef"},
     "host-volume": {"volume": "mail_data", "former": 0},
+    "lxc-container": {"reason": "r", "place": "/nowhere", "name": "mail", "former": "running", "asked": {"run": "a", "at": 1, "limit_seconds": 1}},
+    "lxc-restore": {"place": "/nowhere", "name": "mail", "mark": "0123456789abcdef"},
     "proxmox-guest": {
         "reason": "r", "host": "pve.example:8006", "node": "pve1", "guest": 101, "guest_kind": "lxc", "former": "running", "upid": "",
     },

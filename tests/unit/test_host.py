@@ -274,6 +274,7 @@ def test_tars_words_about_many_files_are_bounded() -> None:
         ({"volumes": ["../a"]}, "volumes"),
         ({"projects": ["A b"]}, "projects"),
         ({"paths": ["etc"]}, "paths"),
+        ({"paths": ["/"]}, "root directory"),
         ({"volumes": ["a"], "images": "all"}, "images"),
     ],
 )

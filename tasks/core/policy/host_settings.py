@@ -30,6 +30,8 @@ class Host(Section):
     def _names_something(self) -> Host:
         if not (self.volumes or self.projects or self.paths):
             raise ValueError("names nothing: give volumes, projects or paths; leave the section out otherwise")
+        if any(not each.name for each in self.paths):
+            raise ValueError("names the root directory among its paths: name what is wanted of it, such as /etc")
         for what, found in (("volume", self.volumes), ("project", self.projects), ("path", self.paths)):
             for each in found:
                 if found.count(each) > 1:

@@ -30,7 +30,7 @@ def vm_backup(installation: str = "main", name: str = "") -> tuple[GuestRun, ...
     """
     with locked_config(installation, "vm backup") as config:
         done = tuple(_back_up(config, each) for each in chosen_machines(config, name))
-    report_system_backups(config, done)
+        report_system_backups(config, done)
     return done
 
 

@@ -22,6 +22,7 @@ from tasks.adapters.outbox.report_page import write_report_page
 from tasks.core.archive.manifest import Record
 from tasks.core.copies.judge import SeenCopies, copy_notes, copy_problems, is_kept, require_problems, standing_of
 from tasks.core.errors import BackupError
+from tasks.core.guests.judge import guest_notes, guest_problems
 from tasks.core.machine.judge import host_note, host_problems
 from tasks.core.policy.clocks import Dated, ahead_problem, jump_problem
 from tasks.core.policy.drill import drill_problem
@@ -110,12 +111,14 @@ def _status_of(
             *require_problems(config.settings.require, own.records, copies, now, system.places),
             *(Problem("proxmox", text) for text in system.problems),
             *_host_of(config, around, entries, now),
+            *_guests_of(config, own.system, now),
         ],
         notes=[
             *notes_on_others(own.authenticity),
             *copy_notes(copies),
             *system.notes,
             *(host_note(each, now=now) for each in around[:1]),
+            *guest_notes(own.system, now=now),
         ],
         standing=standing_of(own.records[0], copies, now, system.places) if own.records else None,
         targets=[each.status() for each in copies],
@@ -142,6 +145,18 @@ def _host_of(
         return []
     failed = last_backup_failed(entries, HOST_RUNS)
     return [Problem("host", each) for each in host_problems(records, wanted.within_hours, failed, now=now)]
+
+
+def _guests_of(config: InstallationConfig, records: Sequence[Record], now: datetime) -> list[Problem]:
+    """Tell what is wrong with the backups of this host's guests that the settings name."""
+    lxc, vm = config.settings.lxc, config.settings.vm
+    wanted = [(f"lxc {each}", lxc.within_hours) for each in lxc.containers] if lxc is not None else []
+    wanted += [(f"vm {each}", vm.within_hours) for each in vm.domains] if vm is not None else []
+    return [
+        Problem("guests", text)
+        for subject, within_hours in wanted
+        for text in guest_problems(subject, records, within_hours, now=now)
+    ]
 
 
 def _authenticity_of(config: InstallationConfig, own: OwnBackups) -> list[Problem]:

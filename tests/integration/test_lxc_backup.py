@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from tasks.adapters.archive.repository import find_backup, list_backups
 from tasks.adapters.host.journals import list_journals
+from tasks.adapters.outbox.history_file import read_history
 from tasks.core.errors import Refused
+from tasks.oversight.status import read_status
 from tasks.recovery.recover import recover
 from tasks.restore.check_archive import check_backup, find_archive
 from tasks.run.context import config_of
@@ -29,7 +32,7 @@ from tests.guests.containers import (
     require_lxc,
     what_is_there,
 )
-from tests.integration.archives import NOW, back_up
+from tests.integration.archives import back_up
 from tests.stack.stack import wait_until
 
 HOST_DEVICES = {each.name for each in Path("/sys/class/net").iterdir()} - {"lo"}
@@ -102,7 +105,7 @@ def test_a_guests_backup_is_none_of_the_database(
     """It is not the latest, no restore or verification of the database takes it, and retention counts it apart."""
     caller = Caller(tmp_path, monkeypatch, lxc=section(mail), retention={"keep_last": 1, "minimum_verified": 1})
     config = config_of("main")
-    database = back_up(config, NOW)
+    database = back_up(config, campaign.now() - timedelta(days=1))
     mail.end()
     names = [caller.must("backup", "lxc", "mail")["guests"][0]["name"] for _ in range(2)]
 
@@ -142,6 +145,14 @@ def test_what_cannot_be_backed_up_is_left_alone(place: Path, tmp_path: Path, mon
     assert errors["lxc well"] is None
     assert len(list_backups(caller.repository)) == 1
     assert caller.run("backup", "lxc", "mail")[0] == 2, "the settings do not name it"
+    failed = next(each for each in read_history("main") if each.run == "lxc backup")
+    assert failed.outcome == "failed", "whoever is told of failures is told of this one"
+    problems = {
+        each.text.split(" yet")[0]
+        for each in read_status.fn(config_of("main"), now=campaign.now()).problems
+        if each.kind == "guests"
+    }
+    assert problems == {f"there is no backup of lxc {each}" for each in ("frozen", "looped", "absent")}
 
 
 def test_one_that_does_not_shut_down_is_left_alone_or_killed_as_the_settings_say(

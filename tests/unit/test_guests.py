@@ -6,13 +6,16 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from tasks.core.archive.manifest import NO_DATABASE, GuestFacts, Record
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 from tasks.core.guests.container import mounts_left_out, read_state, root_directory
 from tasks.core.guests.container_config import OFF, rewrite_config
 from tasks.core.guests.former_state import Asked, Former, Now, Seen, Step, way_back
+from tasks.core.guests.judge import guest_notes, guest_problems
 from tasks.core.guests.listing import differences, entry_line
 from tasks.core.guests.machine import disks_of, parsed, read_domain_info, rewrite_domain
 from tasks.core.policy.settings import parse_settings
+from tests.unit.values import NOW, record
 
 ROOT = PurePosixPath("/var/lib/lxc/new/rootfs")
 FORMER_PLACE = PurePosixPath("/srv/lxc/mail")
@@ -181,6 +184,25 @@ def test_settings_that_name_no_container_are_refused(section: dict[str, object],
         )
 
     assert word in str(refused.value)
+
+
+def of_guest(name: str, hours: float) -> Record:
+    """Make the record of a container's backup of so many hours ago."""
+    return record(hours, method="lxc", guest=GuestFacts(name=name), database=NO_DATABASE, images=[])
+
+
+def test_a_guest_without_a_recent_backup_is_an_alarm() -> None:
+    """Each guest for itself: another one's newer backup is none of its own."""
+    records = [of_guest("mail", 5), of_guest("web", 60), of_guest("mail", 90)]
+
+    assert guest_problems("lxc mail", records, 48, now=NOW) == []
+    assert guest_problems("lxc web", records, 48, now=NOW) == [
+        "the newest backup of lxc web is 2 d 12 h old, more than 48 hours"
+    ]
+    assert "no backup of vm mail" in guest_problems("vm mail", records, 48, now=NOW)[0]
+    assert [each.split(",")[0] for each in guest_notes(records, now=NOW)] == [
+        f"lxc mail as a whole: {records[0].manifest.name}", f"lxc web as a whole: {records[1].manifest.name}",
+    ]  # fmt: skip
 
 
 DOMINFO = "Id:             {id}\nName:           mail\nState:          {state}\nPersistent:     {persistent}\nManaged save:   {saved}\n"

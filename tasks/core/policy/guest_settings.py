@@ -23,11 +23,13 @@ class Guests(Section):
 
     `stop_seconds` is how long a guest may take to shut down; one that is not down then is left alone and has no backup
     ("refuse"), or loses its power ("kill"). `limit_hours` is how long the copy may take: then the guest is started and there is no backup.
+    `within_hours` is how old a guest's newest backup may be before that is an alarm.
     """
 
     stop_seconds: Annotated[float, Field(ge=1, le=min(LONGEST_STOP_SECONDS, SECONDS_LIMIT), allow_inf_nan=False)] = 120
     when_it_stays_up: WhenItStaysUp = "refuse"
     limit_hours: Hours = 12
+    within_hours: Hours = 200
 
 
 class Lxc(Guests):

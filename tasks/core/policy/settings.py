@@ -241,6 +241,7 @@ AlarmKind = Literal[
     "mail_at_risk",
     "proxmox",
     "host",
+    "guests",
 ]
 # Everything but good news.
 PROBLEMS: tuple[AlarmKind, ...] = tuple(kind for kind in get_args(AlarmKind) if kind != "success")

@@ -86,7 +86,8 @@ class InnerDatabase:
     def _psql(self, script: str) -> str:
         # Without a password: inside the container 127.0.0.1 is trusted by the official image, as the socket is.
         # Terse: the details of an error are rows, and those may hold a mailbox's password.
-        program = 'exec psql -X -q -A -t -w -v ON_ERROR_STOP=1 -v VERBOSITY=terse -U "${POSTGRES_USER:-postgres}" -d "$1" -f -'
+        # The database's name is not an argument: there, one with an equals sign would be a whole connection string.
+        program = 'export PGDATABASE="$1"; exec psql -X -q -A -t -w -v ON_ERROR_STOP=1 -v VERBOSITY=terse -U "${POSTGRES_USER:-postgres}" -f -'
         options = ["-e", f"PGOPTIONS={self._options}"] if self._options else []
         words = ["docker", "exec", "-i", *options, self._stack.postgres.id, "sh", "-c", program, "sh", self._database]
         said = self._shell.try_run(words, given=script, seconds=self._answer_seconds)

@@ -18,6 +18,7 @@ from flows.proxmox_restore_verification import proxmox_restore_verification
 from tasks.adapters.host.journals import list_journals
 from tasks.adapters.proxmox.guests_state import read_guest_proofs
 from tasks.core.proxmox.proofs import GuestProof
+from tasks.core.quoting import quoted
 from tasks.oversight.guest_proofs import GuestsNotProven
 from tasks.oversight.system import system_standing
 from tasks.proxmox.check import check_proxmox
@@ -34,6 +35,7 @@ from tests.stack.imap import ImapServer, imap_server
 from tests.stack.stack import create_stack, free_port, wait_until
 
 FIRST, LAST = 9000, 9003
+KEPT = 'kept = odd "name" \'ä'
 LONG = functools.partial(pytest.param, marks=pytest.mark.long)
 
 
@@ -139,6 +141,10 @@ def inner(
     place = tmp_path_factory.mktemp("inside")
     stack = create_stack(place / "stack", megabytes=1, imap=(host_address(), mail_server.port), sync_delay_seconds=1)
     try:
+        # A database that a restore has kept has accounts as well.
+        stack.psql(f"CREATE DATABASE {quoted(KEPT)} TEMPLATE template0", database="postgres")
+        stack.psql('CREATE TABLE "MailAccounts" ("Id" int, "IsEnabled" boolean, "Password" text)', database=KEPT)
+        stack.psql("""INSERT INTO "MailAccounts" VALUES (1, true, 'secret')""", database=KEPT)
         # What the application's own backup holds, a later one of its guest has to hold too.
         main = {"directory": stack.directory, "repository": place / "backups"}
         settings = write_settings(place / "settings.yaml", {"main": main})
@@ -156,12 +162,15 @@ class Order:
         self._inner, self._mail = inner, mail_server
         self.at_large: list[int] = []
         self.programs: list[str] = []
+        self.accounts, self.kept = 0, [()]
         self._started = 0.0
 
     def __call__(self, words: Sequence[str], given: str) -> None:
         self.programs.append(" ".join(words))
         if list(words[:2]) == ["docker", "start"] and self._inner.application in words:
             query = 'SELECT count(*) FROM mail_archiver."MailAccounts" WHERE "IsEnabled" OR coalesce("Password", \'\') <> \'\''
+            self.accounts = int(self._inner.stack.psql('SELECT count(*) FROM mail_archiver."MailAccounts"')[0][0])
+            self.kept = self._inner.stack.psql('SELECT "IsEnabled", "Password" FROM "MailAccounts"', database=KEPT)
             self.at_large.append(int(self._inner.stack.psql(query)[0][0]))
             self._mail.forget()
             self._started = time.monotonic()
@@ -205,7 +214,8 @@ def test_from_the_command_line(
         proof["backup"]
         == max(proxmox.volumes, key=lambda each: int(each["ctime"]) * (each["vmid"] == MACHINE))["volid"]
     )
-    assert proof["accounts"] >= 1
+    assert proof["accounts"] == order.accounts + 1
+    assert order.kept == [(False, None)]
     assert proof["mails"] == proof["expected"] > 0
     assert proof["attachments"] > 0
     config = proxmox.trials.first_starts[FIRST]
@@ -256,6 +266,24 @@ def test_accounts_that_cannot_be_neutralised(
     assert "could not be disabled" in proof.problem
     assert (proof.booted, proof.accounts, proof.application) == (True, None, False)
     assert order.at_large == [], "the application was not started"
+    nothing_left(proxmox)
+
+
+@pytest.mark.long
+def test_an_application_that_something_starts_again(
+    proxmox: FakeProxmox, settings: dict[str, Any], order: Order, inner: InnerGuest
+) -> None:
+    """A unit of the guest's own may do that while the accounts are neutralised: it is seen, and nothing is probed."""
+
+    def again(words: Sequence[str], given: str) -> None:
+        order(words, given)
+        if given.endswith("COMMIT;"):
+            inner.stack.container("mailarchive-app").start()
+
+    proxmox.trials.before_program = again
+
+    assert "runs although it was ended" in refuted().problem
+    assert order.at_large == []
     nothing_left(proxmox)
 
 
@@ -386,8 +414,13 @@ def test_what_is_wrong_is_told(
 
 @pytest.mark.parametrize(
     "forbidden",
-    [("POST", "/qemu"), pytest.param(("PUT", "/config"), marks=pytest.mark.long), ("POST", "/status/start")],
-    ids=["restore", "network", "start"],
+    [
+        ("POST", "/qemu"),
+        pytest.param(("PUT", "/config"), marks=pytest.mark.long),
+        ("POST", "/status/start"),
+        pytest.param(("POST", "/agent/ping"), marks=pytest.mark.long),
+    ],
+    ids=["restore", "network", "start", "agent"],
 )
 def test_a_token_that_may_not(forbidden: tuple[str, str], proxmox: FakeProxmox, settings: dict[str, Any]) -> None:
     proxmox.forbidden[forbidden] = "Permission check failed (/vms/9000, VM.Allocate)"

@@ -145,7 +145,7 @@ def copy_container(config: InstallationConfig, archive: PartialArchive, fit: Fit
 def _root_of(place: Path, name: str) -> Path:
     own = root_in_config(_read(place / name / "config").decode(errors="replace"))
     values = [own] if own is not None else lxc.config_values(place, name, "lxc.rootfs.path")
-    return Path(root_directory(values[0] if values else "", name))
+    return Path(root_directory(values[0] if values else "", name)).resolve()
 
 
 def _read(path: Path) -> bytes:

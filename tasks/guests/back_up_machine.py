@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.archive.writer import PartialArchive, segment
@@ -90,6 +90,7 @@ def look_at_machine(config: InstallationConfig, name: str) -> FitMachine:
         )
     xml = libvirt.domain_xml(uri, name)
     disks, left_out = disks_of(xml, name)
+    disks = tuple(replace(each, file=PurePosixPath(Path(each.file).resolve())) for each in disks)
     size = sum(_require_alone(each, name) for each in disks)
     require_repository(config.repository)
     free_bytes, free_inodes = free_space(config.repository)
@@ -140,7 +141,7 @@ def copy_machine(config: InstallationConfig, archive: PartialArchive, fit: FitMa
 def _require_alone(disk: Disk, name: str) -> int:
     """Give what a disk takes on this host's disk; raise Refused where it is not there, or builds on another file."""
     file = Path(disk.file)
-    if not file.is_file() or file.is_symlink():
+    if not file.is_file():
         raise Refused(
             f"the disk {disk.target} of the virtual machine {name} is no file: {file}",
             hint="is its file system mounted?",

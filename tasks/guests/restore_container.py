@@ -35,6 +35,7 @@ from tasks.core.policy.guest_settings import GUEST_NAME
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.guests.back_up_container import lxc_of
 from tasks.guests.find_guest_backup import find_guest_backup
+from tasks.guests.power import ContainerPower, Power
 from tasks.progress import progress
 from tasks.recovery.journalled import journalled
 from tasks.run.config import InstallationConfig
@@ -92,15 +93,25 @@ def restore_container(
         notes = ("its /etc/hostname has the new name",) if rename_host(taken.root, guest.name, name) else ()
         rewritten = _config_of(taken, name, target / ROOT_NAME, guest, with_network=with_network)
         _write_config(building, rewritten)
+        if rewritten.has_mapped_ids:
+            building.chmod(0o711)  # the root of such a container is nobody here, and has to get through
         rename_no_replace(building, target)
         fsync_directory(place)
     logger.info("Restored %s as %s in %s", record.manifest.name, name, place)
     if start:
-        lxc.start(place, name)
+        started(ContainerPower(place, name))
     return RestoredGuest(
         record.manifest.name, record.manifest.subject, name, str(target), guest.entries, time.monotonic() - begun, start,
         (*rewritten.notes, *notes, *(f"not in the backup: {each}" for each in guest.left_out)),
     )  # fmt: skip
+
+
+def started(power: Power) -> None:
+    """Start a guest that was restored; raise BackupError, which tells that it is there, where it does not start."""
+    try:
+        power.start()
+    except BackupError as error:
+        raise BackupError(f"{power} was restored, but does not start: {error.message}", hint=error.hint) from error
 
 
 def settle(journal: Journal) -> str:

@@ -28,7 +28,8 @@ from tasks.core.policy.guest_settings import GUEST_NAME, Vm
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.guests.back_up_machine import vm_of
 from tasks.guests.find_guest_backup import find_guest_backup
-from tasks.guests.restore_container import RestoredGuest
+from tasks.guests.power import MachinePower
+from tasks.guests.restore_container import RestoredGuest, started
 from tasks.progress import progress
 from tasks.recovery.journalled import journalled
 from tasks.run.config import InstallationConfig
@@ -80,7 +81,7 @@ def restore_machine(
         fsync_directory(wanted.images)
     logger.info("Restored %s as %s in %s", record.manifest.name, name, target)
     if start:
-        libvirt.act(wanted.uri, "start", name)
+        started(MachinePower(wanted.uri, name))
     return RestoredGuest(
         record.manifest.name, record.manifest.subject, name, str(target), len(files), time.monotonic() - begun, start,
         (*notes, *(f"not in the backup: {each}" for each in guest.left_out)),

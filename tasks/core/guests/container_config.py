@@ -21,10 +21,11 @@ OFF = "# Off since it was restored: "
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """The new text, and what differs from before that somebody must know."""
+    """The new text, what differs from before that somebody must know, and whether the container's users are others on the host."""
 
     text: str
     notes: tuple[str, ...]
+    has_mapped_ids: bool = False
 
 
 def rewrite_config(
@@ -79,7 +80,7 @@ def rewrite_config(
         # An empty value takes away what an included file may bring; without any line LXC would share the host's network.
         lines += ["lxc.net =", "lxc.net.0.type = empty"]
         notes.append("it has no network: the application in it would log in to the same mailboxes as the first one")
-    return Rewritten("\n".join(lines) + "\n", tuple(notes))
+    return Rewritten("\n".join(lines) + "\n", tuple(notes), any(each.startswith("lxc.idmap") for each in lines))
 
 
 def _moved(value: str, former: PurePosixPath, place: PurePosixPath) -> str:

@@ -18,6 +18,7 @@ from tasks.adapters.archive.repository import find_backup, list_backups
 from tasks.adapters.host.journals import list_journals
 from tasks.adapters.outbox.history_file import read_history
 from tasks.core.errors import Refused
+from tasks.guests.check import check_guests
 from tasks.oversight.status import read_status
 from tasks.recovery.recover import recover
 from tasks.restore.check_archive import check_backup, find_archive
@@ -158,6 +159,11 @@ def test_what_cannot_be_backed_up_is_left_alone(place: Path, tmp_path: Path, mon
     config = place / "looped/config"
     config.write_text(config.read_text().replace("dir:", "overlay:/nowhere:"))
     caller = Caller(tmp_path, monkeypatch, lxc=section(frozen, looped, Container(place, "absent"), well))
+
+    seen = check_guests(config_of("main"))
+    assert [each["guest"] for each in seen.told] == ["lxc well"], "what `doctor` tells beforehand"
+    assert len(seen.obstacles) == 3
+    assert all(hint for _, hint in seen.obstacles)
 
     code, told = caller.run("backup", "lxc")
 

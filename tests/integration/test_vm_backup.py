@@ -14,7 +14,9 @@ import pytest
 
 from tasks.adapters.archive.repository import list_backups
 from tasks.adapters.host.journals import list_journals, open_journal
+from tasks.guests.check import check_guests
 from tasks.recovery.recover import recover
+from tasks.run.context import config_of
 from tests.campaigns import guests as campaign
 from tests.guests.caller import Caller
 from tests.guests.machines import Machine, make_machine, require_libvirt, running_libvirt, virsh
@@ -91,6 +93,10 @@ def test_what_cannot_be_backed_up_is_left_alone(images: Path, tmp_path: Path, mo
         ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(built.place / "system.qcow2")], check=True, timeout=60
     )  # fmt: skip
     caller = Caller(tmp_path, monkeypatch, vm=section(paused, built, Machine(images, "absent"), off))
+
+    seen = check_guests(config_of("main"))
+    assert [each["guest"] for each in seen.told] == ["vm off"], "what `doctor` tells beforehand"
+    assert len(seen.obstacles) == 3
 
     code, told = caller.run("backup", "vm")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.adapters.engine import containers
 from tasks.adapters.engine.compose import compose_up
+from tasks.adapters.engine.labels import ONE_OFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from tasks.adapters.stack.find_stack import find_stack
 from tasks.core.stack.installation import Installation, Service, ServiceState
 
@@ -37,5 +38,6 @@ def make_container(stack: Installation, service: Service, was: ServiceState) -> 
 
 
 def _containers(stack: Installation, service: Service) -> list[containers.Container]:
-    found = find_stack(stack.directory, project=stack.project)
-    return list(found.containers.get(service.name, ()))
+    """List a service's containers by Docker's labels alone: asking Compose takes half a second of the downtime each time."""
+    found = containers.containers(label={PROJECT_LABEL: stack.project, SERVICE_LABEL: service.name})
+    return [each for each in found if each.labels.get(ONE_OFF_LABEL, "False") != "True"]

@@ -39,17 +39,15 @@ from tasks.core.archive.manifest import (
     DatabaseFacts,
     Encryption,
     Format,
-    GuestFacts,
-    HostContents,
     ImageFacts,
     Link,
     Manifest,
     Method,
     Record,
-    SystemMethod,
 )
 from tasks.core.archive.names import backup_name, split_archive_name
 from tasks.core.archive.signatures import public_key
+from tasks.core.archive.system_contents import GuestFacts, HostContents, SystemMethod
 from tasks.core.errors import BackupError, NameTaken, Refused
 from tasks.core.stack.identify import KEYS_TARGET
 from tasks.core.stack.installation import Installation, Service

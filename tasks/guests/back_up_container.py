@@ -16,7 +16,7 @@ from tasks.adapters.guests.tar import packed, require_tar
 from tasks.adapters.host.files import free_space
 from tasks.adapters.host.outside_files import CONTAINER_CONFIGURATION, read_outside
 from tasks.core.archive.layout import CONTAINER_CONFIG, CONTAINER_FILES, CONTAINER_LISTING
-from tasks.core.archive.manifest import GuestFacts
+from tasks.core.archive.system_contents import GuestFacts
 from tasks.core.errors import BackupError, Refused, UsageError
 from tasks.core.guests.container import mounts_left_out, root_directory, root_in_config
 from tasks.core.guests.former_state import Former

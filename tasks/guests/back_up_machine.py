@@ -14,7 +14,7 @@ from tasks.adapters.guests import libvirt
 from tasks.adapters.guests.tar import packed_disk, require_tar
 from tasks.adapters.host.files import free_space
 from tasks.core.archive.layout import MACHINE_DEFINITION, MACHINE_DISK
-from tasks.core.archive.manifest import GuestDisk, GuestFacts
+from tasks.core.archive.system_contents import GuestDisk, GuestFacts
 from tasks.core.errors import BackupError, Refused, UsageError
 from tasks.core.guests.former_state import Former
 from tasks.core.guests.machine import Disk, disks_of

@@ -8,7 +8,8 @@ from pathlib import Path
 from tasks.adapters.archive.ownership import authenticity_of_archive
 from tasks.adapters.archive.repository import list_backups, read_record
 from tasks.adapters.archive.repository_marker import require_repository
-from tasks.core.archive.manifest import GuestFacts, Record, SystemMethod
+from tasks.core.archive.manifest import Record
+from tasks.core.archive.system_contents import GuestFacts, SystemMethod
 from tasks.core.errors import Refused, UsageError
 from tasks.restore.check_archive import wanted_backup
 from tasks.run.config import InstallationConfig

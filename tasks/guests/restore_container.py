@@ -26,7 +26,7 @@ from tasks.adapters.host.files import (
 )
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.core.archive.layout import CONTAINER_CONFIG, CONTAINER_FILES, CONTAINER_LISTING
-from tasks.core.archive.manifest import GuestFacts
+from tasks.core.archive.system_contents import GuestFacts
 from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 from tasks.core.guests.container_config import Rewritten, rewrite_config

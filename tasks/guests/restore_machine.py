@@ -20,7 +20,7 @@ from tasks.adapters.guests.tar import require_tar, unpacked
 from tasks.adapters.host.files import free_space, fsync_directory, remove_tree, rename_no_replace, write_atomically
 from tasks.adapters.host.journals import Journal, open_journal
 from tasks.core.archive.layout import MACHINE_DEFINITION, MACHINE_DISK
-from tasks.core.archive.manifest import GuestDisk, GuestFacts
+from tasks.core.archive.system_contents import GuestDisk, GuestFacts
 from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import ArchiveDamaged, Refused, UsageError
 from tasks.core.guests.machine import rewrite_domain

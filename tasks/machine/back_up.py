@@ -20,7 +20,8 @@ from tasks.adapters.machine.host_files import Gathered, add_paths, with_targets,
 from tasks.adapters.machine.packages import hostname, installed_packages, system_name
 from tasks.adapters.machine.volume_tar import pack_here, pack_in, readable_here
 from tasks.core.archive.layout import HOST_PACKAGES
-from tasks.core.archive.manifest import HostContents, HostImage, HostVolume, Record
+from tasks.core.archive.manifest import Record
+from tasks.core.archive.system_contents import HostContents, HostImage, HostVolume
 from tasks.core.errors import ArchiveDamaged
 from tasks.core.machine.paths import volume_member
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room

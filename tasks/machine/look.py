@@ -14,7 +14,7 @@ from tasks.adapters.engine.saved_images import image_bytes
 from tasks.adapters.engine.volumes import User, Volume, find_volume, users_of
 from tasks.adapters.machine.volume_tar import readable_here
 from tasks.adapters.stack.project_files import files_of_project
-from tasks.core.archive.manifest import HostImage, HostProject
+from tasks.core.archive.system_contents import HostImage, HostProject
 from tasks.core.errors import BackupError, Refused, UsageError
 from tasks.core.machine.paths import image_member
 from tasks.core.policy.host_settings import Host

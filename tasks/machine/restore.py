@@ -22,8 +22,9 @@ from tasks.adapters.host.streams import watched
 from tasks.adapters.machine.placing import compare_file, compare_link, make_place, place_file, place_link
 from tasks.core.archive.authenticity import Trust, authenticity_of
 from tasks.core.archive.layout import HOST_FILES, HOST_IMAGES, HOST_VOLUMES
-from tasks.core.archive.manifest import HostContents, HostImage, HostVolume, Member
+from tasks.core.archive.manifest import Member
 from tasks.core.archive.origin import Words
+from tasks.core.archive.system_contents import HostContents, HostImage, HostVolume
 from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 from tasks.core.machine.only import Wanted, choose

@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from tasks.core.archive.manifest import NO_DATABASE, GuestFacts, Record
+from tasks.core.archive.manifest import NO_DATABASE, Record
+from tasks.core.archive.system_contents import GuestFacts
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 from tasks.core.guests.container import mounts_left_out, read_state, root_directory
 from tasks.core.guests.container_config import OFF, rewrite_config

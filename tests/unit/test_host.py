@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.adapters.engine.volumes import User, Volume
-from tasks.core.archive.manifest import (
-    HostContents,
-    HostImage,
-    HostLink,
-    HostProject,
-    HostVolume,
-    Manifest,
-    parse_manifest,
-    written,
-)
+from tasks.core.archive.manifest import Manifest, parse_manifest, written
+from tasks.core.archive.system_contents import HostContents, HostImage, HostLink, HostProject, HostVolume
 from tasks.core.errors import ArchiveDamaged, Refused, UsageError
 from tasks.core.machine.judge import contents_text, host_problems
 from tasks.core.machine.only import choose

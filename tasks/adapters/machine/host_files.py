@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.adapters.archive.segment import Segment
-from tasks.core.archive.manifest import HostLink
+from tasks.core.archive.system_contents import HostLink
 from tasks.core.machine.paths import file_member, holds, path_problem
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

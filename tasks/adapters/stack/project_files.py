@@ -11,7 +11,7 @@ from tasks.adapters.engine.containers import Container
 from tasks.adapters.engine.labels import DIRECTORY_LABEL
 from tasks.adapters.stack.config_files import find_configuration
 from tasks.adapters.stack.find_stack import made_from
-from tasks.core.archive.manifest import HostProject
+from tasks.core.archive.system_contents import HostProject
 from tasks.core.errors import BackupError
 
 

@@ -6,13 +6,27 @@ a new archive; unknown fields are ignored, so that additions need no new version
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from types import UnionType
+from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tasks.core.archive.bounded_json import TEXT_LIMIT_BYTES, read_object
+from tasks.core.archive.system_contents import GuestFacts, HostContents, SystemMethod
+from tasks.core.archive.values import (
+    Age,
+    Count,
+    Moment,
+    Name,
+    Number,
+    Seconds,
+    Sentences,
+    Sha256,
+    Strings,
+    Texts,
+    Value,
+    values_of,
+)  # fmt: skip
 from tasks.core.errors import ArchiveDamaged, Refused
 
 MANIFEST_VERSION = 1
@@ -22,51 +36,11 @@ NEWEST_VERSION = CHAINED_VERSION
 # A century of nights, hourly for four years.
 LINKS_LIMIT = 36_500
 
-# What a stranger's text may say, so that every later sum, comparison and sentence is one that Python can make and a person can read.
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Number = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
-Seconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
-Age = Annotated[float, Field(ge=-1e11, le=1e11, allow_inf_nan=False)]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1990, 1, 1, tzinfo=UTC), le=datetime(2500, 1, 1, tzinfo=UTC))]
-Name = Annotated[str, Field(max_length=1024)]
-Strings = Annotated[list[str], Field(fail_fast=True)]
-Sentences = Annotated[list[Annotated[str, Field(max_length=65_536)]], Field(fail_fast=True)]
-
 Method = Literal["hot", "complete", "online"]
-# Backups of the system around the application: they hold no database that a restore of it could take, and prove none.
-SystemMethod = Literal["lxc", "vm", "host"]
 Format = Literal["guide", "fast"]
 # "not verifiable" (an encrypted archive whose key is not here) is told, and never recorded.
 Verdict = Literal["verified", "different", "failed", "legacy", "not verifiable"]
 OpenedWith = Literal["", "verification key", "recovery key", "identity"]
-Sha256 = Annotated[str, Field(max_length=64)]
-
-
-def _values(kind: type | UnionType, at_most: int) -> BeforeValidator:
-    """Stop at the first value of another kind, and at too many: pydantic would complain of each of a hundred thousand."""
-
-    def check(given: Any) -> Any:
-        if isinstance(given, dict):
-            if len(given) > at_most:
-                raise ValueError(f"it has {len(given):,} entries, more than {at_most:,}")
-            for name, each in given.items():
-                if not isinstance(each, kind):
-                    raise ValueError(f"{name[:80]!r} has a value of the wrong kind")
-        return given
-
-    return BeforeValidator(check)
-
-
-Texts = Annotated[dict[str, str], _values(str, 300_000)]
-
-
-class Value(BaseModel):
-    """A frozen value that reads and writes JSON; what a newer version added means nothing here, and is written again as it was read.
-
-    It must stay, for signatures cover it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Member(Value):
@@ -104,7 +78,7 @@ class Census(Value):
     `inheriting` has another digest for tables that inherit, one that does not see the order of their columns.
     """
 
-    tables: Annotated[dict[str, TableCensus], _values(dict | TableCensus, 50_000)]
+    tables: Annotated[dict[str, TableCensus], values_of(dict | TableCensus, 50_000)]
     sequences: Texts
     large_objects: TableCensus
     schema_objects: Texts
@@ -145,7 +119,7 @@ class DatabaseFacts(Value):
     security_labels: Texts = Field(default_factory=dict)
     privileges: Strings | None = None
     grants: Annotated[list[Grant], Field(fail_fast=True)] | None = None
-    settings: Annotated[dict[str, Strings], _values(list, 10_000)] = Field(default_factory=dict)
+    settings: Annotated[dict[str, Strings], values_of(list, 10_000)] = Field(default_factory=dict)
     roles: Strings = Field(default_factory=list)
     size_bytes: Count = 0
     server_version: str
@@ -164,30 +138,6 @@ NO_DATABASE = DatabaseFacts(
     name="", owner="", encoding="", collation="", character_type="", server_version="", server_major=0
 )
 """What stands in the manifest of a backup of the system around: it is of no database."""
-
-
-class GuestDisk(Value):
-    """A disk of a virtual machine: how it is called there, its file's name, its format, and the bytes that the file has."""
-
-    target: Annotated[str, Field(pattern="^[a-z][a-z0-9]{0,15}$")]
-    file: Name
-    format: Literal["qcow2", "raw"]
-    bytes: Count
-
-
-class GuestFacts(Value):
-    """Of a backup of a guest, a container of LXC or a virtual machine, as a whole: its name there, and what its files were.
-
-    `bytes` is what its files take on the disk, `entries` how many they are; `place` is the directory it had (of a
-    container). `left_out` names what belongs to the guest and is not in the backup.
-    """
-
-    name: Name
-    place: Name = ""
-    entries: Count = 0
-    bytes: Count = 0
-    disks: Annotated[list[GuestDisk], Field(fail_fast=True, max_length=100)] = Field(default_factory=list)
-    left_out: Strings = Field(default_factory=list)
 
 
 class ImageFacts(Value):
@@ -232,59 +182,6 @@ class Link(Value):
     name: Name
     file: Name
     sha256: Sha256
-
-
-class HostVolume(Value):
-    """A Docker volume in a backup of the host: how it was made, the member that holds it, and whether it was at rest.
-
-    `member` is a tar of its content, by GNU tar. It is not `consistent` where containers that write to it ran meanwhile.
-    """
-
-    name: Name
-    member: Name
-    driver: Name
-    options: Texts = Field(default_factory=dict)
-    labels: Texts = Field(default_factory=dict)
-    consistent: bool = True
-    used_by: Strings = Field(default_factory=list)
-
-
-class HostProject(Value):
-    """A compose project: where it lives, and its files, by their absolute paths."""
-
-    name: Name
-    directory: Name
-    files: Annotated[list[Name], Field(fail_fast=True)]
-
-
-class HostImage(Value):
-    """An image of a project's containers: its name, id and registry digests; `member` is what `docker save` wrote, where it was saved."""
-
-    name: Name
-    image_id: Name
-    digests: Annotated[list[Name], Field(fail_fast=True)] = Field(default_factory=list)
-    member: Name = ""
-
-
-class HostLink(Value):
-    """A symbolic link among the files of a host, by its absolute path; it is never followed."""
-
-    path: Name
-    target: Annotated[str, Field(min_length=1, max_length=4096)]
-
-
-class HostContents(Value):
-    """What a backup of the host around holds. Its files are members below `files/`, each under its absolute path."""
-
-    hostname: Name
-    system: Name = ""
-    engine: Name = ""
-    volumes: Annotated[list[HostVolume], Field(fail_fast=True, max_length=1000)] = Field(default_factory=list)
-    projects: Annotated[list[HostProject], Field(fail_fast=True, max_length=1000)] = Field(default_factory=list)
-    images: Annotated[list[HostImage], Field(fail_fast=True, max_length=1000)] = Field(default_factory=list)
-    paths: Annotated[list[Name], Field(fail_fast=True, max_length=1000)] = Field(default_factory=list)
-    links: Annotated[list[HostLink], Field(fail_fast=True, max_length=100_000)] = Field(default_factory=list)
-    packages: Name = ""
 
 
 class Manifest(Value):

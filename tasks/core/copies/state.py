@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.core.archive.manifest import Count, Moment, Value
+from tasks.core.archive.values import Count, Moment, Value
 
 Problem = Literal["", "missing", "damaged"]
 

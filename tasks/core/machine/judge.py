@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.core.archive.manifest import HostContents, Record, is_older_than
+from tasks.core.archive.manifest import Record, is_older_than
+from tasks.core.archive.system_contents import HostContents
 from tasks.core.policy.history import Entry
 from tasks.core.units import duration_text, size_text
 

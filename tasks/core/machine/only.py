@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.core.archive.manifest import HostContents, HostImage, HostLink, HostVolume
+from tasks.core.archive.system_contents import HostContents, HostImage, HostLink, HostVolume
 from tasks.core.errors import UsageError
 from tasks.core.machine.paths import holds
 

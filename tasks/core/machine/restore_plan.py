@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.core.archive.manifest import HostContents, HostImage, HostVolume
+from tasks.core.archive.system_contents import HostContents, HostImage, HostVolume
 from tasks.core.errors import Refused
 from tasks.core.machine.only import Wanted
 from tasks.core.machine.paths import path_problem

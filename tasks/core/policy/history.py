@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from tasks.core.archive.manifest import Moment, Seconds, Value
+from tasks.core.archive.values import Moment, Seconds, Value
 
 Outcome = Literal["succeeded", "failed", "interrupted", "busy", "approved", "refused"]
 BACKUP_RUNS = ("hot backup", "online backup", "complete backup")

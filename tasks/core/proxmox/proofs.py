@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tasks.core.archive.manifest import Count, Moment, Name, Record, Seconds, Value
+from tasks.core.archive.manifest import Record
+from tasks.core.archive.values import Count, Moment, Name, Seconds, Value
 from tasks.core.dump.census import table_of
 from tasks.core.proxmox.seen import SeenCopy
 from tasks.core.units import duration_text

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.core.archive.manifest import Count, Moment, Name, Value
+from tasks.core.archive.values import Count, Moment, Name, Value
 from tasks.core.proxmox.replies import TaskNow
 
 COPIES_KEPT = 200

@@ -2,7 +2,8 @@
 
 The file under construction is `<name>.tar.gz.partial`, locked by the process that began it, with a journal beside it that says
 where each step's segment lies. A retried step cuts back to its own beginning. Sealing writes the sidecar first and the
-archive's final name last, so that a crash leaves either a leftover for `reclaim_partials` or a complete archive.
+archive's final name last, so that a crash leaves either a leftover for `reclaim_partials` or a complete archive. That is why it is
+one long module: names, locks and journals are held and given up together, and nobody else may touch them.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from flows.hot_backup import hot_backup
+from tasks.prefect_objects import flow
 from tasks.run.context import config_of, locked_config
 from tasks.run.history import remembered
 from tasks.run.installations import read_installation

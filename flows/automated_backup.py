@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefect import Flow, flow
-from prefect.runtime import flow_run
-
 from flows.complete_backup import complete_backup
 from flows.copy_backups import copy_backups
 from flows.hot_backup import hot_backup
@@ -21,17 +18,17 @@ from tasks.oversight.copies import CopiesFailed
 from tasks.oversight.nightly import (
     copies_are_ours,
     pinged,
-    scheduled_time,
     superseding_backup,
     synthetic_is_wanted,
     tell_overdue,
     verification_is_ours,
 )
 from tasks.oversight.reports import status_shown
+from tasks.prefect_objects import Flow, flow
 from tasks.run.context import config_of
 from tasks.run.history import remembered
 from tasks.run.installations import read_installation
-from tasks.surroundings import run_flow
+from tasks.surroundings import run_flow, surroundings
 from tasks.verification.verify import NotProven, Verified
 
 FLOWS: dict[Method, Flow[..., Record]] = {"hot": hot_backup, "online": online_backup, "complete": complete_backup}
@@ -48,6 +45,8 @@ class Night:
 
 def _run_name() -> str:
     """Name a run by its method too, which the settings may have chosen."""
+    from prefect.runtime import flow_run
+
     parameters = flow_run.parameters
     installation, method = parameters.get("installation"), parameters.get("method")
     try:
@@ -74,7 +73,7 @@ def automated_backup(installation: str = "main", method: Method | None = None) -
     with pinged(config), status_shown(config):
         with remembered(config, "automated backup") as run:
             tell_overdue(config)
-            record = superseding_backup(config, chosen, scheduled_time())
+            record = superseding_backup(config, chosen, surroundings().scheduled_time())
             if record is None:
                 wait_for_quiet_database(read_installation(config), config.settings.timeouts.defer_seconds)
                 record = run_flow(FLOWS[chosen], installation)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.backup.archive import copy_configuration, copy_keys, new_archive, seal_backup
 from tasks.backup.data_directory import copy_stopped_data, first_copy, plan_data_copy
 from tasks.backup.free_space import require_room_for_data
 from tasks.core.archive.manifest import Record
 from tasks.core.policy.copy_plan import CopyWay, way_for
 from tasks.oversight.reports import report_backup
+from tasks.prefect_objects import flow
 from tasks.recovery.stopped_services import stopped
 from tasks.restore.probe import require_answer
 from tasks.run.context import locked_config

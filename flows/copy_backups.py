@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.adapters.archive.repository_marker import require_repository
 from tasks.adapters.copies.target_state import copying_lock
 from tasks.copies.copy import TargetCopied, copy_to_target, note_failure
@@ -14,6 +12,7 @@ from tasks.copies.remove import prune_target
 from tasks.copies.targets import wanted_targets
 from tasks.core.errors import BackupError, Refused
 from tasks.oversight.copies import CopyRun, report_copies
+from tasks.prefect_objects import flow
 from tasks.run.config import InstallationConfig
 from tasks.run.context import config_of
 from tasks.run.history import remembered

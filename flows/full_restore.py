@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.copies.view import archives_from
 from tasks.core.archive.origin import Words
 from tasks.core.stack.installation import left_down
 from tasks.oversight.reports import report_restore
+from tasks.prefect_objects import flow
 from tasks.restore.check_archive import find_archive
 from tasks.restore.config_files import compare_configuration, restore_configuration
 from tasks.restore.directory_restore import restore_copy

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
 from flows.full_restore import full_restore
 from flows.sql_dump_restore import sql_dump_restore
 from tasks.copies.view import archives_from
 from tasks.core.archive.origin import Words
 from tasks.core.errors import UsageError
 from tasks.oversight.approval import ask_for_approval
+from tasks.prefect_objects import flow
 from tasks.restore.check_archive import already_checked, check_backup
 from tasks.restore.fresh_host import set_up_fresh_host
 from tasks.restore.origin import require_word_for_fresh_host, trusted_on_fresh_host

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.backup.archive import new_archive, seal_system_backup
 from tasks.core.archive.manifest import Record
 from tasks.machine.back_up import (
@@ -19,6 +17,7 @@ from tasks.machine.back_up import (
 )
 from tasks.machine.look import host_settings, look_at_host
 from tasks.oversight.host import report_host
+from tasks.prefect_objects import flow
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
 

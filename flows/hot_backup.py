@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 
-from prefect import flow
-
 from tasks.backup.free_space import require_room_for_dump
 from tasks.backup.hot import dump_into_archive
 from tasks.core.archive.manifest import Format, Record
 from tasks.oversight.reports import report_backup
+from tasks.prefect_objects import flow
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation
 

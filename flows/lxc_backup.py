@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.backup.archive import new_archive, seal_system_backup
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import BackupError
 from tasks.guests.back_up_container import chosen_containers, copy_container, look_at_container
 from tasks.guests.runs import GuestRun
 from tasks.oversight.system_backups import report_system_backups
+from tasks.prefect_objects import flow
 from tasks.run.config import InstallationConfig
 from tasks.run.context import locked_config
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import flow
-
 from tasks.guests.restore_container import RestoredGuest, restore_container
 from tasks.oversight.system_backups import report_restored_guest
+from tasks.prefect_objects import flow
 from tasks.run.context import locked_config
 
 

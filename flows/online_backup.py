@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.backup.archive import copy_configuration, copy_keys, new_archive, seal_backup
 from tasks.backup.data_directory import DataPlan, plan_data_copy
 from tasks.backup.free_space import require_room_for_data
@@ -15,6 +13,7 @@ from tasks.core.archive.manifest import Record
 from tasks.core.policy.chains import OnlineKind
 from tasks.core.stack.installation import Installation
 from tasks.oversight.reports import report_backup
+from tasks.prefect_objects import flow
 from tasks.run.config import InstallationConfig
 from tasks.run.context import locked_config
 from tasks.run.installations import read_installation

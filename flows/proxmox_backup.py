@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import flow
-
 from tasks.core.errors import BackupError
 from tasks.oversight.guests import report_guests
+from tasks.prefect_objects import flow
 from tasks.proxmox.backup_guest import back_up_guest, look_at_guest, proxmox_of
 from tasks.proxmox.report import GuestRun
 from tasks.proxmox.retention import prune_guest

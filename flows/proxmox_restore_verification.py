@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.core.errors import BackupError
 from tasks.core.proxmox.proofs import GuestProof
 from tasks.oversight.guest_proofs import record_proof, report_proofs
+from tasks.prefect_objects import flow
 from tasks.proxmox.inside_guest import count_content, hold_applications, neutralise_guest, probe_applications
 from tasks.proxmox.prove import Findings, compare_content, guests_to_prove
 from tasks.proxmox.trial import choose_copy, restored_guest, start_guest

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.core.policy.retention import RetentionPlan
 from tasks.oversight.pruning import accept_newest, plan_prune, remove_planned
 from tasks.oversight.reports import report_retention
+from tasks.prefect_objects import flow
 from tasks.run.context import locked_config
 
 

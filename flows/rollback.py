@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.oversight.reports import report_done
+from tasks.prefect_objects import flow
 from tasks.restore.database_restore import end_quarantine, running_postgres
 from tasks.restore.rollback import RolledBack, drop_all_kept, put_back_newest
 from tasks.run.context import config_of, locked_config

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from tasks.backup.archive import new_archive
 from tasks.backup.scratch import scratch_beside
 from tasks.core.archive.manifest import Record
 from tasks.oversight.reports import report_backup
+from tasks.prefect_objects import flow
 from tasks.restore.check_archive import find_archive
 from tasks.rewrite.content import require_room_for_rewrite, write_content
 from tasks.rewrite.synthetic import require_own_chain, seal_synthetic

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from prefect import flow
-
 from tasks.guests.restore_container import RestoredGuest
 from tasks.guests.restore_machine import restore_machine
 from tasks.oversight.system_backups import report_restored_guest
+from tasks.prefect_objects import flow
 from tasks.run.context import locked_config
 
 

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
 from tasks.surroundings import surroundings
 
 logger = logging.getLogger(__name__)
@@ -121,6 +119,8 @@ class _Artifact(_Show):
         self._sender.start()
 
     def _send(self, moment: _Moment) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
         try:
             if self._artifact is None:
                 self._artifact = create_progress_artifact(progress=moment.percent or 0.0, description=self.what)

@@ -8,15 +8,15 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast, overload
-
-from prefect import Task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from tasks.core.errors import BackupError
 from tasks.core.plain_text import plain_line
+from tasks.prefect_objects import NO_CACHE, Task
 from tasks.surroundings import surroundings
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
 
 logger = logging.getLogger(__name__)
 

@@ -8,19 +8,21 @@ MB): then all of these are plain functions, and a restore depends on no server.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, Protocol, TypeVar
-
-from prefect import Flow, Task
-from prefect.context import FlowRunContext
-from prefect.events import emit_event
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
 from tasks.core.plain_text import plain_values
+
+if TYPE_CHECKING:
+    from prefect import Flow
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Artifact = Literal["markdown", "table"]
 
 
 class RunsPlainly(Protocol):
@@ -47,7 +49,11 @@ class Surroundings:
         """Run a flow."""
         return flow.fn(*args, **kwargs)
 
-    def store(self, create: Callable[..., object], **artifact: object) -> None:
+    def scheduled_time(self) -> datetime | None:
+        """Give the moment that the scheduler meant this run for; None for a run by hand."""
+        return None
+
+    def store(self, kind: Artifact, **artifact: object) -> None:
         """Show an artifact on the run's page."""
 
     def announce(self, event: str, installation: str, payload: Mapping[str, object]) -> None:
@@ -64,21 +70,35 @@ class PrefectRun(Surroundings):
 
     def run_step(self, step: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a step as a task."""
+        from prefect import Task
+
         return Task.__call__(step, *args, **kwargs)
 
     def run_flow(self, flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a flow as a subflow."""
         return flow(*args, **kwargs)
 
-    def store(self, create: Callable[..., object], **artifact: object) -> None:
+    def scheduled_time(self) -> datetime | None:
+        """Give the moment that the scheduler meant this run for; None for a run by hand."""
+        from prefect.context import FlowRunContext
+
+        context = FlowRunContext.get()
+        run = context.flow_run if context is not None else None
+        return run.expected_start_time if run is not None and run.auto_scheduled else None
+
+    def store(self, kind: Artifact, **artifact: object) -> None:
         """Store an artifact; where the server does not take it, that is logged and nothing else happens."""
+        from prefect import artifacts
+
         try:
-            create(**plain_values(artifact))
+            getattr(artifacts, f"create_{kind}_artifact")(**plain_values(artifact))
         except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises: the work is done and must not count as failed
             logger.warning("the report could not be stored in Prefect: %s", error)
 
     def announce(self, event: str, installation: str, payload: Mapping[str, object]) -> None:
         """Emit an event about an installation, for automations."""
+        from prefect.events import emit_event
+
         emit_event(
             event=event,
             resource={
@@ -93,8 +113,9 @@ _PLAIN, _PREFECT = Surroundings(), PrefectRun()
 
 
 def surroundings() -> Surroundings:
-    """Tell who watches the run that asks."""
-    return _PLAIN if FlowRunContext.get() is None else _PREFECT
+    """Tell who watches the run that asks; Prefect can only where it was imported."""
+    context = sys.modules.get("prefect.context")
+    return _PLAIN if context is None or context.FlowRunContext.get() is None else _PREFECT
 
 
 def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

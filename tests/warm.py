@@ -144,6 +144,9 @@ def serve(line: socket.socket) -> None:
     """Fork a child for each request until the other side closes."""
     import importlib
 
+    from tasks.prefect_objects import do_without_prefect
+
+    do_without_prefect()
     for module in MODULES:
         importlib.import_module(module)
     from tasks.adapters.engine.compose import compose_command

@@ -25,6 +25,7 @@ from deployments.cli import (
 from deployments.cli.options import catch_signals
 from tasks.core.errors import UsageError
 from tasks.core.plain_text import plain
+from tasks.prefect_objects import do_without_prefect
 
 app = typer.Typer(
     name="mailarchiver-backup", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -54,6 +55,7 @@ def _program(
 
 def main() -> None:
     """Run the program."""
+    do_without_prefect()
     catch_signals()
     os.umask(0o077)  # of what libraries make too: Prefect's home, notification caches
     for stream in (sys.stdout, sys.stderr):

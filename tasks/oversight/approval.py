@@ -6,15 +6,13 @@ import logging
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
-from prefect.exceptions import FlowPauseTimeout
-from prefect.flow_runs import pause_flow_run
-from prefect.input import RunInput
 from pydantic import Field
 
 from tasks.core.errors import Refused
 from tasks.core.policy.history import Entry
 from tasks.core.units import duration_text
 from tasks.oversight.reports import report_approval, report_plan
+from tasks.prefect_objects import RunInput
 from tasks.restore.plan import RestorePlan
 from tasks.run.config import InstallationConfig
 from tasks.run.history import remember
@@ -91,6 +89,9 @@ def ask_for_approval(config: InstallationConfig, plan: RestorePlan) -> RestoreAp
 
 def ask(config: InstallationConfig, act: str, run: str, form: type[Form], subject: str = "") -> Form:
     """Pause the run with a form until it is filled in; keep who decided what, and raise Refused where that was no approval."""
+    from prefect.exceptions import FlowPauseTimeout
+    from prefect.flow_runs import pause_flow_run
+
     asked = datetime.now(UTC)
     subject = subject or act
     try:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from prefect.context import FlowRunContext
-
 from tasks.adapters.outbox.notifications import send_ping
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import Busy
@@ -39,13 +37,6 @@ def pinged(config: InstallationConfig) -> Iterator[None]:
         send_ping(config.settings.notifications, "fail", f"{type(error).__name__}: {error}")
         raise
     send_ping(config.settings.notifications, "success")
-
-
-def scheduled_time() -> datetime | None:
-    """Give the moment the scheduler meant this run for; None for a run by hand."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
-    return run.expected_start_time if run is not None and run.auto_scheduled else None
 
 
 @step(name="ask whether backup is wanted")

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
 from tasks.core.archive.manifest import Record
 from tasks.core.errors import BackupError
 from tasks.core.plain_text import markdown as harmless
@@ -172,7 +170,7 @@ def show_status(config: InstallationConfig, *, looks: bool = False) -> StatusRep
         pictures = [(name, _data_address(drawing)) for name, drawing in zip(CHARTS, status_report.charts, strict=True)]
         _artifact(f"status-{config.id}", status_markdown(status_report.status, pictures))
         surroundings().store(
-            create_table_artifact,
+            "table",
             table=list(lines_of(status_report)),
             key=_key(f"catalogue-{config.id}"),
             description=f"Backups of {config.id}",
@@ -208,7 +206,7 @@ def _data_address(drawing: str) -> str:
 
 
 def _artifact(key: str, markdown: str) -> None:
-    surroundings().store(create_markdown_artifact, markdown=harmless(markdown), key=_key(key))
+    surroundings().store("markdown", markdown=harmless(markdown), key=_key(key))
 
 
 def _key(name: str) -> str:

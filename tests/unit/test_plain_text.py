@@ -152,8 +152,9 @@ def test_a_handler_of_prefect_gets_plain_records_during_a_run(tmp_path: Path, mo
 def test_artifacts_and_events_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     stored: dict[str, object] = {}
     announced: dict[str, object] = {}
-    monkeypatch.setattr("tasks.surroundings.emit_event", lambda **event: announced.update(event))
-    PrefectRun().store(lambda **artifact: stored.update(artifact), table=[{"backup": EVIL}], description=EVIL)
+    monkeypatch.setattr("prefect.events.emit_event", lambda **event: announced.update(event))
+    monkeypatch.setattr("prefect.artifacts.create_table_artifact", lambda **artifact: stored.update(artifact))
+    PrefectRun().store("table", table=[{"backup": EVIL}], description=EVIL)
     PrefectRun().announce("event", "main", {"archive": EVIL})
 
     assert harmless("".join([stored["table"][0]["backup"], stored["description"], announced["payload"]["archive"]]))  # type: ignore[index,list-item]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -29,15 +30,19 @@ START_SECONDS = 60.0
 
 @dataclass
 class PrivateEngine:
-    """A dockerd below one directory. Programs reach it by DOCKER_HOST, which is set while it is lent."""
+    """A dockerd below one directory, its sockets in another one with a short name: theirs may have 107 bytes.
+
+    Programs reach it by DOCKER_HOST, which is set while it is lent.
+    """
 
     place: Path
+    sockets: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def address(self) -> str:
         """Where it listens."""
-        return f"unix://{self.place}/docker.sock"
+        return f"unix://{self.sockets}/docker.sock"
 
     def start(self) -> None:
         """Start it, for the first time or again; return when it answers."""
@@ -46,7 +51,7 @@ class PrivateEngine:
                 subprocess.Popen(
                     [
                         shutil.which("dockerd") or "/usr/sbin/dockerd", "--host", self.address, "--data-root", str(self.place / "data"),
-                        "--exec-root", str(self.place / "exec"), "--pidfile", str(self.place / "dockerd.pid"),
+                        "--exec-root", str(self.sockets / "exec"), "--pidfile", str(self.place / "dockerd.pid"),
                     ],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 )
@@ -67,7 +72,7 @@ class PrivateEngine:
             self.processes[-1].send_signal(how)
         self.processes[-1].wait(90)
         # Its containerd dies with it. Where process 1 buries nobody, the next engine would take the corpse for a living one.
-        (self.place / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
+        (self.sockets / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def last_words(self) -> str:
         """Give the end of its log."""
@@ -78,7 +83,7 @@ class PrivateEngine:
 def private_engine(place: Path, *images: str) -> Iterator[PrivateEngine]:
     """Lend an engine that has these images of the usual one (or none); what is asked of Docker in the block is asked of it. Needs root."""
     place.mkdir(parents=True)
-    lent = PrivateEngine(place)
+    lent = PrivateEngine(place, Path(mkdtemp(prefix="mab-engine-")))
     saved = place / "images.tar"
     if images:
         subprocess.run(["docker", "save", "--output", str(saved), *images], check=True, timeout=300)
@@ -98,9 +103,10 @@ def private_engine(place: Path, *images: str) -> Iterator[PrivateEngine]:
             engine.engine.cache_clear()
     # What a killed engine had mounted stays mounted.
     mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted((each for each in mounted if each.startswith(f"{place}/")), reverse=True):
+    for mount in sorted((each for each in mounted if each.startswith((f"{place}/", f"{lent.sockets}/"))), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=True)
     shutil.rmtree(place)
+    shutil.rmtree(lent.sockets)
 
 
 @contextmanager

@@ -58,6 +58,10 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "host-volume": {"volume": "mail_data", "former": 0},
     "lxc-container": {"reason": "r", "place": "/nowhere", "name": "mail", "former": "running", "asked": {"run": "a", "at": 1, "limit_seconds": 1}},
     "lxc-restore": {"place": "/nowhere", "name": "mail", "mark": "0123456789abcdef"},
+    "vm-domain": {"reason": "r", "uri": "qemu:///system", "name": "mail", "former": "running", "asked": {"run": "a", "at": 1, "limit_seconds": 1}},
+    "vm-restore": {
+        "uri": "qemu:///system", "images": "/nowhere", "name": "mail", "uuid": "01234567-89ab-cdef-0123-456789abcdef", "mark": "0123456789abcdef",
+    },
     "proxmox-guest": {
         "reason": "r", "host": "pve.example:8006", "node": "pve1", "guest": 101, "guest_kind": "lxc", "former": "running", "upid": "",
     },

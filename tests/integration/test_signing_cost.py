@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def test_signing_takes_less_than_a_hundredth_of_the_shortest_backup(
     spent = min(seconds_to_sign(tmp_path, repository, record, manifest) for _ in range(TRIES))
     print(f"signing takes {1000 * spent:.1f} ms, {spent / shortest_seconds:.2%} of a backup")
 
-    assert spent < shortest_seconds / 100
+    # On cores that others use too, the same work takes more of a core's time, and so does a backup.
+    crowded = min(2.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
+    assert spent < shortest_seconds / 100 * crowded
 
 
 def seconds_to_sign(directory: Path, repository: Path, record: Record, manifest: Manifest) -> float:

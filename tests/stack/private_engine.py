@@ -87,26 +87,30 @@ def private_engine(place: Path, *images: str) -> Iterator[PrivateEngine]:
     saved = place / "images.tar"
     if images:
         subprocess.run(["docker", "save", "--output", str(saved), *images], check=True, timeout=300)
-    with _own_network(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", lent.address)
-        engine.engine.cache_clear()
-        try:
-            lent.start()
-            if images:
-                words = ["docker", "load", "--quiet", "--input", str(saved)]
-                subprocess.run(words, check=True, timeout=300, stdout=subprocess.DEVNULL)
-                saved.unlink()
-            yield lent
-        finally:
-            with suppress(subprocess.TimeoutExpired):
-                lent.end(signal.SIGTERM)
+    try:
+        with _own_network(), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DOCKER_HOST", lent.address)
             engine.engine.cache_clear()
-    # What a killed engine had mounted stays mounted.
-    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted((each for each in mounted if each.startswith((f"{place}/", f"{lent.sockets}/"))), reverse=True):
-        subprocess.run(["umount", "--lazy", mount], check=True)
-    shutil.rmtree(place)
-    shutil.rmtree(lent.sockets)
+            try:
+                lent.start()
+                if images:
+                    words = ["docker", "load", "--quiet", "--input", str(saved)]
+                    subprocess.run(words, check=True, timeout=300, stdout=subprocess.DEVNULL)
+                    saved.unlink()
+                yield lent
+            finally:
+                with suppress(subprocess.TimeoutExpired):
+                    lent.end(signal.SIGTERM)
+                engine.engine.cache_clear()
+    finally:
+        # What a killed engine had mounted stays mounted.
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted(
+            (each for each in mounted if each.startswith((f"{place}/", f"{lent.sockets}/"))), reverse=True
+        ):
+            subprocess.run(["umount", "--lazy", mount], check=True)
+        shutil.rmtree(place)
+        shutil.rmtree(lent.sockets)
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 from tasks.backup.archive import new_archive, seal_system_backup
 from tasks.core.archive.manifest import Record
-from tasks.core.errors import BackupError
 from tasks.guests.back_up_machine import chosen_machines, copy_machine, look_at_machine
-from tasks.guests.runs import GuestRun
+from tasks.guests.runs import GuestRun, run_of
 from tasks.oversight.system_backups import report_system_backups
 from tasks.prefect_objects import flow
 from tasks.run.config import InstallationConfig
@@ -28,16 +28,9 @@ def vm_backup(installation: str = "main", name: str = "") -> tuple[GuestRun, ...
         name: One machine of the settings; empty takes all of them.
     """
     with locked_config(installation, "vm backup") as config:
-        done = tuple(_back_up(config, each) for each in chosen_machines(config, name))
+        done = tuple(run_of(f"vm {each}", partial(_backup_of, config, each)) for each in chosen_machines(config, name))
         report_system_backups(config, done)
     return done
-
-
-def _back_up(config: InstallationConfig, name: str) -> GuestRun:
-    try:
-        return GuestRun(f"vm {name}", _backup_of(config, name), None)
-    except BackupError as error:
-        return GuestRun(f"vm {name}", None, error)
 
 
 def _backup_of(config: InstallationConfig, name: str) -> Record:

@@ -78,8 +78,7 @@ def restore_lxc(
     from flows.lxc_restore import lxc_restore
 
     with reading_from(call, source, backup) as there, identity_used(identity):
-        done = run_flow(lxc_restore, there.installation_config.id, backup, name, start, with_network, foreign)
-    _answer_restored(call, done)
+        _restore(there, lxc_restore, backup, name, start, with_network, foreign)
 
 
 @restores.command("vm")
@@ -98,8 +97,7 @@ def restore_vm(
     from flows.vm_restore import vm_restore
 
     with reading_from(call, source, backup) as there, identity_used(identity):
-        done = run_flow(vm_restore, there.installation_config.id, backup, name, start, with_network, foreign)
-    _answer_restored(call, done)
+        _restore(there, vm_restore, backup, name, start, with_network, foreign)
 
 
 def _back_up(call: Call, flow: Flow[[str, str], tuple[GuestRun, ...]], name: str | None) -> None:
@@ -128,7 +126,8 @@ def _answer_runs(call: Call, runs: Sequence[GuestRun]) -> None:
     call.answer({"guests": told}, system_report(call.installation_config.id, made, failed))
 
 
-def _answer_restored(call: Call, done: RestoredGuest) -> None:
+def _restore(call: Call, flow: Flow[..., RestoredGuest], *wanted: str | bool) -> None:
+    done = run_flow(flow, call.installation_config.id, *wanted)
     told = {
         "restored": done.backup, "of": done.subject, "name": done.name, "place": done.place, "files": done.files,
         "seconds": round(done.seconds, 3), "started": done.started, "notes": list(done.notes),

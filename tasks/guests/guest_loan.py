@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tasks.adapters.host.deferred_signals import signals_deferred
-from tasks.adapters.host.journals import Journal, OpenJournal, open_journal
-from tasks.adapters.host.watchdog_link import WatchdogLink, start_watchdog
+from tasks.adapters.host.journals import Journal, OpenJournal
+from tasks.adapters.host.watchdog_link import WatchdogLink, watched_journal
 from tasks.core.errors import BackupError
 from tasks.core.guests.former_state import Asked, Former, way_back
 from tasks.core.policy.guest_settings import Guests
@@ -102,12 +102,9 @@ class GuestLoan:
 def state_kept(config: InstallationConfig, power: Power, former: Former) -> Iterator[GuestLoan]:
     """Give a guest its former state back at the end of the block, however that comes."""
     body = {"reason": f"a backup of {power}", **power.body, "former": former, "asked": None}
-    journal = open_journal(power.kind, body, installation_id=config.id, installation_directory=config.directory)
-    try:
-        watchdog = start_watchdog(journal.path)
-    except BaseException:
-        journal.remove()
-        raise
+    journal, watchdog = watched_journal(
+        power.kind, body, installation_id=config.id, installation_directory=config.directory
+    )
     loan = GuestLoan(power, former, journal, body, watchdog)
     try:
         yield loan

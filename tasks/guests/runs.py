@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.core.archive.manifest import Record
@@ -16,6 +16,14 @@ class GuestRun:
     subject: str
     record: Record | None
     error: BackupError | None
+
+
+def run_of(subject: str, back_up: Callable[[], Record]) -> GuestRun:
+    """Back one guest up; its failure keeps no other from its backup."""
+    try:
+        return GuestRun(subject, back_up(), None)
+    except BackupError as error:
+        return GuestRun(subject, None, error)
 
 
 class GuestsFailed(BackupError):

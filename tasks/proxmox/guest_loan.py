@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tasks.adapters.host.deferred_signals import signals_deferred
-from tasks.adapters.host.journals import Journal, OpenJournal, open_journal
-from tasks.adapters.host.watchdog_link import WatchdogLink, start_watchdog
+from tasks.adapters.host.journals import Journal, OpenJournal
+from tasks.adapters.host.watchdog_link import WatchdogLink, watched_journal
 from tasks.adapters.proxmox import virtual_environment as pve
 from tasks.adapters.proxmox.session import Session, session
 from tasks.core.errors import BackupError, Refused
@@ -74,12 +74,7 @@ def state_kept(config: InstallationConfig, api: Session, guest: Guest, former: S
         "reason": f"a backup of {guest}", "host": api.where, "node": guest.node, "guest": guest.vmid, "guest_kind": guest.kind,
         "former": former, "upid": "",
     }  # fmt: skip
-    journal = open_journal(KIND, body, installation_id=config.id, installation_directory=config.directory)
-    try:
-        watchdog = start_watchdog(journal.path)
-    except BaseException:
-        journal.remove()
-        raise
+    journal, watchdog = watched_journal(KIND, body, installation_id=config.id, installation_directory=config.directory)
     loan = GuestLoan(guest, former, journal, body, watchdog)
     try:
         yield loan

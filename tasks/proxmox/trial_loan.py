@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tasks.adapters.host.deferred_signals import signals_deferred
-from tasks.adapters.host.journals import Journal, OpenJournal, open_journal
-from tasks.adapters.host.watchdog_link import WatchdogLink, start_watchdog
+from tasks.adapters.host.journals import Journal, OpenJournal
+from tasks.adapters.host.watchdog_link import WatchdogLink, watched_journal
 from tasks.adapters.proxmox import trial_guests as trials
 from tasks.adapters.proxmox import virtual_environment as pve
 from tasks.adapters.proxmox.session import Session, session
@@ -78,12 +78,7 @@ def removed_afterwards(config: InstallationConfig, api: Session, of: Guest, vmid
         "reason": f"a test of a backup of {of}", "host": api.where, "node": of.node, "guest": vmid, "guest_kind": of.kind,
         "mark": secrets.token_hex(16), "upid": "", "since": int(time.time()),
     }  # fmt: skip
-    journal = open_journal(KIND, body, installation_id=config.id, installation_directory=config.directory)
-    try:
-        watchdog = start_watchdog(journal.path)
-    except BaseException:
-        journal.remove()
-        raise
+    journal, watchdog = watched_journal(KIND, body, installation_id=config.id, installation_directory=config.directory)
     loan = TrialLoan(guest, journal, body, watchdog)
     try:
         try:

@@ -14,8 +14,8 @@ from dataclasses import asdict, replace
 
 from tasks.adapters.engine import client, containers
 from tasks.adapters.host.deferred_signals import signals_deferred
-from tasks.adapters.host.journals import Journal, OpenJournal, open_journal
-from tasks.adapters.host.watchdog_link import WatchdogLink, start_watchdog
+from tasks.adapters.host.journals import Journal, OpenJournal
+from tasks.adapters.host.watchdog_link import WatchdogLink, watched_journal
 from tasks.core.errors import BackupError, Refused
 from tasks.core.stack.installation import Installation, Service
 from tasks.core.stack.service_states import Action, FormerState, PresentState, way_back
@@ -172,14 +172,9 @@ def stopped(
         loan.give_back()
     """
     former = _former_states(installation, services)
-    journal = open_journal(
+    journal, watchdog = watched_journal(
         KIND, _body(former, reason), installation_id=installation.id, installation_directory=installation.directory
     )
-    try:
-        watchdog = start_watchdog(journal.path)
-    except BaseException:
-        journal.remove()
-        raise
     timeouts_seconds = {service.name: other_stop_seconds for service in services}
     timeouts_seconds[installation.postgres.name] = installation.limits.postgres_stop_seconds
     loan = Loan(former, journal, watchdog, reason, timeouts_seconds)

@@ -15,7 +15,7 @@ from tasks.core.units import duration_text
 from tasks.surroundings import surroundings
 from tasks.upgrade.application_check import check_application_upgrade
 from tasks.upgrade.application_image import ApplicationImage, look_at_application_image, running_image
-from tasks.upgrade.configuration import described, differences_of, new_configuration
+from tasks.upgrade.configuration import described, differences_of, new_configuration, plan_page, plan_question
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,7 @@ class ApplicationPlan:
             ("Way back", "old image, compose file and database are kept until `commit`; `rollback` brings them back, without the mail that came since (a last dump of that goes to the repository)"),
             *(("Note", note) for note in self.ahead.notes),
         ]  # fmt: skip
-        changes = [
-            f"\n`{name}` changes:\n\n```diff\n{difference.replace('```', '~~~')}\n```"
-            for name, difference in self.configuration.items()
-        ]
-        return "\n".join([*(f"- {name}: **{value}**" for name, value in rows), *changes])
+        return plan_page(rows, self.configuration)
 
     @property
     def image(self) -> str:
@@ -90,13 +86,11 @@ class ApplicationPlan:
     @property
     def question(self) -> str:
         """Ask for approval in few lines."""
-        return "\n".join(
-            [
-                f"Upgrade **{self.installation}**: {self.ahead.old.name} to {self.ahead.new.name}?\n",
-                f"- Rehearsed: {self._proven}",
-                f"- Down for about {duration_text(self.rehearsal.downtime_seconds)}",
-                "- `rollback` takes it back until `commit`",
-            ]
+        return plan_question(
+            self.installation,
+            f"{self.ahead.old.name} to {self.ahead.new.name}",
+            self._proven,
+            self.rehearsal.downtime_seconds,
         )
 
     @property

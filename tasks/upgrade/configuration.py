@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from tasks.core.stack.compose_edit import BY_HAND, Text, change_image, change_mo
 from tasks.core.stack.compose_model import DOT_ENV, ComposeService
 from tasks.core.stack.config_diff import configuration_diff
 from tasks.core.stack.installation import Installation, Service
+from tasks.core.units import duration_text
 from tasks.step import step
 from tasks.upgrade.files import refuse_link
 
@@ -84,6 +85,27 @@ def new_configuration(stack: Installation, name: str, image: str, *, target: str
 def differences_of(texts: Sequence[Text]) -> dict[str, str]:
     """Show what changes in each file, without its secrets."""
     return {each.path.name: configuration_diff(each.path.name, _read(each.path).text, each.text).replace("+++ archive/", "+++ new/") for each in texts}  # fmt: skip
+
+
+def plan_page(rows: Iterable[tuple[str, str]], configuration: Mapping[str, str]) -> str:
+    """Write a plan as a short Markdown page, which a terminal shows as well: its rows, and what changes in each file."""
+    changes = [
+        f"\n`{name}` changes:\n\n```diff\n{difference.replace('```', '~~~')}\n```"
+        for name, difference in configuration.items()
+    ]
+    return "\n".join([*(f"- {name}: **{value}**" for name, value in rows), *changes])
+
+
+def plan_question(installation: str, change: str, proven: str, downtime_seconds: float) -> str:
+    """Ask for approval of an upgrade in few lines."""
+    return "\n".join(
+        [
+            f"Upgrade **{installation}**: {change}?\n",
+            f"- Rehearsed: {proven}",
+            f"- Down for about {duration_text(downtime_seconds)}",
+            "- `rollback` takes it back until `commit`",
+        ]
+    )
 
 
 def _require_compose_agrees(

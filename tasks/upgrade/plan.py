@@ -16,7 +16,7 @@ from tasks.core.units import duration_text
 from tasks.restore.directory_beside import platform_of
 from tasks.surroundings import surroundings
 from tasks.upgrade.check import check_upgrade
-from tasks.upgrade.configuration import described, differences_of, new_configuration
+from tasks.upgrade.configuration import described, differences_of, new_configuration, plan_page, plan_question
 from tasks.upgrade.new_image import NewImage, look_at_image
 
 
@@ -71,11 +71,7 @@ class UpgradePlan:
             ("Way back", "old data, image and compose file are kept until `commit`; `rollback` brings them back, without the mail that came since"),
             *(("Note", note) for note in self.ahead.notes),
         ]  # fmt: skip
-        changes = [
-            f"\n`{name}` changes:\n\n```diff\n{difference.replace('```', '~~~')}\n```"
-            for name, difference in self.configuration.items()
-        ]
-        return "\n".join([*(f"- {name}: **{value}**" for name, value in rows), *changes])
+        return plan_page(rows, self.configuration)
 
     @property
     def image(self) -> str:
@@ -85,14 +81,7 @@ class UpgradePlan:
     @property
     def question(self) -> str:
         """Ask for approval in few lines."""
-        return "\n".join(
-            [
-                f"Upgrade **{self.installation}**: {self._versions}?\n",
-                f"- Rehearsed: {self._proven}",
-                f"- Down for about {duration_text(self.rehearsal.downtime_seconds)}",
-                "- `rollback` takes it back until `commit`",
-            ]
-        )
+        return plan_question(self.installation, self._versions, self._proven, self.rehearsal.downtime_seconds)
 
     @property
     def _versions(self) -> str:

@@ -10,10 +10,13 @@ import os
 import socket
 import sys
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import tasks
+from tasks.adapters.host.journals import OpenJournal, open_journal
 from tasks.adapters.host.processes import start_detached
 from tasks.core.errors import Refused
 
@@ -50,6 +53,18 @@ def _forget_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def watched_journal(
+    kind: str, body: Mapping[str, Any], *, installation_id: str, installation_directory: Path
+) -> tuple[OpenJournal, WatchdogLink]:
+    """Write a journal and start a watchdog over it: only then may what it tells of be stopped. Where none starts, no journal stays."""
+    journal = open_journal(kind, body, installation_id=installation_id, installation_directory=installation_directory)
+    try:
+        return journal, start_watchdog(journal.path)
+    except BaseException:
+        journal.remove()
+        raise
 
 
 def start_watchdog(journal: Path) -> WatchdogLink:

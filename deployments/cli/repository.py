@@ -53,7 +53,7 @@ def _list_backups(call: Call, identity: Path | None) -> None:
         {
             "name": each.name, "method": each.method, "format": each.format, "bytes": each.bytes,
             "created": each.created.isoformat() if each.created else None, "verified": each.verified and whose[each.name].counts, "archive": str(each.path),
-            "of": _subject(each),
+            "of": each.subject or None,
             "authenticity": str(whose[each.name]), "authenticity_reason": whose[each.name].reason,
             "encrypted": each.is_encrypted, "opens": opened.get(each.name), "parents": list(_parents(each)),
         }
@@ -62,15 +62,10 @@ def _list_backups(call: Call, identity: Path | None) -> None:
     lines = [
         f"{each.name:40} {each.method:9} {size_text(each.bytes):>10}  "
         f"{'verified' if each.verified and whose[each.name].counts else 'not verified':12}  {whose[each.name]}"
-        f"{', encrypted' if each.is_encrypted else ''}{f', of {_subject(each)}' if _subject(each) else ''}{_builds_on(each)}{_opened_word(opened.get(each.name))}"
+        f"{', encrypted' if each.is_encrypted else ''}{f', of {each.subject}' if each.subject else ''}{_builds_on(each)}{_opened_word(opened.get(each.name))}"
         for each in found
     ]
     call.answer(told, "\n".join(lines) or f"no backups in {place}")
-
-
-def _subject(backup: Backup) -> str | None:
-    """Name the guest that a backup is of; None for the mail database."""
-    return backup.record.manifest.subject or None if backup.record else None
 
 
 def _parents(backup: Backup) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def backups_at(place: RecoveryPlace, trusted_keys: tuple[str, ...]) -> Iterator[
 def _there(
     config: InstallationConfig, directory: Path, trusted_keys: tuple[str, ...], partial: Sequence[str]
 ) -> BackupsThere:
-    backups = [each for each in list_backups(directory) if each.record is None or not each.record.manifest.is_system]
+    backups = [each for each in list_backups(directory) if not each.subject]
     found = tuple(
         Found(each.name, each.created, each.record, _authenticity(config, each, trusted_keys), each.is_encrypted)
         for each in backups

@@ -40,6 +40,11 @@ class Backup:
         """Tell whether it is an encrypted archive."""
         return is_sealed(self.path.name)
 
+    @property
+    def subject(self) -> str:
+        """Name what of the system around it is of ("lxc mail"); "" for the mail database."""
+        return self.record.manifest.subject if self.record else ""
+
 
 def list_backups(repository: Path) -> list[Backup]:
     """List the archives of a repository, newest first; only names of ours or the guide's count, in this directory alone."""
@@ -79,9 +84,7 @@ def find_backup(repository: Path, backup: str) -> Path:
     if "/" not in backup and not Path(backup).is_file():
         require_repository(repository)
     if backup == "latest":
-        listed = [
-            each for each in list_backups(repository) if each.record is None or not each.record.manifest.is_system
-        ]
+        listed = [each for each in list_backups(repository) if not each.subject]
         if not listed:
             raise UsageError(f"there is no backup in {repository}", hint="mailarchiver-backup backup hot")
         return listed[0].path

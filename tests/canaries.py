@@ -29,10 +29,13 @@ class Seen:
     texts: dict[bytes, str] = field(default_factory=dict)
     looked: int = 0
     containers: set[str] = field(default_factory=set)
+    # Threads may still follow a log while what was seen is looked through.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, text: bytes | str, where: str) -> None:
         """Remember a text."""
-        self.texts.setdefault(text if isinstance(text, bytes) else text.encode(errors="replace"), where)
+        with self._lock:
+            self.texts.setdefault(text if isinstance(text, bytes) else text.encode(errors="replace"), where)
 
     def add_files(self, *places: Path, without: Collection[str] = ()) -> None:
         """Remember the files below these places, but for those whose path has one of these words in it."""
@@ -43,12 +46,14 @@ class Seen:
 
     def hits(self, canaries: dict[str, str]) -> list[str]:
         """Name each canary that was seen, and where; in base64 too."""
+        with self._lock:
+            texts = list(self.texts.items())
         found = []
         for name, canary in canaries.items():
             forms = [canary.encode(), *_in_base64(canary)]
             found += [
                 f"{name} in {where}: ...{_around(text, form)!r}..."
-                for text, where in list(self.texts.items())  # threads may still follow a log
+                for text, where in texts
                 for form in forms
                 if form in text
             ]

@@ -32,6 +32,9 @@ ACTIONS: tuple[tuple[tuple[str, ...], int], ...] = (
     (("backup", "online"), 10), (("backup", "online", "--full"), 2), (("backup", "synthetic"), 3), (("prune",), 6),
 )  # fmt: skip
 FLIPS_OF_TEN = 2
+# Of a kind of run whose length is not known yet.
+FIRST_MOMENTS_SECONDS = 2.5
+POLL_SECONDS = 0.002
 ANSWERS = (0, 1, 75, -signal.SIGKILL, 128 + signal.SIGTERM, 130)
 
 
@@ -43,6 +46,8 @@ class Scene:
     place: Path
     dice: random.Random
     seen: Counter[str] = field(default_factory=Counter)
+    # How long a run of each kind that nobody ended took: later ones are killed within that time.
+    seconds: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @property
     def repository(self) -> Path:
@@ -81,12 +86,17 @@ def kill_once(scene: Scene) -> None:
     )
     how = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
     child = start_program(scene.words(*words))
-    time.sleep(dice.uniform(0, 2.5))
+    begun = time.monotonic()
+    moment = dice.uniform(0, scene.seconds.get(words, FIRST_MOMENTS_SECONDS))
+    while child.poll() is None and time.monotonic() < begun + moment:
+        time.sleep(POLL_SECONDS)
     killed = child.poll() is None
     heard = not killed or catches(child.pid, signal.SIGTERM)
     if killed:
         os.kill(child.pid, how)
     code = child.wait(300)
+    if not killed:
+        scene.seconds[words] = time.monotonic() - begun
     scene.seen[f"{' '.join(words)}: {how.name if killed else 'not killed'}"] += 1
     # A signal before the program listens for it ends it as it ends any program: it has begun nothing.
     assert code in ANSWERS or (code == -signal.SIGTERM and not heard), f"{words} ended with {code}"

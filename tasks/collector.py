@@ -10,7 +10,7 @@ import atexit
 import gc
 
 # Measured on the import of a flow: larger ones gain nothing more.
-IMPORTING = (50_000, 20, 100)
+IMPORTING = (500_000, 20, 100)
 WORKING = gc.get_threshold()
 
 

@@ -204,10 +204,10 @@ def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
     os.chdir(request["directory"])
     sys.argv = request["words"]
     from deployments.cli.program import main
-    from tasks.adapters.engine.compose import compose_command
+    from tasks.adapters.engine.compose import forget_compose_command
 
     if _finding_compose(os.environ) != _compose_was_found:
-        compose_command.cache_clear()
+        forget_compose_command()
     code: Any = 0
     try:
         main()

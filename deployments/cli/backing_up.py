@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,8 +17,10 @@ from deployments.cli.options import (
 from tasks.core.archive.manifest import Format, Method, Record
 from tasks.core.policy.chains import OnlineKind
 from tasks.core.policy.copy_plan import CopyWay
-from tasks.core.report.guests import GuestReport, guests_report
 from tasks.core.report.texts import backup_report, retention_report, verification_report
+
+if TYPE_CHECKING:
+    from tasks.core.report.guests import GuestReport
 
 commands = typer.Typer()
 backup = typer.Typer(no_args_is_help=True)
@@ -122,6 +124,8 @@ def backup_proxmox(call: Call) -> None:
 
 
 def _answer_guests(call: Call, reports: Sequence[GuestReport]) -> None:
+    from tasks.core.report.guests import guests_report
+
     call.answer({"guests": [each.told for each in reports]}, guests_report(call.installation_config.id, reports))
 
 

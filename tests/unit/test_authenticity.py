@@ -14,6 +14,7 @@ from tasks.core.archive.authenticity import (
     Trust,
     authenticity_of,
     manifest_digest,
+    places_of,
     sign_manifest,
     sign_record,
     with_chain,
@@ -119,14 +120,17 @@ def test_a_missing_link_is_seen() -> None:
     instead = signed(9, sequence=1, project="other")
     found = Authenticity("authentic")
     both = [first.manifest, second.manifest]
-    assert with_chain(TRUST, both, second.manifest, found) == found
+    assert with_chain(TRUST, places_of(both), second.manifest, found) == found
     # Removed by retention: nothing remembers it any more.
-    assert with_chain(TRUST, [second.manifest], second.manifest, found) == found
+    assert with_chain(TRUST, places_of([second.manifest]), second.manifest, found) == found
     # Still remembered as made here, and gone.
     made = Trust("main", public_key(OURS), made={each.name: manifest_digest(each) for each in both})
-    assert with_chain(made, [second.manifest], second.manifest, found).chain == "missing link"
+    assert with_chain(made, places_of([second.manifest]), second.manifest, found).chain == "missing link"
     # Another one stands in its place.
-    assert with_chain(TRUST, [instead.manifest, second.manifest], second.manifest, found).chain == "missing link"
+    assert (
+        with_chain(TRUST, places_of([instead.manifest, second.manifest]), second.manifest, found).chain
+        == "missing link"
+    )
 
 
 def test_an_archive_without_a_record_is_judged_by_its_own_manifest() -> None:

@@ -23,6 +23,7 @@ from tasks.core.archive.authenticity import (
     Trust,
     authenticity_of,
     manifest_digest,
+    places_of,
     sign_record,
     with_chain,
 )
@@ -35,10 +36,8 @@ def judge_backups(trust: Trust, backups: Sequence[Backup]) -> dict[str, Authenti
     """Classify the backups of a repository, each by its name."""
     found = {each.name: _of_backup(trust, each) for each in backups}
     own = {each.name: each.record.manifest for each in backups if each.record and found[each.name].state == "authentic"}
-    manifests = list(own.values())
-    return {
-        name: with_chain(trust, manifests, own[name], each) if name in own else each for name, each in found.items()
-    }
+    places = places_of(own.values())
+    return {name: with_chain(trust, places, own[name], each) if name in own else each for name, each in found.items()}
 
 
 def authenticity_of_archive(trust: Trust, path: Path) -> Authenticity:

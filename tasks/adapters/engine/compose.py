@@ -9,15 +9,14 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import yaml
 
 from tasks.adapters.host.bounded_yaml import BoundedLoader
 from tasks.adapters.host.outside_files import CONFIGURATION, UnfitFile, read_outside
-from tasks.adapters.host.processes import Output, run
+from tasks.adapters.host.processes import Output, run, run_side_by_side
 from tasks.core.errors import BackupError, ProgramFailed, Refused
 from tasks.core.stack.compose_model import (
     DOT_ENV,
@@ -31,6 +30,7 @@ from tasks.core.stack.compose_model import (
 logger = logging.getLogger(__name__)
 
 CONFIG_TIMEOUT_SECONDS = 60
+VERSION_TIMEOUT_SECONDS = 30
 SELDOM_LIMIT_FILES = 50
 
 # By these a shell, a timer or a worker may have chosen another stack; a stack's own are in its `.env`, which still counts.
@@ -102,21 +102,35 @@ def compose_config(
 
     Raise Refused, with the file and the reason, where Compose cannot make sense of them.
     """
-    head = _head(directory, files, project, profiles=profiles, env_files=env_files)
-    printed = _compose(
-        [*head, "config", "--format", "json"], directory, CONFIG_TIMEOUT_SECONDS, environment=environment
-    )
-    model = parse_model(printed.stdout, warnings=_warnings(printed.stderr))
-    try:
-        unresolved = _compose(
-            [*head, "config", "--format", "json", "--no-env-resolution"],
-            directory,
-            CONFIG_TIMEOUT_SECONDS,
+    words = _words(directory, files, project, profiles=profiles, env_files=env_files)
+
+    def asked(command: Sequence[str]) -> list[list[str]]:
+        resolved = [*command, *words, "config", "--format", "json"]
+        return [resolved, [*resolved, "--no-env-resolution"]]
+
+    def answers(commands: Sequence[Sequence[str]]) -> list[Output | ProgramFailed]:
+        return run_side_by_side(
+            commands,
+            timeout_seconds=CONFIG_TIMEOUT_SECONDS,
+            directory=directory,
             environment=environment,
+            without=CHOOSING_VARIABLES,
         )
-    except BackupError as error:
+
+    if _known:
+        printed, unresolved = answers(asked(_known[0]))
+    else:
+        # Which way is right is nearly always known beforehand: finding out costs no time of its own.
+        version, printed, unresolved = answers([_asking_for_version(_USUAL), *asked(_USUAL)])
+        _choose(version)
+        if _known[0] != _USUAL:
+            printed, unresolved = answers(asked(_known[0]))
+    if isinstance(printed, ProgramFailed):
+        _raise_told(printed, asked(_known[0])[0], directory)
+    model = parse_model(printed.stdout, warnings=_warnings(printed.stderr))
+    if isinstance(unresolved, ProgramFailed):
         # Only Compose before 2.33 lacks the option; then the env files are found by reading the YAML.
-        logger.debug("Compose cannot list the env files: %s", error.message)
+        logger.debug("Compose cannot list the env files: %s", unresolved.message)
         return model
     return with_env_files(model, unresolved.stdout)
 
@@ -134,7 +148,11 @@ def compose_hashes(
 
 def compose_version() -> str:
     """Return the version of Compose on this machine, as its label on containers has it."""
-    return run([*compose_command(), "version", "--short"], timeout_seconds=30).stdout.strip().removeprefix("v")
+    return (
+        run(_asking_for_version(compose_command()), timeout_seconds=VERSION_TIMEOUT_SECONDS)
+        .stdout.strip()
+        .removeprefix("v")
+    )
 
 
 def compose_up(
@@ -177,18 +195,47 @@ def compose_down(
     _compose([*head, *words], directory, timeout_seconds, environment=environment)
 
 
-@cache
+_USUAL, _STANDALONE = ("docker", "compose"), ("docker-compose",)
+# How Compose is called here, once that was found out.
+_known: list[tuple[str, ...]] = []
+
+
 def compose_command() -> tuple[str, ...]:
     """Return how Compose v2 is called on this machine; raise Refused where there is none."""
+    if not _known:
+        (said,) = run_side_by_side([_asking_for_version(_USUAL)], timeout_seconds=VERSION_TIMEOUT_SECONDS)
+        _choose(said)
+    return _known[0]
+
+
+def forget_compose_command() -> None:
+    """Find out anew how Compose is called, at the next call."""
+    _known.clear()
+
+
+def _asking_for_version(command: Sequence[str]) -> list[str]:
+    return [*command, "version", "--short"]
+
+
+def _choose(usual: Output | ProgramFailed) -> None:
+    """Settle how Compose is called, by what the usual way said of its version; raise Refused where no way is Compose v2."""
     problems = []
-    for command in (("docker", "compose"), ("docker-compose",)):
+    for command in (_USUAL, _STANDALONE):
         try:
-            version = run([*command, "version", "--short"], timeout_seconds=30).stdout.strip()
+            said = (
+                usual
+                if command == _USUAL
+                else run(_asking_for_version(command), timeout_seconds=VERSION_TIMEOUT_SECONDS)
+            )
+            if isinstance(said, ProgramFailed):
+                raise said
         except ProgramFailed as error:
             problems.append(error.message)
             continue
+        version = said.stdout.strip()
         if not version.removeprefix("v").startswith("1."):
-            return command
+            _known.append(command)
+            return
         problems.append(f"{command[0]} is version {version}")
     raise Refused(
         f"Docker Compose v2 is not installed: {'; '.join(problems)}", hint="install the package docker-compose-plugin"
@@ -203,7 +250,13 @@ def _head(
     profiles: Sequence[str] = (),
     env_files: Sequence[Path] = (),
 ) -> list[str]:
-    words = [*compose_command(), "--project-directory", str(directory)]
+    return [*compose_command(), *_words(directory, files, project, profiles=profiles, env_files=env_files)]
+
+
+def _words(
+    directory: Path, files: Sequence[Path], project: str | None, *, profiles: Sequence[str], env_files: Sequence[Path]
+) -> list[str]:
+    words = ["--project-directory", str(directory)]
     for file in files:
         words += ["--file", str(file)]
     if project:
@@ -227,9 +280,14 @@ def _compose(
             without=CHOOSING_VARIABLES,
         )
     except ProgramFailed as error:
-        if error.exit_code_seen is None:
-            raise
-        raise _in_our_words(error, command, directory) from error
+        _raise_told(error, command, directory)
+
+
+def _raise_told(error: ProgramFailed, command: Sequence[str], directory: Path) -> NoReturn:
+    """Raise what Compose said in our words; what did not run to its end is told as it is."""
+    if error.exit_code_seen is None:
+        raise error
+    raise _in_our_words(error, command, directory) from error
 
 
 def _in_our_words(error: ProgramFailed, command: Sequence[str], directory: Path) -> BackupError:

@@ -13,6 +13,7 @@ import re
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -61,11 +62,70 @@ def run(
     a program of Prefect's. Raise ProgramFailed when it cannot be started, exits other than 0, or is still running
     after `timeout_seconds`, when its whole process group is killed.
     """
+    begun = _begin(command, directory, environment, without, stdin is not None, secrets, is_prefect)
+    return _output_of(begun, timeout_seconds, stdin)
+
+
+def run_side_by_side(
+    commands: Sequence[Sequence[str]],
+    *,
+    timeout_seconds: float,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
+) -> list[Output | ProgramFailed]:
+    """Run programs that do not wait for each other; give what each printed, or why it failed, in their order.
+
+    Programs that each take moments, asked for together, take those of the slowest. As `run`, all end within `timeout_seconds`.
+    """
+    begun: list[_Begun | ProgramFailed] = []
+    try:
+        for command in commands:
+            try:
+                begun.append(_begin(command, directory, environment, without))
+            except ProgramFailed as error:
+                begun.append(error)
+        deadline = time.monotonic() + timeout_seconds
+        return [_told(each, max(deadline - time.monotonic(), 0.0)) for each in begun]
+    except BaseException:
+        for each in begun:
+            if isinstance(each, _Begun) and each.process.returncode is None:
+                end_group(each.process)
+        raise
+
+
+def _told(begun: _Begun | ProgramFailed, timeout_seconds: float) -> Output | ProgramFailed:
+    if isinstance(begun, ProgramFailed):
+        return begun
+    try:
+        return _output_of(begun, timeout_seconds, None)
+    except ProgramFailed as error:
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A program that was started, the words to show of it, and the secrets to take from what it prints."""
+
+    process: Piped
+    shown: tuple[str, ...]
+    secrets: Sequence[str]
+
+
+def _begin(
+    command: Sequence[str],
+    directory: Path | None,
+    environment: Mapping[str, str] | None,
+    without: Collection[str],
+    feed: bool = False,
+    secrets: Sequence[str] = (),
+    is_prefect: bool = False,
+) -> _Begun:
     shown = tuple(_without(secrets, word) for word in command)
     try:
         process = subprocess.Popen(
             list(command),
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=directory,
@@ -76,6 +136,11 @@ def run(
         raise ProgramFailed(
             f"cannot start {shown[0]}: {error.strerror}", command=shown, hint=f"is {shown[0]} installed and on PATH?"
         ) from error
+    return _Begun(process, shown, secrets)
+
+
+def _output_of(begun: _Begun, timeout_seconds: float, stdin: bytes | None) -> Output:
+    process, shown, secrets = begun.process, begun.shown, begun.secrets
     try:
         out, err = process.communicate(stdin, timeout=timeout_seconds)
     except subprocess.TimeoutExpired:

@@ -17,6 +17,7 @@ from tasks.core.policy.chains import SUMMARIES_SINCE, TOKENS_KEPT, ServerHistory
 from tasks.core.quoting import quoted_literal
 
 TOKENS = "mailarchiver_backup.history"
+RELOAD_POLL_SECONDS = 0.005
 TAKES_EFFECT_SECONDS = 10.0
 
 
@@ -83,4 +84,4 @@ def _reload(session: Session, asked: str, wanted: str) -> None:
                 f"the server did not take its new settings within {TAKES_EFFECT_SECONDS:g} s ({asked})",
                 hint="are they given on its command line? its log says more",
             )
-        time.sleep(0.02)
+        time.sleep(RELOAD_POLL_SECONDS)

@@ -16,7 +16,7 @@ out of their reach. The other three are compared all the same:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -146,17 +146,32 @@ def chain_problems(trust: Trust, found: Mapping[str, Authenticity]) -> list[str]
     ]  # fmt: skip
 
 
-def with_chain(trust: Trust, manifests: Collection[Manifest], manifest: Manifest, found: Authenticity) -> Authenticity:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What the places of backups in their chains are judged by: the digest of each, and its number, with the key that signed it."""
+
+    digests: frozenset[tuple[str, str]]
+    sequences: frozenset[tuple[str, int]]
+
+
+def places_of(manifests: Iterable[Manifest]) -> Places:
+    """Digest each of a repository's own manifests once, however many are judged by them."""
+    signed = [(each, each.origin) for each in manifests if each.origin is not None]
+    return Places(
+        digests=frozenset((origin.key, manifest_digest(each)) for each, origin in signed),
+        sequences=frozenset((origin.key, origin.sequence) for _, origin in signed),
+    )
+
+
+def with_chain(trust: Trust, places: Places, manifest: Manifest, found: Authenticity) -> Authenticity:
     """Look at a backup's place in the chain: is the one before it there, which it names and which this host has not removed?"""
     origin = manifest.origin
     if found.state != "authentic" or found.chain or origin is None or not origin.previous:
         return found
-    before = [each for each in manifests if each.origin and each.origin.key == origin.key]
-    digests = {manifest_digest(each) for each in before}
-    if origin.previous in digests:
+    if (origin.key, origin.previous) in places.digests:
         return found
     remembered = trust.made is not None and origin.previous in trust.made.values()
-    contradicted = any(each.origin and each.origin.sequence == origin.sequence - 1 for each in before)
+    contradicted = (origin.key, origin.sequence - 1) in places.sequences
     if remembered or contradicted:
         return Authenticity(found.state, "the backup before it is missing", "missing link", found.notes)
     return found

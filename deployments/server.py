@@ -15,7 +15,7 @@ from typing import Any
 
 from deployments.password import require_auth_string
 from tasks.adapters.host.listening import handed_over, inherited, listen
-from tasks.collector import collect_as_usual
+from tasks.collector import collect_beside
 from tasks.core.errors import BackupError
 from tasks.core.policy.own_addresses import ADDRESS_VARIABLE, OwnAddresses, Refusal, own_addresses, refusal
 
@@ -99,7 +99,7 @@ def run_server(host: str, port: int, descriptor: int | None = None) -> None:
             log_level=str(settings.logging_level).lower(),
         )
     )  # fmt: skip
-    collect_as_usual()
+    collect_beside()
     server.run(sockets=[listening])
     if not server.started:
         raise BackupError("Prefect's server did not start", hint="what it printed above says why")

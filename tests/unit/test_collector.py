@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -39,3 +41,27 @@ def test_a_second_piece_of_work_freezes_no_rubbish_of_the_first() -> None:
     collect_as_usual()
 
     assert gc.get_freeze_count() <= frozen
+
+
+BESIDE = """
+import gc, threading
+from tasks import collector
+collector.YOUNG_SECONDS = 0.01
+threads, ended = [], threading.Event()
+class Circle:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        threads.append(threading.current_thread().name)
+        ended.set()
+collector.collect_beside()
+Circle()
+kept = [[] for _ in range(10 * collector.WORKING[0])]  # enough for a collection here, were it not for that
+assert ended.wait(10)
+print(*threads)
+"""
+
+
+def test_beside_is_in_another_thread_and_in_no_other() -> None:
+    done = subprocess.run([sys.executable, "-c", BESIDE], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["collector"]

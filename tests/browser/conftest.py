@@ -30,6 +30,10 @@ CHROMIUM = [
 OUTPUT = Path(os.environ.get("MAILARCHIVER_BACKUP_SCREENSHOTS", Path(__file__).parents[1] / "output"))
 
 
+# What the browser met since the page was opened, for the report of a test that fails.
+WRONG: list[str] = []
+
+
 @dataclass
 class Host:
     """A host that serves: its two stacks, their repositories, where its UI is, and how long it took to be ready."""
@@ -126,6 +130,9 @@ def page(host: Host, chromium: str) -> Iterator[Page]:
         opened.set_default_timeout(30_000)
         asked: list[str] = []
         opened.on("request", lambda request: asked.append(request.url))
+        opened.on("requestfailed", lambda request: WRONG.append(f"{request.url}: {request.failure}"))
+        opened.on("pageerror", lambda error: WRONG.append(f"the page's program: {error}"))
+        opened.on("crash", lambda _: WRONG.append("the page crashed"))
         opened.goto(host.url)
         opened.locator("input").first.fill(AUTH)
         opened.keyboard.press("Enter")
@@ -144,9 +151,10 @@ def shot(page: Page, name: str) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Keep what was to be seen when a test failed."""
+    """Keep what was to be seen when a test failed, and tell what the browser met until then."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     opened = getattr(item, "funcargs", {}).get("page")
     if report.when == "call" and report.failed and opened is not None:
         shot(opened, f"failed-{item.name}")
+        report.sections.append(("what the browser met", "\n".join(WRONG[-50:]) or "nothing"))

@@ -35,7 +35,7 @@ def quick_run(page: Page, host: Host, deployment: str) -> None:
     for _ in range(3):
         page.goto(f"{host.url}/deployments")
         link = page.get_by_role("link", name=deployment, exact=True).first
-        wait_for(page, link, 60)
+        wait_for(page, link, 30)
         link.click()
         page.get_by_role("button", name="Run", exact=True).click()
         page.get_by_text("Quick run").click()
@@ -73,7 +73,7 @@ def wait_for(page: Page, wanted: Locator, timeout_seconds: float) -> None:
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
-            wanted.wait_for(timeout=min(15, timeout_seconds) * 1000)
+            wanted.wait_for(timeout=15_000)
         except TimeoutError:
             if time.monotonic() > deadline:
                 raise
@@ -93,7 +93,7 @@ def test_serve_is_ready_after_a_minute_of_one_core_and_needs_the_auth_string(hos
 
 def test_every_deployment_and_both_installations_schedules_are_there(page: Page, host: Host) -> None:
     page.goto(f"{host.url}/deployments")
-    wait_for(page, page.get_by_text(f"{len(DEPLOYMENTS)} Deployments").first, 60)
+    wait_for(page, page.get_by_text(f"{len(DEPLOYMENTS)} Deployments").first, 30)
     for name in ("automated-backup", "hot-backup", "guided-restore", "restore-verification", "prune"):
         # There are more of them than fit on a page of the list.
         page.get_by_placeholder("Search deployments").fill(name)
@@ -202,7 +202,7 @@ def open_artifact(page: Page, host: Host, key: str) -> None:
     """Go to the newest artifact of a key: its page lists its history."""
     page.goto(f"{host.url}/artifacts/key/{key}")
     newest = page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first
-    wait_for(page, newest, 60)
+    wait_for(page, newest, 30)
     newest.click()
 
 

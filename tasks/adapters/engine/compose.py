@@ -103,14 +103,29 @@ def compose_config(
     Raise Refused, with the file and the reason, where Compose cannot make sense of them.
     """
     words = _words(directory, files, project, profiles=profiles, env_files=env_files)
+    printed, unresolved = _both_configs(words, directory, environment)
+    if isinstance(printed, ProgramFailed):
+        _raise_told(printed, directory)
+    model = parse_model(printed.stdout, warnings=_warnings(printed.stderr))
+    if isinstance(unresolved, ProgramFailed):
+        # Only Compose before 2.33 lacks the option; then the env files are found by reading the YAML.
+        logger.debug("Compose cannot list the env files: %s", unresolved.message)
+        return model
+    return with_env_files(model, unresolved.stdout)
 
-    def asked(command: Sequence[str]) -> list[list[str]]:
-        resolved = [*command, *words, "config", "--format", "json"]
-        return [resolved, [*resolved, "--no-env-resolution"]]
 
-    def answers(commands: Sequence[Sequence[str]]) -> list[Output | ProgramFailed]:
+def _both_configs(
+    words: Sequence[str], directory: Path, environment: Mapping[str, str] | None
+) -> list[Output | ProgramFailed]:
+    """Ask for what the files say, and for that without the env files, side by side.
+
+    How Compose is called is asked beside them where it is not known yet: the usual way is nearly always right.
+    """
+
+    def answers(command: Sequence[str], *others: Sequence[str]) -> list[Output | ProgramFailed]:
+        config = [*command, *words, "config", "--format", "json"]
         return run_side_by_side(
-            commands,
+            [config, [*config, "--no-env-resolution"], *others],
             timeout_seconds=CONFIG_TIMEOUT_SECONDS,
             directory=directory,
             environment=environment,
@@ -118,21 +133,10 @@ def compose_config(
         )
 
     if _known:
-        printed, unresolved = answers(asked(_known[0]))
-    else:
-        # Which way is right is nearly always known beforehand: finding out costs no time of its own.
-        version, printed, unresolved = answers([_asking_for_version(_USUAL), *asked(_USUAL)])
-        _choose(version)
-        if _known[0] != _USUAL:
-            printed, unresolved = answers(asked(_known[0]))
-    if isinstance(printed, ProgramFailed):
-        _raise_told(printed, asked(_known[0])[0], directory)
-    model = parse_model(printed.stdout, warnings=_warnings(printed.stderr))
-    if isinstance(unresolved, ProgramFailed):
-        # Only Compose before 2.33 lacks the option; then the env files are found by reading the YAML.
-        logger.debug("Compose cannot list the env files: %s", unresolved.message)
-        return model
-    return with_env_files(model, unresolved.stdout)
+        return answers(_known[0])
+    *found, version = answers(_USUAL, _asking_for_version(_USUAL))
+    _known.append(_choose(version))
+    return found if _known[0] == _USUAL else answers(_known[0])
 
 
 def compose_hashes(
@@ -203,8 +207,7 @@ _known: list[tuple[str, ...]] = []
 def compose_command() -> tuple[str, ...]:
     """Return how Compose v2 is called on this machine; raise Refused where there is none."""
     if not _known:
-        (said,) = run_side_by_side([_asking_for_version(_USUAL)], timeout_seconds=VERSION_TIMEOUT_SECONDS)
-        _choose(said)
+        _known.append(_choose(_version_told(_USUAL)))
     return _known[0]
 
 
@@ -217,25 +220,21 @@ def _asking_for_version(command: Sequence[str]) -> list[str]:
     return [*command, "version", "--short"]
 
 
-def _choose(usual: Output | ProgramFailed) -> None:
-    """Settle how Compose is called, by what the usual way said of its version; raise Refused where no way is Compose v2."""
+def _version_told(command: Sequence[str]) -> Output | ProgramFailed:
+    return run_side_by_side([_asking_for_version(command)], timeout_seconds=VERSION_TIMEOUT_SECONDS)[0]
+
+
+def _choose(usual: Output | ProgramFailed) -> tuple[str, ...]:
+    """Choose how Compose is called, by what the usual way said of its version; raise Refused where no way is Compose v2."""
     problems = []
     for command in (_USUAL, _STANDALONE):
-        try:
-            said = (
-                usual
-                if command == _USUAL
-                else run(_asking_for_version(command), timeout_seconds=VERSION_TIMEOUT_SECONDS)
-            )
-            if isinstance(said, ProgramFailed):
-                raise said
-        except ProgramFailed as error:
-            problems.append(error.message)
+        said = usual if command == _USUAL else _version_told(command)
+        if isinstance(said, ProgramFailed):
+            problems.append(said.message)
             continue
         version = said.stdout.strip()
         if not version.removeprefix("v").startswith("1."):
-            _known.append(command)
-            return
+            return command
         problems.append(f"{command[0]} is version {version}")
     raise Refused(
         f"Docker Compose v2 is not installed: {'; '.join(problems)}", hint="install the package docker-compose-plugin"
@@ -280,17 +279,18 @@ def _compose(
             without=CHOOSING_VARIABLES,
         )
     except ProgramFailed as error:
-        _raise_told(error, command, directory)
+        _raise_told(error, directory)
 
 
-def _raise_told(error: ProgramFailed, command: Sequence[str], directory: Path) -> NoReturn:
+def _raise_told(error: ProgramFailed, directory: Path) -> NoReturn:
     """Raise what Compose said in our words; what did not run to its end is told as it is."""
     if error.exit_code_seen is None:
         raise error
-    raise _in_our_words(error, command, directory) from error
+    raise _in_our_words(error, directory) from error
 
 
-def _in_our_words(error: ProgramFailed, command: Sequence[str], directory: Path) -> BackupError:
+def _in_our_words(error: ProgramFailed, directory: Path) -> BackupError:
+    command = error.command
     reason = _last_message(error.stderr)
     if "permission denied" in reason and "docker.sock" in reason:
         return Refused(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import signal
 import socket
 import subprocess
@@ -37,24 +35,41 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def open_sockets() -> int:
-    names = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
-    return sum(name.is_symlink() and os.readlink(name).startswith("socket:") for name in names)
-
-
 def test_the_sdks_response_does_not_own_a_programs_connection(small_stack: Stack) -> None:
-    """The response that Docker's library made is closed before the program is used: no garbage collection can close its socket any more."""
-    container = small_stack.container("postgres").id
-    for _ in range(SDK_CONNECTIONS_KEPT + 3):
-        programs.run_program(container, ["true"])
-    before = open_sockets()
-    for _ in range(12):
-        with programs.start_program(container, ["sh", "-c", "sleep 0.05; echo said"]) as program:
-            gc.collect()
-            assert b"".join(program.chunks(idle_timeout_seconds=30)) == b"said\n"
-            assert program.wait(30) == 0
+    """The response that Docker's library made is closed before the program is used: no garbage collection can close its socket any more.
 
-    assert open_sockets() == before
+    In a process of its own, which has no sockets but those of this test: a collection here would close other tests' too.
+    """
+    script = f"""
+        import gc, os
+        from pathlib import Path
+        from tasks.adapters.engine import programs
+
+        def open_sockets() -> int:
+            names = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+            return sum(name.is_symlink() and os.readlink(name).startswith("socket:") for name in names)
+
+        container = {small_stack.container("postgres").id!r}
+        for _ in range({SDK_CONNECTIONS_KEPT + 3}):
+            programs.run_program(container, ["true"])
+        before = open_sockets()
+        for _ in range(12):
+            with programs.start_program(container, ["sh", "-c", "sleep 0.05; echo said"]) as program:
+                gc.collect()
+                assert b"".join(program.chunks(idle_timeout_seconds=30)) == b"said\\n"
+                assert program.wait(30) == 0
+        print(before, open_sockets())
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        timeout=60,
+        check=True,
+    ).stdout
+
+    before, after = map(int, told.split())
+    assert before == after > 0
 
 
 def test_programs_beside_each_other_keep_their_own_connections(small_stack: Stack) -> None:

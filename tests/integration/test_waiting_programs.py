@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from tasks.adapters.engine import programs, reach
 from tasks.adapters.host.time_limit import time_limit
 from tasks.adapters.postgres.server import Server, server_of
-from tasks.adapters.postgres.session import session
+from tasks.adapters.postgres.session import session, wait_until_ready
 from tasks.adapters.stack.discovery import discover
 from tasks.core.errors import BackupError
 from tests.stack.stack import Stack, wait_until
@@ -103,6 +104,22 @@ def test_describing_a_statement_through_a_relay_works(small_stack: Stack) -> Non
             assert opened.parameter_types("SELECT $1::bytea, $2::int") == [17, 23]
 
 
+def test_a_server_that_has_just_been_started_is_waited_for_and_not_gone_around(small_stack: Stack) -> None:
+    """The host has a way to it, as soon as it listens; where nobody listens for long, no time is lost."""
+    container = small_stack.container("postgres")
+    container.restart(timeout=30)
+    with server_of(discover(small_stack.directory)) as server:
+        assert server.host == small_stack.address()
+        wait_until_ready(server, small_stack.database, timeout_seconds=30)
+
+    settled = small_stack.container("mailarchive-app")
+    started_at = datetime.fromisoformat(settled.attrs["State"]["StartedAt"])
+    wait_until(lambda: datetime.now(UTC) - started_at > timedelta(seconds=reach.FIRST_SECONDS), 30, "it is young")
+    begun = time.monotonic()
+    assert not reach.host_can_reach(small_stack.address("mailarchive-app"), 5999, settled.id)
+    assert time.monotonic() - begun < 1
+
+
 def test_a_relay_ends_with_its_owner(small_stack: Stack) -> None:
     """Killed hard, a run leaves no relay: its stdin ends, and so does it."""
     container = small_stack.container("postgres").id
@@ -151,7 +168,7 @@ def test_a_server_that_never_answers_does_not_keep_sigterm_waiting(silent_server
             raise SystemExit(9)
         signal.signal(signal.SIGTERM, leave)
         from tasks.adapters.postgres.server import Server
-        from tasks.adapters.postgres.session import session
+        from tasks.adapters.postgres.session import session, wait_until_ready
         print("ready", flush=True)
         with session(Server("127.0.0.1", {silent_server}, "nobody", "x"), "postgres", purpose="test"):
             pass
@@ -226,7 +243,7 @@ def test_a_server_that_falls_silent_does_not_keep_sigterm_waiting(
             raise SystemExit(9)
         signal.signal(signal.SIGTERM, leave)
         from tasks.adapters.postgres.server import server_of
-        from tasks.adapters.postgres.session import session
+        from tasks.adapters.postgres.session import session, wait_until_ready
         from tasks.adapters.stack.discovery import discover
         with server_of(discover(Path({str(small_stack.directory)!r}))) as server:
             with session(server, "postgres", purpose="test") as opened, opened.transaction():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 from tasks.adapters.engine import relay as relay_program
 from tasks.adapters.engine.containers import container, describe_container
@@ -14,15 +16,38 @@ from tasks.adapters.host.processes import start_companion
 from tasks.core.errors import BackupError
 
 RELAY_READY_SECONDS = 30.0
+CONNECT_SECONDS = 2.0
+# `initdb` takes a second or two, what a crash left to be done may take longer.
+FIRST_SECONDS = 10.0
+LISTENS_POLL_SECONDS = 0.05
 
 
-def host_can_reach(address: str, port: int, timeout_seconds: float = 2.0) -> bool:
-    """Tell whether this host can open a TCP connection to an address (of a container, for one)."""
-    try:
-        with socket.create_connection((address, port), timeout=timeout_seconds):
-            return True
-    except OSError:
+def host_can_reach(address: str, port: int, container_id: str) -> bool:
+    """Tell whether this host can open a TCP connection to an address of a container.
+
+    A server does not listen yet when its container has just been started: then it is waited for, since going through the container
+    costs half a second of a core and a program in there for each connection. A refusal alone proves nothing: a firewall refuses too.
+    """
+    deadline = time.monotonic() + FIRST_SECONDS
+    while True:
+        try:
+            with socket.create_connection((address, port), timeout=CONNECT_SECONDS):
+                return True
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline or not _is_starting(container_id):
+                return False
+            time.sleep(LISTENS_POLL_SECONDS)
+        except OSError:
+            return False
+
+
+def _is_starting(container_id: str) -> bool:
+    """Tell whether a container runs, and has done so for a few seconds only."""
+    found = container(container_id)
+    if found is None or found.state != "running" or not found.started_at:
         return False
+    age = datetime.now(UTC) - datetime.fromisoformat(found.started_at)
+    return age < timedelta(seconds=FIRST_SECONDS)
 
 
 @contextmanager

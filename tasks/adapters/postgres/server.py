@@ -38,7 +38,7 @@ def server_of(installation: Installation) -> Iterator[Server]:
         if address.startswith("/"):  # a private server's socket directory
             yield Server(address, database.port, database.superuser, database.superuser_password, major)
             return
-        if host_can_reach(address, database.port, timeout_seconds=2.0):
+        if host_can_reach(address, database.port, installation.postgres.container_id):
             yield Server(address, database.port, database.superuser, database.superuser_password, major)
             return
     if installation.postgres.state != "running":

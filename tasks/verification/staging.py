@@ -29,7 +29,7 @@ from tasks.core.quoting import quoted
 from tasks.core.stack.installation import Installation
 from tasks.recovery.journalled import journalled
 from tasks.restore.kept_list import forget_entries
-from tasks.run.installations import discover, wait_for_login
+from tasks.run.installations import discover, reread, wait_for_login
 from tasks.verification.staging_model import staging_model
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def start_postgres(staging: Installation) -> Installation:
     Raise BackupError, with the end of its log, where it gives up.
     """
     containers.start_container(staging.postgres.container_id)
-    started = discover(staging.directory, installation_id=staging.id, project=staging.project)
+    started = reread(staging)
     try:
         return wait_for_login(lambda: started, timeout_seconds=POSTGRES_START_SECONDS, database=MAINTENANCE_DATABASE)
     except BackupError as error:

@@ -68,7 +68,7 @@ def main() -> None:
     try:
         if options.encrypted:
             (place / "sealing").mkdir()
-            measured = measure_sealed(stack, place / "sealing", _settle)
+            measured = measure_sealed(stack, place / "sealing", settle)
         else:
             measured = _measure_ours(stack) if options.only_ours else _measure_all(stack)
         found = {each.name: each for each in measured}
@@ -89,7 +89,7 @@ def main() -> None:
 QUIET = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
 
 
-def _settle(stack: Stack) -> None:
+def settle(stack: Stack) -> None:
     """Let the server finish what the command before has left it to do, so that none pays for another's."""
     stack.wait_app()
     stack.psql("CHECKPOINT")
@@ -107,7 +107,7 @@ def _empty(repository: Path) -> None:
 def _run_ours(stack: Stack, name: str, *words: str) -> Measured:
     repository = stack.directory / "ours"
     command = [PROGRAM, *words, "--directory", str(stack.directory), "--repository", str(repository), "--json"]
-    _settle(stack)
+    settle(stack)
     return measure(name, command, directory=stack.directory, url=stack.app_url, result=lambda: _newest(repository))
 
 
@@ -133,7 +133,7 @@ def _measure_all(stack: Stack) -> list[Measured]:
 
     def run_theirs(name: str, script: str, backup: Path | None = None) -> Measured:
         command = ["bash", "-e", "-c", script]
-        _settle(stack)
+        settle(stack)
         return measure(
             name,
             command,

@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -133,10 +134,10 @@ def _both_configs(
         )
 
     if _known:
-        return answers(_known[0])
+        return answers(_known[0].command)
     *found, version = answers(_USUAL, _asking_for_version(_USUAL))
     _known.append(_choose(version))
-    return found if _known[0] == _USUAL else answers(_known[0])
+    return found if _known[0].command == _USUAL else answers(_known[0].command)
 
 
 def compose_hashes(
@@ -152,11 +153,7 @@ def compose_hashes(
 
 def compose_version() -> str:
     """Return the version of Compose on this machine, as its label on containers has it."""
-    return (
-        run(_asking_for_version(compose_command()), timeout_seconds=VERSION_TIMEOUT_SECONDS)
-        .stdout.strip()
-        .removeprefix("v")
-    )
+    return _compose_here().version
 
 
 def compose_up(
@@ -200,12 +197,26 @@ def compose_down(
 
 
 _USUAL, _STANDALONE = ("docker", "compose"), ("docker-compose",)
-# How Compose is called here, once that was found out.
-_known: list[tuple[str, ...]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Compose:
+    """How Compose is called on this machine, and its version without a `v` before it."""
+
+    command: tuple[str, ...]
+    version: str
+
+
+# Found out once.
+_known: list[_Compose] = []
 
 
 def compose_command() -> tuple[str, ...]:
     """Return how Compose v2 is called on this machine; raise Refused where there is none."""
+    return _compose_here().command
+
+
+def _compose_here() -> _Compose:
     if not _known:
         _known.append(_choose(_version_told(_USUAL)))
     return _known[0]
@@ -224,7 +235,7 @@ def _version_told(command: Sequence[str]) -> Output | ProgramFailed:
     return run_side_by_side([_asking_for_version(command)], timeout_seconds=VERSION_TIMEOUT_SECONDS)[0]
 
 
-def _choose(usual: Output | ProgramFailed) -> tuple[str, ...]:
+def _choose(usual: Output | ProgramFailed) -> _Compose:
     """Choose how Compose is called, by what the usual way said of its version; raise Refused where no way is Compose v2."""
     problems = []
     for command in (_USUAL, _STANDALONE):
@@ -232,9 +243,9 @@ def _choose(usual: Output | ProgramFailed) -> tuple[str, ...]:
         if isinstance(said, ProgramFailed):
             problems.append(said.message)
             continue
-        version = said.stdout.strip()
-        if not version.removeprefix("v").startswith("1."):
-            return command
+        version = said.stdout.strip().removeprefix("v")
+        if not version.startswith("1."):
+            return _Compose(command, version)
         problems.append(f"{command[0]} is version {version}")
     raise Refused(
         f"Docker Compose v2 is not installed: {'; '.join(problems)}", hint="install the package docker-compose-plugin"

@@ -112,7 +112,7 @@ def backup_auto(
 def backup_proxmox(call: Call) -> None:
     """Have Proxmox back up the guests of the settings as a whole (the guide's "Proxmox Backup", mode stop)."""
     from flows.proxmox_backup import proxmox_backup
-    from tasks.proxmox.report import GuestsFailed
+    from tasks.core.guests.failed import GuestsFailed
 
     config = call.installation_config
     try:

@@ -101,7 +101,7 @@ def restore_vm(
 
 
 def _back_up(call: Call, flow: Flow[[str, str], tuple[GuestRun, ...]], name: str | None) -> None:
-    from tasks.guests.runs import GuestsFailed
+    from tasks.core.guests.failed import GuestsFailed
 
     try:
         done = run_flow(flow, call.installation_config.id, name or "")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from tasks.core.guests.failed import GuestsFailed
 from tasks.core.report.guests import guests_report
 from tasks.oversight.reports import show_report
 from tasks.proxmox.look import look_at_guests
-from tasks.proxmox.report import GuestRun, GuestsFailed
+from tasks.proxmox.report import GuestRun
 from tasks.run.config import InstallationConfig
 from tasks.run.history import notify
 from tasks.surroundings import surroundings

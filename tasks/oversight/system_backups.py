@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tasks.core.guests.failed import GuestsFailed
 from tasks.core.report.texts import system_report, table
 from tasks.core.units import duration_text
 from tasks.guests.restore_container import RestoredGuest
-from tasks.guests.runs import GuestRun, GuestsFailed
+from tasks.guests.runs import GuestRun
 from tasks.oversight.reports import announce_copies, show_report
 from tasks.run.config import InstallationConfig
 from tasks.surroundings import surroundings

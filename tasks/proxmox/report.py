@@ -1,8 +1,7 @@
-"""What a run over the guests did, and its failure where a guest has no new backup."""
+"""What a run over the guests did."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.core.errors import BackupError
@@ -31,13 +30,3 @@ class GuestRun:
             made.former if made else "", made.warnings if made else (), pruned.decisions if pruned else (),
             pruned.paused if pruned else "", str(self.error) if self.error else "",
         )  # fmt: skip
-
-
-class GuestsFailed(BackupError):
-    """Guests have no new backup, or what belongs to it failed; `runs` says what was done at each."""
-
-    def __init__(self, runs: Sequence[GuestRun]) -> None:
-        failed = [each.error for each in runs if each.error is not None]
-        super().__init__("; ".join(each.message for each in failed), hint=failed[0].hint)
-        self.runs = tuple(runs)
-        self.exit_code = failed[0].exit_code if len(failed) == len(runs) else 1

@@ -63,6 +63,15 @@ class Copy:
     label: str
 
 
+def refuse_what_stays(place: Path) -> None:
+    """Raise Refused where a data directory is a link or a mount point: a rename exchanges neither."""
+    if place.is_symlink() or (place.exists() and os.path.ismount(place)):
+        raise Refused(
+            f"{place} is a {'link' if place.is_symlink() else 'mount point'}, which cannot be exchanged by a rename",
+            hint="let the compose file mount a directory below it",
+        )
+
+
 @step(name="check target")
 def check_physical_target(installation: Installation, archive: Archive) -> None:
     """Raise Refused where this data directory must not run under the installation's image, or cannot be swapped in; touch nothing."""
@@ -74,11 +83,7 @@ def check_physical_target(installation: Installation, archive: Archive) -> None:
         )
     refuse_other_users(installation)
     place = host_place(installation)
-    if place.is_symlink() or (place.exists() and os.path.ismount(place)):
-        raise Refused(
-            f"{place} is a {'link' if place.is_symlink() else 'mount point'}, which cannot be swapped by a rename",
-            hint="let the compose file mount a directory below it",
-        )
+    refuse_what_stays(place)
     refuse_unfit_copy(archive.manifest, _major(archive), platform_of(installation), archive_name=archive.name)
     links = len(archive.manifest.parents) + 1 if archive.manifest else 1
     room_bytes = room_for_whole(archive)

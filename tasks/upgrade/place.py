@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tasks.core.errors import Refused
 from tasks.core.stack.installation import Installation
-from tasks.restore.directory_beside import host_place
+from tasks.restore.directory_beside import host_place, refuse_what_stays
 
 
 def data_place(stack: Installation) -> Path:
@@ -19,11 +18,7 @@ def data_place(stack: Installation) -> Path:
             f"the data lies in a volume without a name, at {mount.target}",
             hint="mount a directory or a named volume there",
         )
-    if place.is_symlink() or (place.exists() and os.path.ismount(place)):
-        raise Refused(
-            f"{place} is a {'link' if place.is_symlink() else 'mount point'}, which cannot be exchanged by a rename",
-            hint="let the compose file mount a directory below it",
-        )
+    refuse_what_stays(place)
     return place
 
 

@@ -16,11 +16,12 @@ from flows.proxmox_backup import proxmox_backup
 from tasks.adapters.host.journals import list_journals
 from tasks.adapters.proxmox.virtual_environment import find_guests, guest_now
 from tasks.core.errors import BackupError, Refused
+from tasks.core.guests.failed import GuestsFailed
 from tasks.proxmox import backup_guest as backup_guest_module
 from tasks.proxmox.backup_guest import connected
 from tasks.proxmox.check import check_proxmox
 from tasks.proxmox.guest_loan import bring_back
-from tasks.proxmox.report import GuestRun, GuestsFailed
+from tasks.proxmox.report import GuestRun
 from tasks.recovery.recover import recover
 from tasks.run.context import config_of, notify_recovered
 from tasks.surroundings import run_flow

@@ -12,6 +12,7 @@ from tasks.core.stack.compose_model import (
     ComposePort,
     EnvFile,
     choose_files,
+    may_name_env_files,
     parse_dot_env,
     parse_model,
     with_env_files,
@@ -190,3 +191,20 @@ def test_settings_of_dot_env(text: str, settings: dict[str, str]) -> None:
 def test_the_files_that_compose_takes(names: list[str], settings: dict[str, str], chosen: list[str]) -> None:
     """The first usual name and the first override; a choice in `.env` wins over both."""
     assert choose_files(names, settings) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        (b"services: {app: {image: a, environment: [A=b]}}", False),
+        (b"services: {app: {image: a, env_file: [b.env]}}", True),
+        (b"include: [other.yaml]", True),
+        (b"services: {app: {extends: {file: other.yaml, service: a}}}", True),
+        (rb'services: {app: {"env\x5ffile": b.env}}', True),
+        (b'services: {app: {"env_\\\nfile": b.env}}', True),
+        ("services: {app: {env_file: b.env}}".encode("utf-16"), True),
+        ("services: {app: {env_file: b.env}}".encode("utf-32-be"), True),
+    ],
+)
+def test_a_file_that_may_name_env_files_is_told_from_one_that_cannot(text: bytes, may: bool) -> None:
+    assert may_name_env_files(text) is may

@@ -87,6 +87,19 @@ def parse_model(text: str, *, warnings: Iterable[str] = ()) -> ComposeModel:
     )
 
 
+def may_name_env_files(text: bytes) -> bool:
+    r"""Tell whether a compose file may name env files, itself or in another one that it takes in.
+
+    YAML writes a word otherwise than letter by letter only with a backslash (YAML 1.2, 5.7), or in UTF-16 or 32, where bytes are 0 (5.2).
+
+    >>> may_name_env_files(b"services: {app: {image: postgres}}")
+    False
+    >>> may_name_env_files(b'services: {app: {"env\\u005ffile": secrets.env}}')
+    True
+    """
+    return any(word in text for word in (b"env_file", b"include", b"extends", b"\\", b"\0"))
+
+
 def with_env_files(model: ComposeModel, unresolved: str) -> ComposeModel:
     """Add the services' `env_file` entries, which Compose prints only where it has not resolved them."""
     services: dict[str, Any] = json.loads(unresolved).get("services") or {}

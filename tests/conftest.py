@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +124,13 @@ def small_stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     stack = create_stack(tmp_path_factory.mktemp("small") / "stack")
     yield stack
     stack.destroy()
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """Give a directory on a disk: `tmp_path` may be in memory."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        yield Path(place)
 
 
 @pytest.fixture

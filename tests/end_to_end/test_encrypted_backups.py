@@ -288,11 +288,11 @@ def test_whole_copies_are_proven_though_sealed(sealing: Sealing, method: str) ->
 
 @pytest.mark.parametrize("has_memory", [True, False])
 def test_a_night_proves_what_it_sealed(
-    sealing: Sealing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_memory: bool
+    sealing: Sealing, on_disk: Path, monkeypatch: pytest.MonkeyPatch, has_memory: bool
 ) -> None:
     """The automated backup verifies by itself with the key; where there is no place for one it says so, and the night is none that failed."""
     if not has_memory:
-        monkeypatch.setenv(MEMORY_VARIABLE, str(tmp_path / "on-a-disk"))
+        monkeypatch.setenv(MEMORY_VARIABLE, str(on_disk / "keys"))
     night = sealing.must("backup", "auto")
     assert night["verdict"] == ("verified" if has_memory else "not verifiable")
     assert not {"failure", "verification"} & {each["kind"] for each in night["problems"]}

@@ -73,9 +73,9 @@ def test_keys_of_dead_runs_go(memory: Path, tmp_path: Path) -> None:
     assert list(memory.iterdir()) == []
 
 
-def test_a_disk_is_no_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_disk_is_no_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, on_disk: Path) -> None:
     """Where the place is on a disk, or others may enter it, no key is made; the archive has only its lasting recipients."""
-    monkeypatch.setenv(MEMORY_VARIABLE, str(tmp_path / "keys"))
+    monkeypatch.setenv(MEMORY_VARIABLE, str(on_disk / "keys"))
     assert "not in memory" in memory_obstacle()
     assert new_verification_key() is None
     with new_archive(encrypting(tmp_path), "guide", NOW) as archive:

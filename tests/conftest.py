@@ -25,12 +25,23 @@ settings.load_profile("suite")
 # The browser's test waits for the images to be made, which takes a minute on a new machine; what needs none runs meanwhile. The
 # quickest files with a stack come last, so that all workers end together.
 FOLDERS = ("browser", "unit", "corpus", "flows", "end_to_end", "integration")
+# The files that take minutes are the first with a stack: begun late, one of them would be all that still runs.
+LONGEST = (
+    "test_prefect_deployments.py", "test_cases.py", "test_incremental.py", "test_readme.py", "test_upgrades.py", "test_application_upgrades.py",
+    "test_proxmox_verification.py", "test_never_left_down.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the folders in the order in which they are run."""
-    place = {name: number for number, name in enumerate(FOLDERS)}
-    items.sort(key=lambda item: place.get((*item.nodeid.split("/"), "")[1], len(place)))
+    """Put the folders in the order in which they are run, and the longest files before the others with a stack."""
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        folder, is_long = (*item.nodeid.split("/"), "")[1], item.path.name in LONGEST
+        if is_long:
+            folder = "end_to_end"
+        return (FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)), not is_long
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:

@@ -23,12 +23,12 @@ from rich.table import Table
 
 from tasks.adapters.archive.repository_marker import MARKER_NAME
 from tasks.adapters.host.state import STATE_VARIABLE
-from tests.benchmarks.measure import Measured, measure
+from tests.benchmarks.measure import Measured, measure, settle
 from tests.benchmarks.sealed import measure_sealed, print_sealed
 from tests.cli import PROGRAM
 from tests.end_to_end.test_guide_archives import DUMP_RESTORE, FULL_RESTORE, METHOD_1, METHOD_2
 from tests.stack.images import ensure_images
-from tests.stack.stack import Stack, create_stack, wait_until
+from tests.stack.stack import Stack, create_stack
 
 # What is compared with what: (ours, the guide's, figure, the most it may be of the guide's).
 TARGETS = [
@@ -68,7 +68,7 @@ def main() -> None:
     try:
         if options.encrypted:
             (place / "sealing").mkdir()
-            measured = measure_sealed(stack, place / "sealing", settle)
+            measured = measure_sealed(stack, place / "sealing")
         else:
             measured = _measure_ours(stack) if options.only_ours else _measure_all(stack)
         found = {each.name: each for each in measured}
@@ -84,17 +84,6 @@ def main() -> None:
         _print_limits(found)
     if options.output:
         options.output.write_text(json.dumps([asdict(each) for each in found.values()], indent=1))
-
-
-QUIET = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
-
-
-def settle(stack: Stack) -> None:
-    """Let the server finish what the command before has left it to do, so that none pays for another's."""
-    stack.wait_app()
-    stack.psql("CHECKPOINT")
-    wait_until(lambda: stack.psql(QUIET)[0][0], 300, "autovacuum does not end")
-    os.sync()
 
 
 def _empty(repository: Path) -> None:

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from tests.stack.stack import Stack, wait_until
+
 POLL_SECONDS = 0.05
 SAMPLE_SECONDS = 0.25
+QUIET = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,14 @@ class Measured:
     extra_disk_mb: float
     result_mb: float
     memory_mb: float
+
+
+def settle(stack: Stack) -> None:
+    """Let the server finish what the command before has left it to do, so that none pays for another's."""
+    stack.wait_app()
+    stack.psql("CHECKPOINT")
+    wait_until(lambda: stack.psql(QUIET)[0][0], 300, "autovacuum does not end")
+    os.sync()
 
 
 def measure(

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.adapters.host.state import STATE_VARIABLE
-from tests.benchmarks.__main__ import _settle
+from tests.benchmarks.measure import settle
 from tests.cli import PROGRAM
 from tests.settings import write_settings
 from tests.stack.images import ensure_images, ensure_pgbackrest_image
@@ -182,7 +182,7 @@ def measure_nights(stack: Stack, place: Path, options: argparse.Namespace) -> li
         if night == options.nights - 1:
             stack.psql("VACUUM (FREEZE)")
         for way, found in zip(chosen, figures, strict=True):
-            _settle(stack)
+            settle(stack)
             before = way.size()
             found.seconds.append(timed(way.backup))
             found.bytes.append(way.size() - before)
@@ -193,7 +193,7 @@ def measure_nights(stack: Stack, place: Path, options: argparse.Namespace) -> li
         )
     for way, found in sorted(zip(chosen, figures, strict=True), key=lambda each: each[0].name.startswith("ours")):
         if way.restore and options.restore:
-            _settle(stack)
+            settle(stack)
             found.restore_seconds = timed(way.restore)
     return figures
 

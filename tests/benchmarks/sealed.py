@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pyrage
 from rich.console import Console
 
 from tasks.adapters.archive.archive_source import record_path_of
-from tests.benchmarks.measure import Measured, measure
+from tests.benchmarks.measure import Measured, measure, settle
 from tests.cli import PROGRAM
 from tests.settings import write_settings
 from tests.stack.stack import Stack
@@ -24,7 +23,7 @@ NOTHING = "copy with nothing to send"
 MOST_OF_PLAIN, LEAST_OF_ALONE, MEMORY_LIMIT_MB = 1.15, 0.8, 300
 
 
-def measure_sealed(stack: Stack, place: Path, settle: Callable[[Stack], None]) -> list[Measured]:
+def measure_sealed(stack: Stack, place: Path) -> list[Measured]:
     """Back up plainly and encrypted by turns, then copy the last archive; give the median of each by its wall time."""
     recipient = str(pyrage.x25519.Identity.generate().to_public())
     with serving(place, "s3") as server:

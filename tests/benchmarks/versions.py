@@ -9,7 +9,6 @@ little of two versions: machines, and a machine's days, differ by more. Needs ro
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
 import tempfile
@@ -20,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.adapters.host.state import STATE_VARIABLE
-from tests.benchmarks.__main__ import settle
-from tests.benchmarks.measure import measure
+from tests.benchmarks.measure import measure, settle
 from tests.stack.images import ensure_images
 from tests.stack.stack import Stack, create_stack
 
@@ -70,7 +68,7 @@ def _measure(stack: Stack, place: Path, programs: dict[str, Path], rounds: int) 
                     settle(stack)
                     command = [str(programs[version]), *words, *where]
                     measured = measure(
-                        name, command, directory=place, url=stack.app_url, environment={**os.environ, **state},
+                        name, command, directory=place, url=stack.app_url, environment=state,
                         result=lambda: None,
                     )  # fmt: skip
                     found[name][version].append(measured.seconds)

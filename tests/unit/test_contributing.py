@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,16 @@ def test_every_smoke_test_is_there() -> None:
 
         assert (ROOT / path).exists(), line
         assert not name or f"def {name}(" in (ROOT / path).read_text(), line
+
+
+@pytest.mark.parametrize(
+    "command",
+    sorted(path for place in ("benchmarks", "campaigns") for path in (ROOT / "tests" / place).glob("*.py")),
+    ids=lambda path: path.stem,
+)
+def test_a_command_that_the_suite_does_not_run_can_be_loaded(command: Path) -> None:
+    """A benchmark or campaign whose imports no longer hold would be noticed on the day that it is wanted."""
+    importlib.import_module(".".join(command.relative_to(ROOT).with_suffix("").parts))
 
 
 def test_requirements_say_nothing_of_where_packages_came_from() -> None:

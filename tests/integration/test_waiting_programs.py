@@ -168,7 +168,7 @@ def test_a_server_that_never_answers_does_not_keep_sigterm_waiting(silent_server
             raise SystemExit(9)
         signal.signal(signal.SIGTERM, leave)
         from tasks.adapters.postgres.server import Server
-        from tasks.adapters.postgres.session import session, wait_until_ready
+        from tasks.adapters.postgres.session import session
         print("ready", flush=True)
         with session(Server("127.0.0.1", {silent_server}, "nobody", "x"), "postgres", purpose="test"):
             pass
@@ -243,7 +243,7 @@ def test_a_server_that_falls_silent_does_not_keep_sigterm_waiting(
             raise SystemExit(9)
         signal.signal(signal.SIGTERM, leave)
         from tasks.adapters.postgres.server import server_of
-        from tasks.adapters.postgres.session import session, wait_until_ready
+        from tasks.adapters.postgres.session import session
         from tasks.adapters.stack.discovery import discover
         with server_of(discover(Path({str(small_stack.directory)!r}))) as server:
             with session(server, "postgres", purpose="test") as opened, opened.transaction():

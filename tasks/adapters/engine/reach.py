@@ -28,6 +28,7 @@ def host_can_reach(address: str, port: int, container_id: str) -> bool:
     A server does not listen yet when its container has just been started: then it is waited for, since going through the container
     costs half a second of a core and a program in there for each connection. A refusal alone proves nothing: a firewall refuses too.
     """
+    # A container that starts again and again is young each time, and so is one whose engine's clock is ahead.
     deadline = time.monotonic() + FIRST_SECONDS
     while True:
         try:

@@ -267,6 +267,7 @@ def test_the_copy_that_was_read_longest_ago_is_read_first() -> None:
         ("didn't find section in config file (\"nosuch\")", "is not in rclone's configuration", False),
         ("unknown flag: --s3-object-lock-mode", "is used with an option", False),
         ("remove /mnt/usb/f: operation not permitted", "refuses us", False),
+        ("NewFs: couldn't initialise SFTP: ssh: unexpected packet in response to channel open: <nil>", "connection was cut", True),
         ("something that nobody has seen before", "could not be used", False),
     ],
 )  # fmt: skip

@@ -42,7 +42,8 @@ _FAULTS: tuple[tuple[str, Fault], ...] = (
     (r"unable to authenticate|unexpected message type 51|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|Unauthorized|Forbidden|permission denied|\b40[135]\b|couldn't decrypt|bad password|login incorrect|operation not permitted|read-only file system",
      Fault("refuses us", "are user, password and rights in rclone's configuration right?", is_refusal=True)),
     (r"NoSuchBucket|bucket.*not found", Fault("has no such bucket", "make it, or correct the remote")),
-    (r"connection refused|connection reset|broken pipe|no such host|server misbehaving|i/o timeout|timeout|unexpected EOF|\bEOF\b|no route to host|network is unreachable|TLS handshake|connection lost|use of closed network|SlowDown|TooManyRequests|\b429\b|\b50[0234]\b|Internal Server Error|Service Unavailable|Bad Gateway",
+    # A channel that the connection's end has closed gives no packet (golang.org/x/crypto/ssh, mux.go, openChannel).
+    (r"in response to channel open: <nil>|connection refused|connection reset|broken pipe|no such host|server misbehaving|i/o timeout|timeout|unexpected EOF|\bEOF\b|no route to host|network is unreachable|TLS handshake|connection lost|use of closed network|SlowDown|TooManyRequests|\b429\b|\b50[0234]\b|Internal Server Error|Service Unavailable|Bad Gateway",
      Fault("does not answer, or the connection was cut", "is it running, and the network up? what has arrived is not sent again", transient=True)),
     (r"directory not found|object not found|file does not exist|no such file", Fault("lacks what was looked for", "was something removed there?")),
 )  # fmt: skip

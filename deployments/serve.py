@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def rendered(prefect_file: Path, settings: Settings) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(prefect_file.read_text())
     first = next(iter(settings.installations))
     for deployment in content["deployments"]:
+        # Prefect would ask git for one, nine times each, and take that of whatever lies around us.
+        deployment |= {"version": version("mailarchiver-backup"), "version_type": "prefect:simple"}
         deployment["parameters"] = {**deployment.get("parameters", {}), "installation": first}
         deployment["schedules"] = [
             _schedule(template, name, installation, deployment["name"])

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,8 @@ def test_what_the_settings_no_longer_have_is_taken_away(host: Host, tmp_path: Pa
     deploy_installations(host.server)
 
     assert names(host) == {"somebody-elses", *(each["name"] for each in DEPLOYMENTS)}
+    versions = {each["version"] for each in host.ask("deployments/filter", {}) if each["name"] != "somebody-elses"}
+    assert versions == {version("mailarchiver-backup")}, "the program's own, whatever repository lies around it"
     assert schedules(host)["automated-backup"] == {"nightly-main"}
     assert all("office" not in slug and slug != "of-before" for slugs in schedules(host).values() for slug in slugs)
     assert planned(host, "office") == []

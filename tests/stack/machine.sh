@@ -210,8 +210,21 @@ install_compose() {
   docker compose version >/dev/null || give_up "Docker Compose does not run"
 }
 
+# Half a minute of one core, beside what apt-get downloads and unpacks.
+python_packages=
+if find_python >/dev/null && [ -e /etc/ssl/certs/ca-certificates.crt ]; then
+  install_python_packages &
+  python_packages=$!
+fi
+# Whoever is told that something is missing gets a machine on which nothing goes on any more.
+trap '[ -z "$python_packages" ] || wait "$python_packages" || true' EXIT
 install_packages
 give_kvm_its_group
 start_engine
-install_python_packages
+if [ -n "$python_packages" ]; then
+  wait "$python_packages"
+  python_packages=
+else
+  install_python_packages
+fi
 install_compose

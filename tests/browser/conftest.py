@@ -1,4 +1,4 @@
-"""A small host as an operator has it: `serve` with two installations, and a browser that is logged in."""
+"""A small host as an operator has it: the installed program's `serve` with two installations, and a browser that is logged in."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from tests.cli import PROGRAM
 from tests.receiver import Receiver, receiver
 from tests.settings import write_settings
 from tests.stack.stack import Stack, create_stack, wait_until
+from tests.wheel import install_wheel
 
 AUTH = "operator:a-pass-phrase"
 # Chromium as root in a container, and without its own requests to the internet.
@@ -65,8 +65,12 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """Serve two installations; the office's nightly backup is set for three minutes from now, when `serve` is ready on a busy machine too."""
+    """Serve two installations; the office's nightly backup is set for three minutes from now, when `serve` is ready on a busy machine too.
+
+    It is a complete one: that stops the stack, and so has a watchdog.
+    """
     place = tmp_path_factory.mktemp("host")
+    installed = install_wheel(place)
     main, office = create_stack(place / "main"), create_stack(place / "office")
     soon = (datetime.now(UTC) + timedelta(minutes=3)).replace(second=0, microsecond=0)
     with socket.socket() as probe:
@@ -79,20 +83,20 @@ def host(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
             {
                 "main": {"directory": main.directory, "repository": place / "backups-main", **common},
                 "office": {
-                    "directory": office.directory, "repository": place / "backups-office", **common,
+                    "directory": office.directory, "repository": place / "backups-office", "method": "complete", **common,
                     "schedule": {"backup": f"{soon.minute} {soon.hour} * * *"},
                 },
             },
         )  # fmt: skip
-        environment = {
-            **os.environ, "PREFECT_SERVER_API_AUTH_STRING": AUTH, "MAILARCHIVER_BACKUP_STATE": str(place / "state"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_API_AUTH_STRING": AUTH,
-        }  # fmt: skip
+        environment = installed.environment(
+            PREFECT_SERVER_API_AUTH_STRING=AUTH, MAILARCHIVER_BACKUP_STATE=str(place / "state"),
+            PREFECT_API_URL=f"http://127.0.0.1:{port}/api", PREFECT_API_AUTH_STRING=AUTH,
+        )  # fmt: skip
         log = place / "serve.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [PROGRAM, "serve", "--settings", str(place / "settings.yaml"), "--port", str(port)],
-                env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+                [installed.program, "serve", "--settings", str(place / "settings.yaml"), "--port", str(port)],
+                cwd=installed.elsewhere, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         try:
             wait_until(lambda: b"ready: " in log.read_bytes() or process.poll() is not None, 180, "serve is not ready")

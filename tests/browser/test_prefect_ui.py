@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -91,6 +93,25 @@ def test_serve_is_ready_after_a_minute_of_one_core_and_needs_the_auth_string(hos
         urllib.request.urlopen(request)
 
 
+def test_nobody_else_is_answered_or_reads_its_files(host: Host) -> None:
+    """Another user of the machine is answered 401 and reads no file, and a page of another origin is not answered."""
+
+    def headers(*options: str, user: Sequence[str] = ()) -> str:
+        command = [*user, "curl", "--silent", "--output", "/dev/null", "--dump-header", "-", *options]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.lower()
+
+    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    for options in ((f"{host.url}/api/admin/version",), ("--json", "{}", f"{host.url}/api/flow_runs/filter")):
+        assert " 401 " in headers(*options, user=nobody), options
+    page = headers("--user", AUTH, "--header", "Origin: http://evil.example", f"{host.url}/api/admin/version")
+    assert " 403 " in page
+    assert "access-control-allow-origin" not in page
+    files = (host.place / "state" / "prefect" / "home").glob("prefect.db*")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in files}
+    assert modes
+    assert set(modes.values()) == {0o600}, modes
+
+
 def test_every_deployment_and_both_installations_schedules_are_there(page: Page, host: Host) -> None:
     page.goto(f"{host.url}/deployments")
     wait_for(page, page.get_by_text(f"{len(DEPLOYMENTS)} Deployments").first, 30)
@@ -107,7 +128,7 @@ def test_every_deployment_and_both_installations_schedules_are_there(page: Page,
         page.locator(f"text={slug} >> visible=true").first.wait_for()
     # On a busy machine those minutes may be over: then the run is there, once it has its name and the page has asked again.
     page.locator(
-        f"text=/Scheduled for .*{host.scheduled_for:%I:%M:00 %p}|automated hot backup of office/ >> visible=true"
+        f"text=/Scheduled for .*{host.scheduled_for:%I:%M:00 %p}|automated complete backup of office/ >> visible=true"
     ).first.wait_for(timeout=120_000)
     shot(page, "schedules")
 
@@ -207,7 +228,10 @@ def open_artifact(page: Page, host: Host, key: str) -> None:
 
 
 def test_the_schedule_ran_by_itself_with_verification_by_event_and_report(host: Host) -> None:
-    """Nobody lifted a hand for the office: its hour came, and all the rest followed."""
+    """Nobody lifted a hand for the office: its hour came, and all the rest followed.
+
+    No checkout is needed: deployments, schedules, a run in a process of its own, its watchdog are all there, wherever the program is started.
+    """
     report = host.repository("office") / "report-office.html"
     wait_until(
         lambda: report.exists() and re.search(r'<td class="verified">verified', report.read_text()),
@@ -218,5 +242,7 @@ def test_the_schedule_ran_by_itself_with_verification_by_event_and_report(host: 
     (record,) = [json.loads(path.read_text()) for path in host.repository("office").glob("*.manifest.json")]
     assert record["verification"]["verdict"] == "verified"
     created = datetime.fromisoformat(record["manifest"]["created_at"])
+    assert record["manifest"]["method"] == "complete"
     assert 0 <= (created - host.scheduled_for).total_seconds() < 60
+    host.office.wait_app()
     assert {"start", ""} <= set(host.heard.pings())

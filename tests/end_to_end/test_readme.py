@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deployments.password import AUTH_VARIABLE
 from tests.cli import PROGRAM, run_program
-from tests.prefect_server import basic, free_port
-from tests.settings import write_settings
 from tests.stack import engine
-from tests.stack.stack import Stack, content, open_stack, wait_until
+from tests.stack.stack import Stack, content, open_stack
 from tests.wheel import Installed, install_wheel
 
 ROOT = Path(__file__).parents[2]
@@ -175,96 +167,3 @@ def test_the_readmes_command_for_a_new_machine(installed: Installed, small_stack
     finally:
         small_stack.compose("up", "--detach", "--no-build")
         small_stack.wait_app()
-
-
-AUTH = "operator:of the test"
-
-
-@contextmanager
-def serving(installed: Installed, settings: Path, log: Path) -> Iterator[str]:
-    """Run the installed program's `serve`, elsewhere; give its address once it is ready, and end it as an operator does."""
-    port = free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [installed.program, "serve", "--settings", str(settings), "--port", str(port)],
-            cwd=installed.elsewhere, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=installed.environment(PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5", **{AUTH_VARIABLE: AUTH}),
-        )  # fmt: skip
-    try:
-        wait_until(lambda: "ready: " in log.read_text() or process.poll() is not None, 150, "serve is not ready")
-        assert process.poll() is None, log.read_text()[-3000:]
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-def asked(address: str, path: str, **body: Any) -> Any:
-    """Ask Prefect's API; a busy server's 503 is an empty answer."""
-    request = urllib.request.Request(
-        f"{address}/{path}",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": basic(AUTH)},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        if error.code != 503:
-            raise
-        return []
-
-
-def require_guarded(address: str, installed: Installed) -> None:
-    """See that another local user is answered 401 and reads no file, and that a page of another origin is not answered."""
-
-    def headers(*options: str, user: Sequence[str] = ()) -> str:
-        command = [*user, "curl", "--silent", "--output", "/dev/null", "--dump-header", "-", *options]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.lower()
-
-    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
-    for options in ((f"{address}/admin/version",), ("--json", "{}", f"{address}/flow_runs/filter")):
-        assert " 401 " in headers(*options, user=nobody), options
-    page = headers("--user", AUTH, "--header", "Origin: http://evil.example", f"{address}/admin/version")
-    assert " 403 " in page
-    assert "access-control-allow-origin" not in page
-    home = Path(installed.environment()["MAILARCHIVER_BACKUP_STATE"]) / "prefect" / "home"
-    modes = {path.name: path.stat().st_mode & 0o777 for path in home.glob("prefect.db*")}
-    assert modes
-    assert set(modes.values()) == {0o600}, modes
-
-
-@pytest.mark.docker
-@pytest.mark.timeout(500)
-def test_the_installed_program_serves_and_its_scheduler_makes_a_backup(
-    installed: Installed, small_stack: Stack, tmp_path: Path
-) -> None:
-    """No checkout is needed: deployments, schedules, a run in a process of its own, its watchdog are all there, wherever it is started."""
-    repository = tmp_path / "backups"
-    settings = write_settings(
-        tmp_path / "settings.yaml",
-        {
-            "main": {
-                "directory": small_stack.directory,
-                "repository": repository,
-                # It stops the stack, and so has a watchdog.
-                "method": "complete",
-                "verification": {"when": "never"},
-                "schedule": {"backup": "* * * * *", "verification": None},
-            }
-        },
-    )
-    with serving(installed, settings, tmp_path / "serve.log") as address:
-        require_guarded(address, installed)
-
-        def ended() -> list[dict[str, Any]]:
-            # Only those: a schedule of each minute has planned a hundred more.
-            of_state = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}
-            found = asked(address, "flow_runs/filter", flow_runs=of_state, sort="START_TIME_DESC")
-            return [each for each in found if each["auto_scheduled"] and each["name"].startswith("automated ")]
-
-        wait_until(ended, 200, "the scheduler has made no run")
-        run = ended()[-1]
-        assert run["state_type"] == "COMPLETED", run["state"]
-    assert list(repository.glob("mailarchiver-backup-*.tar.*"))
-    small_stack.wait_app()

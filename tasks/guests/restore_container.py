@@ -31,7 +31,7 @@ from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import ArchiveDamaged, BackupError, Refused, UsageError
 from tasks.core.guests.container_config import Rewritten, rewrite_config
 from tasks.core.guests.listing import differences
-from tasks.core.policy.guest_settings import GUEST_NAME
+from tasks.core.policy.guest_names import GUEST_NAME
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.guests.back_up_container import lxc_of
 from tasks.guests.find_guest_backup import find_guest_backup

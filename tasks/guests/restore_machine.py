@@ -24,7 +24,8 @@ from tasks.core.archive.system_contents import GuestDisk, GuestFacts
 from tasks.core.archive.tar_reader import TarEntry
 from tasks.core.errors import ArchiveDamaged, Refused, UsageError
 from tasks.core.guests.machine import rewrite_domain
-from tasks.core.policy.guest_settings import GUEST_NAME, Vm
+from tasks.core.policy.guest_names import GUEST_NAME
+from tasks.core.policy.guest_settings import Vm
 from tasks.core.policy.space import MARGIN_BYTES, Need, require_room
 from tasks.guests.back_up_machine import vm_of
 from tasks.guests.find_guest_backup import find_guest_backup

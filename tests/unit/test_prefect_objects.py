@@ -45,6 +45,14 @@ def test_a_command_that_runs_a_flow_does_not_import_it(tmp_path: Path) -> None:
     assert said.splitlines()[-2:] == ["0", "True False"]
 
 
+def test_the_watchdog_reads_neither_prefect_nor_the_settings() -> None:
+    """One is started for each run that stops something: it costs a tenth of a second of a core."""
+    said = run_in_python(
+        "import sys, tasks.watchdog", "print([name for name in ('prefect', 'pydantic') if name in sys.modules])"
+    )
+    assert said == "[]"
+
+
 def test_what_stands_for_a_task_is_retried_as_one() -> None:
     said = run_in_python(
         "from tasks.prefect_objects import do_without_prefect", "do_without_prefect()",

@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from tasks.core.policy.guest_names import GUEST_NAME
 from tasks.core.policy.setting_types import SECONDS_LIMIT, AbsolutePath, Hours, Section
 
-# As a directory of LXC or a domain of libvirt may be called, and nothing that leads elsewhere or looks like an option.
-GUEST_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"
 LONGEST_STOP_SECONDS = 6 * 3600
 
 GuestName = Annotated[str, Field(pattern=f"^{GUEST_NAME}$")]

@@ -8,15 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from tasks.core.policy.guest_names import DATASTORE, GUEST_POOL, LARGEST_GUEST, NAMESPACE, NODE, STORAGE
 from tasks.core.policy.setting_types import AbsolutePath, Count, Hours, Section
 
-# As Proxmox writes its own names: each may stand in a path of its API, and none can leave its place there.
-NODE = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-STORAGE = r"[A-Za-z][A-Za-z0-9._-]{0,98}[A-Za-z0-9]"
-DATASTORE = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
-NAMESPACE = rf"{DATASTORE}(?:/{DATASTORE}){{0,7}}"
-POOL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-LARGEST_GUEST = 999_999_999
 NOTES_LIMIT = 1024
 
 Mode = Literal["stop", "suspend", "snapshot"]
@@ -135,7 +129,7 @@ class GuestVerification(Section):
 
     storage: Annotated[str, Field(pattern=f"^{STORAGE}$")]
     ids: tuple[GuestId, GuestId] | None = None
-    pool: Annotated[str, Field(pattern=f"^{POOL}$")] | None = None
+    pool: Annotated[str, Field(pattern=f"^{GUEST_POOL}$")] | None = None
     limit_hours: Hours = 6
     start_minutes: Annotated[float, Field(gt=0, le=24 * 60, allow_inf_nan=False)] = 15
     within_hours: Hours = 800

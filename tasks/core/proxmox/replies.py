@@ -14,11 +14,10 @@ from typing import Any, Literal
 
 from tasks.core.errors import BackupError
 from tasks.core.plain_text import plain_line
-from tasks.core.policy.proxmox_settings import LARGEST_GUEST, NODE, STORAGE
+from tasks.core.policy.guest_names import LARGEST_GUEST, NODE, STORAGE, UPID
 
 TEXT_LIMIT = 300
 ANSWERS_LIMIT = 100_000
-UPID = rf"UPID:{NODE}(?::[0-9A-Fa-f]{{4,16}}){{3,4}}:[A-Za-z0-9_-]{{1,64}}:[^:/\s]{{0,128}}:[^:/\s]{{1,128}}:"
 # What lies beyond is told as the nearest that our records can hold: 1990 is too old for anybody, and 2499 is a wrong clock's.
 _FIRST_MOMENT, _LAST_MOMENT = 631_238_400, 16_725_139_200
 

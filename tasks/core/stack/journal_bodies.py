@@ -6,9 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import get_args
 
-from tasks.core.policy.guest_settings import GUEST_NAME
-from tasks.core.policy.proxmox_settings import LARGEST_GUEST, NODE
-from tasks.core.proxmox.replies import UPID
+from tasks.core.policy.guest_names import GUEST_NAME, LARGEST_GUEST, NODE, UPID
 from tasks.core.stack.installation import ServiceState
 
 Check = Callable[[object], bool]

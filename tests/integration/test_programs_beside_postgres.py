@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from tasks.adapters.engine import containers, programs, reach
@@ -38,16 +39,37 @@ def test_relayed_sessions_end_without_a_trace(small_stack: Stack) -> None:
     assert crashes(container.id) == []
 
 
-def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack: Stack) -> None:
-    """Closing a program that runs ends it inside the container too, children first."""
-    container = postgres_of(small_stack)
-    with programs.start_program(container.id, ["bash", "-c", "sleep 1000 & sleep 1001; true"]) as program:
-        wait_until(lambda: "sleep 1001" in _processes(container.id), 10, "the program does not run")
-        assert not program.has_unread
+SHAPES = {
+    "two of a shell": "sleep 1000 & sleep 1001; true",
+    "one below another": "sh -c 'sh -c \"sleep 1001; true\"; true'; true",
+    "many of a shell": "for each in 1 2 3 4 5; do sleep 100$each & done; sleep 1006; true",
+    "each with one of its own": "sh -c 'sleep 1001; true' & sh -c 'sleep 1002; true'; true",
+    "deaf to a polite end": "trap '' TERM; sleep 1000 & sleep 1001; sleep 1002",
+}
 
-    processes = _processes(container.id)
-    assert "sleep 1000" not in processes
-    assert "sleep 1001" not in processes
+
+@pytest.mark.parametrize("script", SHAPES.values(), ids=SHAPES)
+def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack: Stack, script: str) -> None:
+    """Closing a program that runs ends it inside the container too: whoever has no children first, and no parent before them."""
+    container = postgres_of(small_stack)
+    for _ in range(2):
+        with programs.start_program(container.id, ["bash", "-c", script]) as program:
+            wait_until(lambda: "sleep 100" in _processes(container.id), 10, "the program does not run")
+            assert not program.has_unread
+
+        assert "sleep 100" not in _processes(container.id)
+    assert crashes(container.id) == []
+
+
+def test_a_dump_of_the_server_that_waits_for_a_lock_is_ended_with_the_dump_below_it(small_stack: Stack) -> None:
+    """`pg_dumpall` has a shell run `pg_dump`, and that is what holds locks and waits for them."""
+    container = postgres_of(small_stack)
+    user = container.environment["POSTGRES_USER"]
+    with psycopg.connect(small_stack.dsn()) as opened:
+        opened.execute('LOCK TABLE mail_archiver."ArchivedEmails" IN ACCESS EXCLUSIVE MODE')
+        with programs.start_program(container.id, ["pg_dumpall", "--username", user]):
+            wait_until(lambda: "/pg_dump " in _processes(container.id), 20, "the dump does not run")
+        assert "pg_dump" not in _processes(container.id)
     assert crashes(container.id) == []
 
 

@@ -26,23 +26,34 @@ logger = logging.getLogger(__name__)
 PROGRAM_MARK = "MAILARCHIVER_BACKUP_PROGRAM"
 # Run as the program's own user: reading another user's environment needs a capability that containers lack.
 # PostgreSQL is process 1 of its container, and takes any orphan that dies by a signal for a crashed server process: it then restarts
-# all of them. So no orphan may be made: children go before the program itself (whose parent, outside, shows as 0), and what is
-# an orphan already (parent 1) is left alone.
-_END_MARKED_PROGRAMS = """
-for signal in TERM KILL; do
-  found=
-  for generation in children programs; do
-    for directory in /proc/[0-9]*; do
-      if tr '\\0' '\\n' <"$directory/environ" 2>/dev/null | grep -qx "$1"; then
-        parent=$(sed -n 's/^PPid:[^0-9]*//p' "$directory/status" 2>/dev/null)
-        case $generation:$parent in *:|*:1|children:0|programs:[1-9]*) continue ;; esac
-        kill -$signal "${directory#/proc/}" 2>/dev/null && found=yes
-      fi
-    done
-    [ $generation$found != childrenyes ] || sleep 0.2
+# all of them. So no orphan may be made: one process at a time, always one that has no children here (of several the oldest, which a
+# shell does not wait for), and the next when its parent has taken notice of its end. What is an orphan already (parent 1) is left alone.
+_END_MARKED_PROGRAMS = r"""
+asked=' '
+for round in $(seq 100); do
+  found= parents=' '
+  for directory in /proc/[0-9]*; do
+    if tr '\0' '\n' <"$directory/environ" 2>/dev/null | grep -qx "$1"; then
+      parent=$(sed -n 's/^PPid:[^0-9]*//p' "$directory/status" 2>/dev/null)
+      case $parent in '' | 1) continue ;; esac
+      found="$found ${directory#/proc/}" parents="$parents$parent "
+    fi
   done
-  [ -n "$found" ] || exit 0
-  [ $signal = KILL ] || sleep 1
+  chosen=
+  for process in $found; do
+    case $parents in *" $process "*) continue ;; esac
+    if [ -z "$chosen" ] || [ "$process" -lt "$chosen" ]; then chosen=$process; fi
+  done
+  [ -n "$chosen" ] || exit 0
+  case $asked in
+    *" $chosen "*) kill -KILL "$chosen" 2>/dev/null ;;
+    *) kill -TERM "$chosen" 2>/dev/null ;;
+  esac
+  asked="$asked$chosen "
+  for wait in $(seq 20); do
+    [ -e "/proc/$chosen" ] || break
+    sleep 0.05
+  done
 done
 """
 

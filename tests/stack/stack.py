@@ -66,6 +66,7 @@ class Stack:
         """Give the Docker SDK's container of a service, as it is now; raise LookupError where there is none."""
         found = engine.engine().containers.list(
             all=True,
+            ignore_removed=True,
             filters={"label": [f"{engine.PROJECT_LABEL}={self.project}", f"com.docker.compose.service={service}"]},
         )
         if not found:
@@ -74,7 +75,9 @@ class Stack:
 
     def states(self) -> dict[str, tuple[str, str, str]]:
         """Give each service's container: its id, its state, and when it was started (the same time: never restarted)."""
-        found = engine.engine().containers.list(all=True, filters={"label": f"{engine.PROJECT_LABEL}={self.project}"})
+        found = engine.engine().containers.list(
+            all=True, filters={"label": f"{engine.PROJECT_LABEL}={self.project}"}, ignore_removed=True
+        )
         return {
             container.labels["com.docker.compose.service"]: (
                 container.id,

@@ -8,10 +8,10 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +20,7 @@ from playwright.sync_api import Locator, Page, TimeoutError
 from tasks.core.policy.history import parse_history
 from tests.browser.conftest import AUTH, Host, shot
 from tests.content import content
+from tests.prefect_server import ENDED, basic
 from tests.stack.stack import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.timeout(600)]
@@ -33,7 +34,7 @@ def quick_run(page: Page, host: Host, deployment: str) -> None:
     The message with a link to the run stands there for a few seconds only, so the run itself is looked for. Where Prefect on SQLite
     answered "database is locked", there is none, and one presses the button again.
     """
-    before = runs_of(host, deployment)
+    before = runs_by_hand(host, deployment)
     for _ in range(3):
         page.goto(f"{host.url}/deployments")
         link = page.get_by_role("link", name=deployment, exact=True).first
@@ -43,22 +44,27 @@ def quick_run(page: Page, host: Host, deployment: str) -> None:
         page.get_by_text("Quick run").click()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            if new := runs_of(host, deployment) - before:
+            if new := runs_by_hand(host, deployment) - before:
                 page.goto(f"{host.url}/runs/flow-run/{new.pop()}")
                 return
             page.wait_for_timeout(500)
     raise AssertionError("Quick run made no run")
 
 
-def runs_of(host: Host, deployment: str) -> set[str]:
-    """Ask the server for the ids of a deployment's runs that somebody started by hand."""
+def runs_of(host: Host, deployment: str, **of: Any) -> list[dict[str, Any]]:
+    """Ask the server for a deployment's runs, or those `of` a state or another kind."""
     request = urllib.request.Request(
         f"{host.url}/api/flow_runs/filter",
-        json.dumps({"deployments": {"name": {"any_": [deployment]}}}).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Basic {b64encode(AUTH.encode()).decode()}"},
+        json.dumps({"deployments": {"name": {"any_": [deployment]}}, "flow_runs": of}).encode(),
+        {"Content-Type": "application/json", "Authorization": basic(AUTH)},
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
-        return {run["id"] for run in json.load(answer) if not run["auto_scheduled"]}
+        return list(json.load(answer))
+
+
+def runs_by_hand(host: Host, deployment: str) -> set[str]:
+    """Ask the server for the ids of a deployment's runs that somebody started by hand."""
+    return {run["id"] for run in runs_of(host, deployment) if not run["auto_scheduled"]}
 
 
 def wait_for_state(page: Page, state: str) -> None:
@@ -243,6 +249,8 @@ def test_the_schedule_ran_by_itself_with_verification_by_event_and_report(host: 
     assert record["verification"]["verdict"] == "verified"
     created = datetime.fromisoformat(record["manifest"]["created_at"])
     assert record["manifest"]["method"] == "complete"
+    ended = runs_of(host, "automated-backup", state={"type": {"any_": ENDED}})
+    assert [(run["state_type"], run["auto_scheduled"]) for run in ended] == [("COMPLETED", True)], ended
     assert 0 <= (created - host.scheduled_for).total_seconds() < 60
     host.office.wait_app()
     assert {"start", ""} <= set(host.heard.pings())

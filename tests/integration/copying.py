@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,6 +58,18 @@ def arrived(record: Record, target: str = "a") -> dict[str, SentPart]:
     """Give the parts of a backup that are known to have arrived."""
     entry = read_target_state("main", target).copies.get(record.manifest.name)
     return entry.parts if entry is not None else {}
+
+
+def sending(config: InstallationConfig, name: str = "") -> list[int]:
+    """Find the processes of rclone that send a file to this installation's targets, any file or the one of this name."""
+    words = [b"rclone", b"rcat", str(config.settings.rclone_config).encode(), name.encode()]
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (each / "cmdline").read_bytes()
+            if all(word in line for word in words):
+                found.append(int(each.name))
+    return found
 
 
 def at(server: Server) -> dict[str, bytes]:

@@ -10,24 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli import PROGRAM, run_program
-from tests.integration.copying import arrived, copying_to, night
+from tests.integration.copying import arrived, copying_to, night, sending
 from tests.settings import write_settings
 from tests.stack.stack import wait_until
 from tests.targets import serving
 from tests.warm import start
-
-
-def programs_of(place: Path) -> list[int]:
-    """Find the processes that name a place in their command line."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (each / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(place).encode() in words and b"rclone" in words and b"rcat" in words:
-            found.append(int(each.name))
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -49,10 +36,10 @@ def test_a_copy_that_is_ended_goes_on_where_it_was(tmp_path: Path, number: int) 
             command = [PROGRAM, "copy", "--settings", str(tmp_path / "slow.yaml")]
             child = start(command, os.environ, os.getcwd(), [nothing.fileno()] * 3)
         wait_until(lambda: f"{made.file}.part-0001" in arrived(made), 60, "the first part did not arrive")
-        wait_until(lambda: programs_of(config.settings.rclone_config), 60, "the second part was not begun")
+        wait_until(lambda: sending(config), 60, "the second part was not begun")
         os.kill(child.pid, number)
         child.wait(20)
-        wait_until(lambda: not programs_of(config.settings.rclone_config), 20, "rclone still runs")
+        wait_until(lambda: not sending(config), 20, "rclone still runs")
 
         code, out, err = run_program([PROGRAM, "copy", "--settings", str(tmp_path / "quick.yaml"), "--json"])
         assert code == 0, err

@@ -39,11 +39,12 @@ def test_relayed_sessions_end_without_a_trace(small_stack: Stack) -> None:
     assert crashes(container.id) == []
 
 
+# The last to be begun is `sleep 1001` in each.
 SHAPES = {
     "two of a shell": "sleep 1000 & sleep 1001; true",
     "one below another": "sh -c 'sh -c \"sleep 1001; true\"; true'; true",
-    "many of a shell": "for each in 1 2 3 4 5; do sleep 100$each & done; sleep 1006; true",
-    "each with one of its own": "sh -c 'sleep 1001; true' & sh -c 'sleep 1002; true'; true",
+    "many of a shell": "for each in 2 3 4 5 6; do sleep 100$each & done; sleep 1001; true",
+    "each with one of its own": "sh -c 'sleep 1000; true' & sh -c 'sleep 1001; true'; true",
     "deaf to a polite end": "trap '' TERM; sleep 1000 & sleep 1001; sleep 1002",
 }
 
@@ -54,7 +55,7 @@ def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack:
     container = postgres_of(small_stack)
     for _ in range(2):
         with programs.start_program(container.id, ["bash", "-c", script]) as program:
-            wait_until(lambda: "sleep 100" in _processes(container.id), 10, "the program does not run")
+            wait_until(lambda: "sleep 1001" in _processes(container.id), 10, "the program does not run")
             assert not program.has_unread
 
         assert "sleep 100" not in _processes(container.id)

@@ -24,7 +24,7 @@ from tests.content import content
 from tests.plaintext import LEFT as CANARY
 from tests.plaintext import ROW, Disk, Watch, disk, hits_in, pieces_of, plant, watching
 from tests.settings import ALL_RISKS, write_settings
-from tests.stack.engine import engine
+from tests.stack.engine import container_names, engine
 from tests.stack.stack import Stack, create_stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -54,10 +54,6 @@ class Sealing:
         """Run a command as its operator does; give its exit code, its JSON and what it told people."""
         code, out, err = run_program([PROGRAM, *words, "--settings", str(self.settings), "--json"])
         return code, json.loads(out) if out.strip() else None, err
-
-    def stack_names(self) -> list[str]:
-        """Name the containers on the engine."""
-        return [each.name for each in engine().containers.list(all=True, ignore_removed=True)]
 
     def must(self, *words: str) -> Any:
         """Run a command that has to succeed."""
@@ -325,10 +321,10 @@ def test_a_copy_elsewhere_is_read_as_the_archive_itself(sealing: Sealing, tmp_pa
 def test_nothing_of_it_was_ever_on_a_disk(sealing: Sealing, tmp_path_factory: pytest.TempPathFactory) -> None:
     """P23, after all the tests above, and a verification that was killed: no plaintext at any moment, nothing in what was deleted, no key."""
     made = sealing.must("backup", "hot")
-    running = set(sealing.stack_names())
+    running = set(container_names())
     child = start_program([PROGRAM, "verify", "latest", "--settings", str(sealing.settings), "--json"])
     try:
-        wait_until(lambda: set(sealing.stack_names()) - running, 60, "no staging was begun")
+        wait_until(lambda: set(container_names()) - running, 60, "no staging was begun")
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait(10)

@@ -63,8 +63,6 @@ def looks_at_accounts(stack: Stack) -> int:
 def leftovers(installation: str) -> list[str]:
     """Name what a verification of one installation might leave behind on the engine; other tests verify theirs meanwhile."""
     client, ours = engine.engine(), f"staging-{installation}-"
-    found = [
-        container.name for container in client.containers.list(all=True, ignore_removed=True) if ours in container.name
-    ]
+    found = [name for name in engine.container_names() if ours in name]
     found += [network.name for network in client.networks.list() if ours in network.name]
     return found + [volume.name for volume in client.volumes.list() if ours in volume.name]

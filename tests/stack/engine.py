@@ -86,6 +86,11 @@ def remove_project(project: str) -> None:
             volume.remove(force=True)
 
 
+def container_names() -> list[str]:
+    """Name all containers; other tests' come and go meanwhile."""
+    return [one.name for one in engine().containers.list(all=True, ignore_removed=True)]
+
+
 def last_words(project: str) -> str:
     """Give the end of what each container of a project printed: why a stack did not come up."""
     found = engine().containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"}, ignore_removed=True)

@@ -39,9 +39,10 @@ def rendered(prefect_file: Path, settings: Settings) -> dict[str, Any]:
     """Give prefect.yaml with one schedule for each installation of the settings, and none for what they do not have."""
     content: dict[str, Any] = yaml.safe_load(prefect_file.read_text())
     first = next(iter(settings.installations))
+    # Prefect would ask git for one, nine times for each deployment, and take that of whatever lies around us.
+    own_version = {"version": version("mailarchiver-backup"), "version_type": "prefect:simple"}
     for deployment in content["deployments"]:
-        # Prefect would ask git for one, nine times each, and take that of whatever lies around us.
-        deployment |= {"version": version("mailarchiver-backup"), "version_type": "prefect:simple"}
+        deployment.update(own_version)
         deployment["parameters"] = {**deployment.get("parameters", {}), "installation": first}
         deployment["schedules"] = [
             _schedule(template, name, installation, deployment["name"])

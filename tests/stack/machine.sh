@@ -184,7 +184,7 @@ start_engine() {
 
 # Two halves side by side: pip keeps one core busy, and without their dependencies neither half needs the other.
 install_pinned() {
-  local halves half running=() failed=0
+  local halves half said running=() failed=0
   halves=$(mktemp -d)
   awk -v to="$halves" '/^[A-Za-z0-9]/ { number++ } number { print > (to "/" number % 2) }' requirements.txt
   for half in "$halves"/*; do
@@ -192,10 +192,12 @@ install_pinned() {
     running+=($!)
   done
   for half in "${running[@]}"; do wait "$half" || failed=1; done
-  cat "$halves"/*.said >&2
-  ! grep -q 'DO NOT MATCH THE HASHES' "$halves"/*.said || failed=mismatch
+  said=$(cat "$halves"/*.said)
   rm -rf "$halves"
-  if [ $failed = mismatch ]; then give_up "a package is another than the one that requirements.txt pins; nothing is taken in its place"; fi
+  [ -z "$said" ] || printf '%s\n' "$said" >&2
+  case $said in
+    *'DO NOT MATCH THE HASHES'*) give_up "a package is another than the one that requirements.txt pins; nothing is taken in its place" ;;
+  esac
   return $failed
 }
 
@@ -238,10 +240,6 @@ trap '[ -z "$python_packages" ] || wait "$python_packages" || true' EXIT
 install_packages
 give_kvm_its_group
 start_engine
-if [ -n "$python_packages" ]; then
-  wait "$python_packages"
-  python_packages=
-else
-  install_python_packages
-fi
+[ -z "$python_packages" ] || wait "$python_packages"
+install_python_packages # nothing is left to do where it was begun above
 install_compose

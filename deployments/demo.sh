@@ -37,7 +37,7 @@ serve_pid=$directory/.serve.pid serve_log=$directory/.serve.log settings=$direct
 # The demo keeps its journals and Prefect's database to itself.
 export MAILARCHIVER_BACKUP_STATE=$directory/.state
 
-# The number may belong to another program by now, or to nobody's child that nobody has buried.
+# The number may belong to another program by now, or to a zombie.
 serves() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -q "mailarchiver-backup serve"; }
 
 end_serve() {

@@ -150,7 +150,7 @@ def _encryption(config: InstallationConfig) -> dict[str, Any] | None:
 def _encryption_text(config: InstallationConfig) -> list[str]:
     told = _encryption(config)
     if told is None:
-        return ["Encryption     none: whoever reads an archive reads the mail; set encryption.recipients"]
+        return ["Encryption     none: anyone who reads an archive reads the mail; set encryption.recipients"]
     lines = [
         f"Encryption     to {', '.join(short_recipient(each) for each in told['recipients']) or 'nobody yet: see below'}"
     ]

@@ -22,7 +22,7 @@ from tasks.core.stack.first_settings import EXAMPLE_REPOSITORY, UnitPaths, first
 
 HERE = Path(__file__).parent
 SYSTEM_UNITS = Path("/etc/systemd/system")
-ABOUT_PASSWORD = "# USER:PASSWORD of Prefect's UI and API, for the units of server and worker, `serve` and `deploy`. Whoever has it can restore and remove backups.\n"
+ABOUT_PASSWORD = "# USER:PASSWORD of Prefect's UI and API, for the units of server and worker, `serve` and `deploy`. Anyone who has it can restore and remove backups.\n"
 
 
 @dataclass(frozen=True, slots=True)

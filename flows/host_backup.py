@@ -36,7 +36,7 @@ def host_backup(installation: str = "main") -> Record:
         stack = read_installation(config)
         seen = look_at_host(host_settings(config), stack)
         require_room_for_host(config, seen)
-        # Always gzip: what zstd makes of a gigabyte of zeros would look like a bomb to whoever reads it.
+        # Always gzip: what zstd makes of a gigabyte of zeros would look like a bomb to anyone who reads it.
         with new_archive(config, "guide", at, of_system=True) as archive:
             images = save_images(seen, archive)
             volumes, changed = copy_volumes(config, seen, archive)

@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if not _without:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name == "RunInput":  # a form is a model of values, whoever asks for them
+    if name == "RunInput":  # a form is a model of values, no matter who asks for them
         from pydantic import BaseModel
 
         return BaseModel

@@ -151,7 +151,7 @@ def serve(line: socket.socket) -> None:
         importlib.import_module(module)
     from tasks.adapters.engine.compose import compose_command
 
-    with suppress(BackupError):  # whoever needs it is told why
+    with suppress(BackupError):  # anyone who needs it is told why
         compose_command()
     gc.freeze()  # the children need not look through the modules, nor have pages of their own for it
     while True:

@@ -95,7 +95,7 @@ def target_view(config: InstallationConfig, name: str) -> Iterator[InstallationC
     above = state_subdirectory(f"copies/{config.id}")
     _remove_left(above)
     with tempfile.TemporaryDirectory(prefix=VIEW_PREFIX, dir=above) as place:
-        view = Path(place).resolve()  # as archives are known by their paths, whoever follows links on the way
+        view = Path(place).resolve()  # as archives are known by their paths, no matter who follows links on the way
         found = [each for each in seen.content.backups.values() if each.is_whole]
         sources = {each.path: each for each in (_stand_in(view, remote, one) for one in found) if each is not None}
         legacy = [each.name for each in seen.content.stored.values() if each.parts and each.record is None]

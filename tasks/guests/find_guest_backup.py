@@ -40,7 +40,7 @@ def find_guest_backup(
     if not found.is_own and not foreign:
         raise Refused(
             f"{manifest.name} is not known as this installation's own: {found.reason or found}",
-            hint="--foreign restores it all the same: its programs will run as whoever made it wants",
+            hint="--foreign restores it all the same: its programs will run as its maker wants",
         )
     return path, record, manifest.guest
 

@@ -141,7 +141,7 @@ def restore_dump(
         )
         is_held_back = options.neutralise and bool(brought)
         if is_held_back and expected.shape is not None and expected.shape.inserts:
-            # Rows are read in the words of INSERT by a SELECT, and planning one runs what an index calls, as whoever asks.
+            # Rows are read in the words of INSERT by a SELECT, and planning one runs what an index calls, as the one who asks.
             expected = replace(expected, census=None, note=ROWS_NOT_READ)
         found = [
             *prove_replacement(installation, loaded, new, expected, options.limits),

@@ -34,7 +34,7 @@ class ApplicationImage:
 def look_at_application_image(name: str) -> ApplicationImage:
     """Ask the registry which image a name stands for, and fetch that one by its digest; else take the one that is here.
 
-    A tag of this host goes on standing for what it did: nobody's `docker compose up` shall start the new version before
+    A tag of this host goes on meaning what it did: nobody's `docker compose up` shall start the new version before
     it was rehearsed. Raise Refused where no such image can be had.
     """
     digest = name.partition("@")[2] or resources.registry_digest(name) or ""

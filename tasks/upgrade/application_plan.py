@@ -50,7 +50,7 @@ class ApplicationRehearsal:
 
     @property
     def migrations(self) -> str:
-        """Say what became of the schema."""
+        """Describe the change of the schema."""
         if self.schema_before == self.schema_after:
             return f"no migration (the schema stays {self.schema_after or 'without a version'})"
         return f"migrations from {self.schema_before or 'no version'} to {self.schema_after}"

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def nobody_writes(stack: Installation, *, wait_seconds: float) -> Iterator[None]:
-    """Hold every table against writers within the block, whoever they are; ends with the block, the server or this process."""
+    """Hold every table against writers within the block, no matter who they are; ends with the block, the server or this process."""
     with (
         server_of(stack) as server,
         session(server, stack.database.name, purpose="upgrade", answer_seconds=LONG_ANSWER_SECONDS) as opened,

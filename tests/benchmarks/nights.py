@@ -169,7 +169,7 @@ def timed(command: str) -> float:
 
 def measure_nights(stack: Stack, place: Path, options: argparse.Namespace) -> list[Figures]:
     """Let the nights pass; each way backs each of them up."""
-    # As an archive of some age is: else the first vacuum of what was just loaded writes all of it once more, in whoever's night that falls.
+    # As an archive of some age is: else the first vacuum of what was just loaded writes all of it once more, in whichever night that falls.
     stack.psql("VACUUM (FREEZE)")
     chosen = ways(stack, place)
     figures = [Figures(each.name) for each in chosen]

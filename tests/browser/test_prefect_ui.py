@@ -73,7 +73,7 @@ def wait_for_state(page: Page, state: str) -> None:
 
 
 def wait_for(page: Page, wanted: Locator, timeout_seconds: float) -> None:
-    """Wait until something is to be seen; load a page anew that has stayed blank, as whoever sits before it would.
+    """Wait until something is to be seen; load a page anew that has stayed blank, as anyone who sits before it would.
 
     Seen twice at the start of the whole suite, while the stacks' images are being made: nothing at all was drawn in thirty seconds. Why is
     not known; what the browser met stands in the report of a test that fails.

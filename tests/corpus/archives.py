@@ -1,4 +1,4 @@
-"""More than a hundred bad archives: each a way to harm whoever reads or extracts it."""
+"""More than a hundred bad archives: each a way to harm anyone who reads or extracts it."""
 
 from __future__ import annotations
 

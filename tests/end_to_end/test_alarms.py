@@ -1,4 +1,4 @@
-"""P18: people are told, at a real receiver: of what failed, of what was not proven, of what died, of what did not happen, of little room.
+"""P18: notifications reach a real receiver: of what failed, of what was not proven, of what died, of what did not happen, of little room.
 
 None of this needs Prefect: server and worker may be dead. What only a server can see is in test_prefect_dies and test_prefect_deployments.
 """

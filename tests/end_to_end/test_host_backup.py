@@ -258,7 +258,7 @@ def test_all_comes_back_identical_on_another_engine(machine: Machine, tmp_path: 
         assert code != 0
         assert at_rest in json.loads(out)["error"]
         subprocess.run(["docker", "volume", "rm", at_rest], check=True, capture_output=True)
-        # The rest as whoever has only the disk does it: the newest there that the key has made.
+        # The rest as anyone who has only the disk does it: the newest there that the key has made.
         newest = [
             PROGRAM,
             "restore",

@@ -101,7 +101,7 @@ def test_a_chain_grows_while_the_application_writes_and_each_link_comes_back(sce
 
 
 def test_where_nearly_all_has_changed_the_next_one_is_full(scene: Scene) -> None:
-    """It is as quick, and a restore reads its data once; whoever asks for an incremental one gets it."""
+    """It is as quick, and a restore reads its data once; anyone who asks for an incremental one gets it."""
     first = scene.must("backup", "online", "--full")
     scene.stack.psql("CREATE TABLE grown AS SELECT n, md5(n::text) AS text FROM generate_series(1, 3000000) n")
     asked = scene.must("backup", "online", "--incremental")

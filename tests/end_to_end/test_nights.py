@@ -116,7 +116,7 @@ def test_many_nights_with_failures_an_emptied_database_and_a_full_disk(
     assert "SHRINK" in page
     assert "http://" not in re.sub(r"http://(www\.w3\.org|pygal\.org|github\.com)\S*", "", page)
 
-    # Whoever says that the loss was meant gets pruning back.
+    # Anyone who says that the loss was meant gets pruning back.
     with time_machine.travel(FIRST + timedelta(days=NIGHTS, hours=6), tick=True):
         done = prune.fn("main", accept_shrink=True)
     assert done.plan.paused == ()

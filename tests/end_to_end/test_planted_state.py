@@ -329,7 +329,7 @@ def test_what_is_kept_survives_a_kill_between_the_swap_and_the_list(
 
 
 def test_a_state_directory_of_others_is_refused(operator: Operator, state_directory: Path) -> None:
-    """Whoever could write there could tell what root is to rename and remove."""
+    """Anyone who could write there could tell what root is to rename and remove."""
     (state_directory / "kept").mkdir(mode=0o700)
     for place in (state_directory, state_directory / "kept"):
         for mode, owner in ((0o770, 0), (0o707, 0), (0o700, 12345)):

@@ -225,7 +225,7 @@ def test_a_long_step_shows_its_progress_and_a_run_its_reports(host: Host, worker
     assert status.count("](data:image/svg+xml;base64,") == 2
     posture = found["posture-main"]["data"]
     assert "| no_off_site_copy | there is no off-site copy" in posture
-    assert "| unencrypted | archives are not encrypted | whoever gets hold of one reads all mail" in posture
+    assert "| unencrypted | archives are not encrypted | anyone who gets hold of one reads all mail" in posture
     (newest, *_) = json.loads(found["catalogue-main"]["data"])
     assert list(newest)[:5] == ["backup", "verdict", "age", "size", "kept because"]
 
@@ -258,7 +258,7 @@ def test_every_deployment_refuses_paths_unknown_installations_and_unknown_keys(h
 
 
 def test_a_restore_that_may_not_be_is_refused_by_the_run_too(host: Host, worker: None) -> None:
-    """Whoever has the server not look at parameters can still neither name a file nor skip the confirmation."""
+    """Anyone who has the server not look at parameters can still neither name a file nor skip the confirmation."""
     before = host.stack.states()
     cases: list[tuple[str, dict[str, str], str]] = [
         ("sql-dump-restore", {"confirm": "yes"}, "was not confirmed"),
@@ -286,7 +286,7 @@ def test_a_restore_that_nobody_approves_gives_up(host: Host, worker: None) -> No
     run = wait_for_run(host.server, host.start("guided-restore"))
 
     assert run["state"] == "FAILED"
-    # Whoever notices first gives the words: Prefect's service for expired pauses, or the run itself.
+    # The first to notice gives the words: Prefect's service for expired pauses, or the run itself.
     assert re.search("never resumed|nobody approved the restore", run["message"])
     assert host.stack.states() == before
 

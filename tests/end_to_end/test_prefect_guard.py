@@ -140,7 +140,7 @@ def attacks(server: PrefectServer) -> dict[str, str]:
 def test_a_run_that_was_changed_is_refused_and_executes_nothing(
     server: PrefectServer, request: pytest.FixtureRequest
 ) -> None:
-    """Whoever has the password may write anything to the server: the worker takes it for claims, and says which is wrong."""
+    """Anyone who has the password may write anything to the server: the worker takes it for claims, and says which is wrong."""
     with pytest.raises(urllib.error.HTTPError) as caught:
         start_run(server, "watch/watch", {"installation": "main"}, job_variables={"command": "id"})
     assert caught.value.code == 422  # the pool lets nothing be set, so the server itself refuses

@@ -49,7 +49,7 @@ def test_schedules_keep_clear_of_the_applications_own_jobs(deployment: dict[str,
 
 
 def test_no_parameter_can_name_a_file_or_a_secret() -> None:
-    """Prefect stores and shows parameters, and whoever reaches its API sets them."""
+    """Prefect stores and shows parameters, and anyone who reaches its API sets them."""
     for deployment in DEPLOYMENTS:
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
         for name in flow.parameters.properties:

@@ -60,7 +60,7 @@ def test_unsigned_ones_are_adopted_and_others_are_not(config: InstallationConfig
 
 
 def test_another_installations_archive_is_not_adopted(config: InstallationConfig, tmp_path: Path) -> None:
-    """Neither with a signature of its own nor without one; whoever wrote the record."""
+    """Neither with a signature of its own nor without one; no matter who wrote the record."""
     other = InstallationConfig("other", config.settings.model_copy(update={"directory": tmp_path / "elsewhere"}))
     other.directory.mkdir()
     names = [back_up(other, FIRST + timedelta(days=night), signed=night == 0).manifest.name for night in range(2)]

@@ -277,7 +277,7 @@ def test_a_target_that_takes_nothing_is_given_up(sftp: Server, tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["sftp", "directory"])
 def test_a_record_is_replaced_in_one_step(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    """Whoever reads it meanwhile reads the old one or the new, never a torn one.
+    """Anyone who reads it meanwhile reads the old one or the new, never a torn one.
 
     This SFTP server takes the old one away before it gives the new one its name, so that a reader may find none for a moment.
     """

@@ -66,7 +66,7 @@ def test_who_may_not_come_in_is_told_so_without_the_secret(
 
 @pytest.mark.parametrize("known", ["nothing", "another key"])
 def test_a_server_that_is_not_known_by_its_key_gets_nothing(openssh: Server, tmp_path: Path, known: str) -> None:
-    """Whoever answers in its place sees neither a password nor a byte of a backup."""
+    """Anyone who answers in its place sees neither a password nor a byte of a backup."""
     hosts = tmp_path / "known_hosts"
     other = " ".join((openssh.files.parent / "other-key.pub").read_text().split()[:2])
     hosts.write_text(f"[127.0.0.1]:{openssh.port} {other}\n" if known == "another key" else "")

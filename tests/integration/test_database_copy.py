@@ -43,7 +43,7 @@ def journal_of(stack: Stack, database: str) -> Journal:
 
 
 def test_a_copy_is_like_the_database_and_gone_afterwards(small_stack: Stack) -> None:
-    """Its settings, grants and limits stand in no file of it; whoever is connected meanwhile is sent away."""
+    """Its settings, grants and limits stand in no file of it; anyone who is connected meanwhile is sent away."""
     name, before = small_stack.database, names(small_stack)
     for words in ("SET work_mem = '7MB'", "CONNECTION LIMIT 55"):
         small_stack.psql(f'ALTER DATABASE "{name}" {words}')

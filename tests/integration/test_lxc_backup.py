@@ -178,7 +178,7 @@ def test_what_cannot_be_backed_up_is_left_alone(place: Path, tmp_path: Path, mon
     assert len(list_backups(caller.repository)) == 1
     assert caller.run("backup", "lxc", "mail")[0] == 2, "the settings do not name it"
     failed = next(each for each in read_history("main") if each.run == "lxc backup")
-    assert failed.outcome == "failed", "whoever is told of failures is told of this one"
+    assert failed.outcome == "failed", "anyone who is told of failures is told of this one"
     problems = {
         each.text.split(" yet")[0]
         for each in read_status.fn(config_of("main"), now=campaign.now()).problems

@@ -464,7 +464,7 @@ def test_docker_is_away_when_the_flow_dies(
 
 
 def test_a_run_that_comes_first_settles_first(names: list[str], directory: Path, own_state: Path) -> None:
-    """The next run after a kill converges, whoever of it and the watchdog is quicker."""
+    """The next run after a kill converges, no matter which of it and the watchdog is quicker."""
     process = borrow(names, directory)
     read_until(process, "stopped")
     process.kill()

@@ -51,7 +51,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("script", SHAPES.values(), ids=SHAPES)
 def test_a_program_is_ended_with_its_children_and_no_orphan_is_left(small_stack: Stack, script: str) -> None:
-    """Closing a program that runs ends it inside the container too: whoever has no children first, and no parent before them."""
+    """Closing a program that runs ends it inside the container too: those without children first, and no parent before them."""
     container = postgres_of(small_stack)
     for _ in range(2):
         with programs.start_program(container.id, ["bash", "-c", script]) as program:

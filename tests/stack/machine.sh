@@ -157,7 +157,7 @@ start_engine() {
     remove_stale_pid_files
     : >"$engine_log"
     # A session of its own, for it must outlive this terminal, and none of our open files: a pipe that it inherited would
-    # never end for whoever reads it. Its socket is given to our own group.
+    # never end for anyone who reads it. Its socket is given to our own group.
     # shellcheck disable=SC2016 # expanded by the inner shell
     as_root setsid --fork bash -c '
       for file in /proc/$$/fd/*; do
@@ -235,7 +235,7 @@ if find_python >/dev/null && [ -e /etc/ssl/certs/ca-certificates.crt ]; then
   install_python_packages &
   python_packages=$!
 fi
-# Whoever is told that something is missing gets a machine on which nothing goes on any more.
+# Also where it ends early because something is missing: nothing goes on behind that message.
 trap '[ -z "$python_packages" ] || wait "$python_packages" || true' EXIT
 install_packages
 give_kvm_its_group

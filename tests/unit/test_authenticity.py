@@ -39,7 +39,7 @@ def judged(found: Record | None, trust: Trust = TRUST, **more: Any) -> Authentic
 
 
 def reread(found: Record, **changes: Any) -> Record:
-    """Read a record from its file, with keys of its JSON changed by whoever can write there."""
+    """Read a record from its file, with keys of its JSON changed by anyone who can write there."""
     value = json.loads(found.model_dump_json())
     for place, new in changes.items():
         target = value

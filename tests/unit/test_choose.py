@@ -65,7 +65,7 @@ def test_without_a_known_key_nothing_is_taken_unless_that_is_said() -> None:
     assert "--trusted-key" in refused.value.hint
     assert "--foreign" in refused.value.hint
     got = chosen(there, foreign=True)
-    assert (got.found, "whoever made it" in got.why) == (there, True)
+    assert (got.found, "no matter who made it" in got.why) == (there, True)
 
 
 def test_two_installations_at_one_place_are_not_mixed_up() -> None:

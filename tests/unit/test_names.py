@@ -78,5 +78,5 @@ def test_a_name_without_a_moment_tells_none(name: str) -> None:
     ["/etc/passwd", "../b", "mailarchiver-backup-20260301-020005.tar.gz", "latest/..", "Latest", "", " latest"],
 )
 def test_a_flow_takes_no_path_for_a_backup(parameter: str) -> None:
-    """Whoever reaches Prefect's API names a backup, never a file."""
+    """Anyone who reaches Prefect's API names a backup, never a file."""
     assert re.fullmatch(BACKUP_PARAMETER, parameter) is None

@@ -189,7 +189,7 @@ def test_broken_yaml(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_files_that_others_may_change_or_that_are_missing(tmp_path: Path) -> None:
-    """Whoever can change the settings chooses which directory root backs up, and to where."""
+    """Anyone who can change the settings chooses which directory root backs up, and to where."""
     with pytest.raises(UsageError, match="every user may write"):
         load_settings(write(tmp_path / "s.yaml", EXAMPLE.read_text(), 0o666))
     with pytest.raises(UsageError, match="cannot be read: No such file"):

@@ -76,7 +76,7 @@ def test_what_is_no_image_is_refused(image: str) -> None:
 
 
 def test_a_flow_run_cannot_name_somebody_elses_image() -> None:
-    """Whoever reaches Prefect's API would else choose the program that gets the mail."""
+    """Anyone who reaches Prefect's API would else choose the program that gets the mail."""
     require_image_name("evil/postgres:17", current="postgres:15", anywhere=True)
     with pytest.raises(UsageError, match="another repository"):
         require_image_name("evil/postgres:17", current="postgres:15", anywhere=False)

@@ -15,7 +15,7 @@ from tasks.adapters.archive.age_keys import identities_of
 from tasks.adapters.host.outside_files import IDENTITY, read_outside
 from tasks.core.errors import UsageError
 
-_PRIVATE_HINT = "chmod 600 it: whoever reads it can open the archives"
+_PRIVATE_HINT = "chmod 600 it: anyone who reads it can open the archives"
 _AGE_FILE = (b"age-encryption.org/v1", b"-----BEGIN AGE ENCRYPTED FILE-----")
 
 

@@ -1,6 +1,6 @@
 """Keys for one verification: made for one archive, kept in memory-backed storage until its verification has ended or a limit has passed.
 
-Whoever has such a key opens that one archive. So it lies in a file of root's alone (0600) that is on no disk, and a run that finds one past its
+Anyone who has such a key opens that one archive. So it lies in a file of root's alone (0600) that is on no disk, and a run that finds one past its
 limit, or without its archive, takes it away: after a crash, too.
 """
 

@@ -152,7 +152,7 @@ def send(
 
 
 def put(remote: Remote, name: str, content: bytes, *, locked_until: datetime | None = None) -> None:
-    """Send a small file in place of what is there by this name: a reader, and whoever comes after our death, never finds half of it.
+    """Send a small file in place of what is there by this name: a reader, and anyone who comes after our death, never finds half of it.
 
     A target that writes where it is told to (SFTP, a directory) gets it under another name first, which rclone then gives its own.
     An SFTP server without `posix-rename` (OpenSSH's has it) takes the old one away before: for that moment there is none,

@@ -1,6 +1,6 @@
 """A listening socket, taken before anybody else can take the port, and held for a program that answers on it later.
 
-Whoever listens where our server is expected is told its password by the first client. Any user of the machine may take a port that is free.
+Anyone who listens where our server is expected is told its password by the first client. Any user of the machine may take a port that is free.
 """
 
 from __future__ import annotations

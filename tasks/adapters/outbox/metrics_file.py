@@ -47,7 +47,7 @@ def _copies(registry: CollectorRegistry, status: Status) -> None:
 def _guests(registry: CollectorRegistry, status: Status) -> None:
     names = ["installation", "guest"]
     counts = Gauge(
-        f"{PREFIX}_guest_backups", "Backups of a guest as a whole, whoever made them", names, registry=registry
+        f"{PREFIX}_guest_backups", "Backups of a guest as a whole, no matter who made them", names, registry=registry
     )
     moments = Gauge(
         f"{PREFIX}_guest_last_timestamp_seconds", "Moment of a guest's newest backup", names, registry=registry

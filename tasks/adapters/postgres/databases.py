@@ -110,7 +110,7 @@ def create_database(session: Session, name: str, like: DatabaseFacts, *, owner: 
 
 
 def copy_database(session: Session, source: str, name: str, *, owner: str, comment: str) -> None:
-    """Make a database that is a copy of another, files and all; nobody may be in that one, and whoever comes back is ended again.
+    """Make a database that is a copy of another, files and all; nobody may be in that one, and anyone who comes back is ended again.
 
     The copy goes by files, not by WAL: it is the quicker way for what is large, and PostgreSQL 18 may clone them.
     """

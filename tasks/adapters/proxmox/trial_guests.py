@@ -27,7 +27,7 @@ def config_of_backup(session: Session, node: str, copy: GuestCopy) -> dict[str, 
 
 
 def free_ids(session: Session, ids: tuple[int, int] | None) -> Iterator[int]:
-    """Give ids that no guest of the cluster has at this moment, whoever may see it; a restore reserves one."""
+    """Give ids that no guest of the cluster has at this moment, no matter who may see it; a restore reserves one."""
     if ids is None:
         first = free_id(session.get("cluster/nextid"))
         if first is None:

@@ -30,7 +30,7 @@ from tasks.core.archive.values import (
 from tasks.core.errors import ArchiveDamaged, Refused
 
 MANIFEST_VERSION = 1
-# An archive that holds only what has changed: whoever takes it for a whole one would restore nonsense.
+# An archive that holds only what has changed: anyone who takes it for a whole one would restore nonsense.
 CHAINED_VERSION = 2
 NEWEST_VERSION = CHAINED_VERSION
 # A century of nights, hourly for four years.

@@ -123,7 +123,9 @@ def _problem(each: Found, now: datetime, there: Mapping[str, str], *, foreign: b
 
 def _why(each: Found, count: int, place: str, now: datetime, *, foreign: bool) -> str:
     age = f", {duration_text((now - each.created).total_seconds())} old" if each.created else ""
-    known = "whoever made it" if foreign and not each.authenticity.counts else "signed with a key that is known here"
+    known = (
+        "no matter who made it" if foreign and not each.authenticity.counts else "signed with a key that is known here"
+    )
     there = f"the newest of the {count} backups" if count > 1 else "the only backup"
     proven = ", proven by a restore" if each.record is not None and each.record.verified else ", never verified"
     return f"{each.name}{age}{proven}: {there} at {place}, {known}"

@@ -1,4 +1,4 @@
-"""The failure of a run over several guests, whoever backs them up."""
+"""The failure of a run over several guests, no matter who backs them up."""
 
 from __future__ import annotations
 

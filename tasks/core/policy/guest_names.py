@@ -1,4 +1,4 @@
-"""How guests, and what is around them, may be called: patterns, without a settings file's machinery, for whoever only reads a name."""
+"""How guests, and what is around them, may be called: patterns, without a settings file's machinery, for anyone who only reads a name."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _of_copies(seen: PostureSeen) -> list[Weakness]:
             Weakness(
                 "unlocked_target",
                 f"this machine could wipe the copies at {', '.join(seen.wipeable)}",
-                "whoever takes the machine over, ransomware for one, can remove them too",
+                "anyone who takes the machine over, ransomware for one, can remove them too",
                 "lock them (S3 object lock: lock_days), or give rclone a key there that may write and not remove",
             )
         )
@@ -101,7 +101,7 @@ def _of_encryption(seen: PostureSeen) -> list[Weakness]:
             Weakness(
                 "unencrypted",
                 "archives are not encrypted",
-                "whoever gets hold of one reads all mail, and the mailboxes' passwords, which the database keeps in clear text",
+                "anyone who gets hold of one reads all mail, and the mailboxes' passwords, which the database keeps in clear text",
                 "`mailarchiver-backup keygen`, and its public key as encryption.recipients in the settings",
             )
         )
@@ -110,7 +110,7 @@ def _of_encryption(seen: PostureSeen) -> list[Weakness]:
             Weakness(
                 "key_beside_backups",
                 f"a key that opens the archives lies on this machine: {path}",
-                "whoever takes the machine has backups and key together, so the encryption protects nothing; and what destroys it destroys the key",
+                "anyone who takes the machine has backups and key together, so the encryption protects nothing; and what destroys it destroys the key",
                 "print it (`recovery-sheet --identity`), keep it away from here, and remove the file",
             )
         )
@@ -142,7 +142,7 @@ def _of_files(seen: PostureSeen) -> list[Weakness]:
 
 
 def _of_prefect(seen: PostureSeen) -> list[Weakness]:
-    why = "password, reports and commands cross the network in clear text: whoever listens can then start a restore"
+    why = "password, reports and commands cross the network in clear text: anyone who listens can then start a restore"
     found = [
         Weakness(
             "prefect_without_tls",

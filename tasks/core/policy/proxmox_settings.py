@@ -152,7 +152,7 @@ class Proxmox(ProxmoxServer):
     """The guests that carry this installation, and how they are backed up.
 
     `retention` left out: the storage's own rules hold. `limit_hours` is how long one guest's backup may take: then it is
-    ended and the guest started. `within_hours` is how old a guest's newest backup may be, whoever made it.
+    ended and the guest started. `within_hours` is how old a guest's newest backup may be, no matter who made it.
     """
 
     port: Port = 8006

@@ -1,6 +1,6 @@
 """What Prefect's server says of a flow run, against the list of deployments that came with the program.
 
-Whoever has the server's password may write anything there: commands, environments, entrypoints, pull steps, deployments
+Anyone who has the server's password may write anything there: commands, environments, entrypoints, pull steps, deployments
 of their own. So what the server says is a claim. A run is one of ours, and then what is executed is taken from the
 list; or it is refused.
 """

@@ -55,7 +55,7 @@ class SystemPlace:
 
 @dataclass(frozen=True, slots=True)
 class GuestStatus:
-    """A guest that carries the installation: how many backups of it count, whoever made them, and the newest one's moment, place and verdict.
+    """A guest that carries the installation: how many backups of it count, no matter who made them, and the newest one's moment, place and verdict.
 
     `proven` is when one was last restored as a test and found to work.
     """

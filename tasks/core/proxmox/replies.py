@@ -1,4 +1,4 @@
-"""Answers of Proxmox as values of ours. Whoever can write there is not trusted: a name is a text for people, cut and made plain,
+"""Answers of Proxmox as values of ours. Anyone who can write there is not trusted: a name is a text for people, cut and made plain,
 and goes into no path unless it has the form that Proxmox itself gives such names.
 
 The shapes are those of the published API (https://pve.proxmox.com/pve-docs/api-viewer/, https://pbs.proxmox.com/docs/api-viewer/).

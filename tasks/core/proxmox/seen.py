@@ -1,4 +1,4 @@
-"""What is remembered of guests' backups as Proxmox VE and its backup servers showed them, whoever made them."""
+"""What is remembered of guests' backups as Proxmox VE and its backup servers showed them, no matter who made them."""
 
 from __future__ import annotations
 

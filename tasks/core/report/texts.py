@@ -88,7 +88,7 @@ def _builds_on(manifest: Manifest) -> list[tuple[str, str]]:
 
 def _encrypted_to(encryption: Encryption | None) -> str:
     if encryption is None:
-        return "**no**: whoever reads the archive reads the mail"
+        return "**no**: anyone who reads the archive reads the mail"
     return "to " + ", ".join(short_recipient(each) for each in encryption.recipients)
 
 

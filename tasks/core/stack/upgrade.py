@@ -41,7 +41,7 @@ class Layout:
 def require_image_name(image: str, *, current: str, anywhere: bool, option: str = "--to") -> None:
     """Raise UsageError for what is no image's name; unless `anywhere`, for one of another repository than the current image's.
 
-    Whoever reaches Prefect's API may give a run its parameters, and so must not choose whose program gets the data.
+    Anyone who reaches Prefect's API may give a run its parameters, and so must not choose whose program gets the data.
 
     >>> require_image_name("postgres:17-alpine", current="postgres:15", anywhere=False)
     """

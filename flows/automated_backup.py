@@ -23,7 +23,7 @@ from tasks.oversight.nightly import (
     tell_overdue,
     verification_is_ours,
 )
-from tasks.oversight.standing import status_shown
+from tasks.oversight.run_page import status_shown
 from tasks.prefect_objects import Flow, flow
 from tasks.run.context import config_of
 from tasks.run.history import remembered

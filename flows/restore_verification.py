@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from tasks.copies.view import archives_from
 from tasks.core.errors import BackupError
-from tasks.oversight.standing import report_verification
+from tasks.oversight.run_page import report_verification
 from tasks.prefect_objects import flow
 from tasks.restore.check_archive import check_backup
 from tasks.restore.origin import why_not_own

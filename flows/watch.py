@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from tasks.adapters.archive.verification_keys import drop_stale_keys
 from tasks.oversight.crashed_runs import mark_crashed_runs
-from tasks.oversight.standing import show_posture, show_status
+from tasks.oversight.run_page import show_posture, show_status
 from tasks.oversight.status import StatusReport, write_status_report
 from tasks.prefect_objects import flow
 from tasks.proxmox.look import look_at_guests

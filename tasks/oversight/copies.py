@@ -12,7 +12,7 @@ from tasks.copies.remove import TargetPruned
 from tasks.core.errors import BackupError
 from tasks.core.report.copies import TargetReport, copies_report
 from tasks.oversight.reports import show_report
-from tasks.oversight.standing import show_status
+from tasks.oversight.run_page import show_status
 from tasks.run.config import InstallationConfig
 from tasks.surroundings import surroundings
 

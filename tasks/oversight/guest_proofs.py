@@ -10,7 +10,7 @@ from tasks.core.errors import BackupError
 from tasks.core.proxmox.proofs import GuestProof
 from tasks.core.report.guests import proofs_report
 from tasks.oversight.reports import show_report
-from tasks.oversight.standing import show_status
+from tasks.oversight.run_page import show_status
 from tasks.proxmox.look import look_at_guests
 from tasks.run.config import InstallationConfig
 from tasks.step import step

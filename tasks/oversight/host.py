@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.core.archive.manifest import Record
 from tasks.core.report.host import host_report
 from tasks.oversight.reports import announce_copies, show_report
-from tasks.oversight.standing import show_status
+from tasks.oversight.run_page import show_status
 from tasks.run.config import InstallationConfig
 from tasks.surroundings import surroundings
 

@@ -20,7 +20,7 @@ from tasks.adapters.outbox.history_file import read_history
 from tasks.adapters.outbox.metrics_file import write_metrics
 from tasks.adapters.outbox.report_page import write_report_page
 from tasks.core.archive.manifest import Record
-from tasks.core.copies.judge import SeenCopies, copy_notes, copy_problems, is_kept, require_problems, standing_of
+from tasks.core.copies.judge import SeenCopies, copy_counts_of, copy_notes, copy_problems, is_kept, require_problems
 from tasks.core.errors import BackupError
 from tasks.core.guests.judge import guest_notes, guest_problems
 from tasks.core.machine.judge import host_note, host_problems
@@ -35,7 +35,7 @@ from tasks.core.report.charts import duration_chart, size_chart
 from tasks.core.report.others import authenticity_problems, clock_problems, notes_on_others
 from tasks.oversight.mail_at_risk import mail_on_servers
 from tasks.oversight.pruning import plan_for
-from tasks.oversight.system import SystemStanding, system_standing
+from tasks.oversight.system import SystemStatus, system_status
 from tasks.run.config import InstallationConfig
 from tasks.run.drills import drill_state
 from tasks.run.history import notify
@@ -64,7 +64,7 @@ class StatusReport:
 def read_status(config: InstallationConfig, *, now: datetime) -> Status:
     """Judge how an installation's backups stand; touch nothing."""
     own = look_at(config, list_backups(config.repository), now=now)
-    return _status_of(config, own, read_history(config.id), copies_seen(config), system_standing(config, now), now=now)
+    return _status_of(config, own, read_history(config.id), copies_seen(config), system_status(config, now), now=now)
 
 
 def copies_seen(config: InstallationConfig) -> tuple[SeenCopies, ...]:
@@ -77,7 +77,7 @@ def _status_of(
     own: OwnBackups,
     entries: Sequence[Entry],
     copies: Sequence[SeenCopies],
-    system: SystemStanding,
+    system: SystemStatus,
     *,
     now: datetime,
     looks: bool = False,
@@ -120,7 +120,7 @@ def _status_of(
             *(host_note(each, now=now) for each in around[:1]),
             *guest_notes(own.system, now=now),
         ],
-        standing=standing_of(own.records[0], copies, now, system.places) if own.records else None,
+        copy_counts=copy_counts_of(own.records[0], copies, now, system.places) if own.records else None,
         targets=[each.status() for each in copies],
         mail=mail,
         guests=system.guests,
@@ -189,13 +189,13 @@ def write_status_report(config: InstallationConfig, *, now: datetime, looks: boo
     """
     backups, entries = list_backups(config.repository), read_history(config.id)
     own = look_at(config, backups, now=now)
-    copies, system = copies_seen(config), system_standing(config, now)
+    copies, system = copies_seen(config), system_status(config, now)
     status = _status_of(config, own, entries, copies, system, now=now, looks=looks)
     listed = [
         Listed(
             each.name, str(each.path), each.bytes, each.created, each.record,
             "" if own.authenticity[each.name].counts or each.record is None else str(own.authenticity[each.name]),
-            str(standing_of(each.record, copies, now, system.places)) if each.record is not None and own.authenticity[each.name].counts else "",
+            str(copy_counts_of(each.record, copies, now, system.places)) if each.record is not None and own.authenticity[each.name].counts else "",
         )
         for each in backups
     ]  # fmt: skip
@@ -208,7 +208,7 @@ def write_status_report(config: InstallationConfig, *, now: datetime, looks: boo
         if config.repository.is_dir() and not any(problem.kind == "repository" for problem in status.problems):
             shown = nights(
                 records, entries, now=now, is_daily=config.settings.alarms.backup_within_hours <= 36,
-                is_kept=lambda each: is_kept(config.settings.require, standing_of(each, copies, now, system.places)),
+                is_kept=lambda each: is_kept(config.settings.require, copy_counts_of(each, copies, now, system.places)),
             )  # fmt: skip
             page = write_report_page(config.repository, status, lines, charts, entries, shown)
         if config.settings.metrics_directory is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tasks.adapters.proxmox.guests_state import read_guest_proofs, read_guests_seen
-from tasks.core.policy.standing import GuestStatus, SystemPlace
+from tasks.core.policy.copy_counts import GuestStatus, SystemPlace
 from tasks.core.proxmox.judge_guests import guest_notes, guest_statuses, place_problems, system_places
 from tasks.core.report.catalogue import CatalogueLine
 from tasks.core.report.guests import guest_lines
@@ -14,7 +14,7 @@ from tasks.run.config import InstallationConfig
 
 
 @dataclass(frozen=True, slots=True)
-class SystemStanding:
+class SystemStatus:
     """How the whole system's backups stand, as they were last seen; all is empty where the settings name no Proxmox."""
 
     guests: tuple[GuestStatus, ...] = ()
@@ -24,16 +24,16 @@ class SystemStanding:
     lines: tuple[CatalogueLine, ...] = ()
 
 
-def system_standing(config: InstallationConfig, now: datetime) -> SystemStanding:
+def system_status(config: InstallationConfig, now: datetime) -> SystemStatus:
     """Judge what was last seen; nothing is asked."""
     wanted = config.settings.proxmox
     if wanted is None:
-        return SystemStanding()
+        return SystemStatus()
     seen = read_guests_seen(config.id)
     proofs = read_guest_proofs(config.id)
     ours = config.settings.schedule.proxmox is not None
     guests = guest_statuses(wanted, seen, now, ours_by_schedule=ours, proofs=proofs)
-    return SystemStanding(
+    return SystemStatus(
         tuple(guests),
         (*(text for each in guests for text in each.problems), *place_problems(seen)),
         tuple(guest_notes(seen)),

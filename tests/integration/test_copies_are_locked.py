@@ -75,7 +75,7 @@ def test_a_locked_copy_is_locked_in_all_its_parts_and_says_so(s3: dict[str, str]
     for file in rclone.list_files(remote):
         if file.name.startswith("mailarchiver"):
             assert rclone.describe(remote, file.name).locked_until is not None, file.name
-    assert str(read_status(config, now=datetime.now(UTC)).standing) == "2-2-1-1-0"
+    assert str(read_status(config, now=datetime.now(UTC)).copy_counts) == "2-2-1-1-0"
 
 
 def test_a_bucket_that_cannot_lock_takes_no_copy_that_is_to_be_locked(s3: dict[str, str], tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_an_old_lock_is_not_taken_for_one_that_holds(s3: dict[str, str], tmp_pat
     night(config)
     copy(config)
 
-    assert str(read_status(config, now=datetime.now(UTC)).standing) == "2-2-0-0-0"
+    assert str(read_status(config, now=datetime.now(UTC)).copy_counts) == "2-2-0-0-0"
 
 
 def locks_at(config: InstallationConfig, place: str) -> dict[str, datetime | None]:

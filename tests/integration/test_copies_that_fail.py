@@ -236,8 +236,8 @@ def test_a_target_that_refuses_to_remove_is_told_and_no_failure(stick: Path, tmp
     assert (stick / first.file).exists()
     status = read_status(config, now=datetime.now(UTC))
     assert any("keeps what retention would remove" in each for each in status.notes)
-    assert status.standing is not None
-    assert status.standing.immutable == 1
+    assert status.copy_counts is not None
+    assert status.copy_counts.immutable == 1
 
 
 def test_rclones_configuration_must_be_ours_alone(sftp: Server, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from flows.watch import watch
 from tasks.adapters.proxmox.guests_state import read_guests_seen
-from tasks.oversight.system import SystemStanding, system_standing
+from tasks.oversight.system import SystemStatus, system_status
 from tasks.proxmox.look import look_at_guests
 from tasks.run.context import config_of
 from tasks.surroundings import run_flow
@@ -70,11 +70,11 @@ def use(section: dict[str, Any], place: Path, **more: Any) -> None:
     write_settings(place / "settings.yaml", {"main": main})
 
 
-def looked() -> SystemStanding:
+def looked() -> SystemStatus:
     """Look, and judge what was seen."""
     config, now = config_of("main"), datetime.now(UTC)
     look_at_guests(config, now)
-    return system_standing(config, now)
+    return system_status(config, now)
 
 
 def test_all_is_well(section: dict[str, Any], server: FakeBackupServer) -> None:
@@ -172,7 +172,7 @@ def test_a_server_that_is_away(section: dict[str, Any], server: FakeBackupServer
     assert problem.startswith("127.0.0.1:store1: 127.0.0.1:")
     assert "does not accept the API token" in problem
     assert found.guests[0].copies == 2
-    later = system_standing(config_of("main"), datetime.now(UTC) + timedelta(days=9))
+    later = system_status(config_of("main"), datetime.now(UTC) + timedelta(days=9))
     assert "is 10" in " ".join(later.problems)
 
 
@@ -200,8 +200,8 @@ def test_a_namespace_is_a_place_of_its_own(section: dict[str, Any], server: Fake
 
 def test_it_counts_as_the_copies_do(section: dict[str, Any], tmp_path: Path) -> None:
     """A place holds a backup's data when each guest was backed up at its moment or soon after."""
-    standing = looked()
-    at = {each.name: each for each in standing.places}
+    system = looked()
+    at = {each.name: each for each in system.places}
 
     assert (at["local"].medium, at["local"].off_site) == ("proxmox", False)
     assert (at["127.0.0.1:store1"].medium, at["127.0.0.1:store1"].off_site) == ("backup-server", True)

@@ -20,7 +20,7 @@ from tasks.adapters.proxmox.guests_state import read_guest_proofs
 from tasks.core.proxmox.proofs import GuestProof
 from tasks.core.quoting import quoted
 from tasks.oversight.guest_proofs import GuestsNotProven
-from tasks.oversight.system import system_standing
+from tasks.oversight.system import system_status
 from tasks.proxmox.check import check_proxmox
 from tasks.recovery.recover import recover
 from tasks.run.context import config_of
@@ -233,10 +233,10 @@ def test_from_the_command_line(
     nothing_left(proxmox)
     seen = read_guest_proofs("main")
     assert seen.proven[str(MACHINE)].backup == proof["backup"]
-    standing = system_standing(config_of("main"), datetime.now(UTC))
-    assert standing.problems == ()
-    assert standing.guests[0].proven is not None
-    assert [line.verdict for line in standing.lines if line.backup == proof["backup"]] == ["verified"]
+    system = system_status(config_of("main"), datetime.now(UTC))
+    assert system.problems == ()
+    assert system.guests[0].proven is not None
+    assert [line.verdict for line in system.lines if line.backup == proof["backup"]] == ["verified"]
     (metrics,) = (tmp_path / "metrics").iterdir()
     assert 'guest_last_proven_timestamp_seconds{guest="102",installation="main"} 0' not in metrics.read_text()
     assert "guest_last_proven_timestamp_seconds{" in metrics.read_text()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.archive.manifest import Record
-from tasks.core.copies.judge import SeenCopies, standing_of
+from tasks.core.copies.judge import SeenCopies, copy_counts_of
 from tasks.core.copies.plan import plan_removal, plan_sending
 from tasks.core.copies.state import CopyEntry, TargetState
 from tasks.core.policy.chains import ChainRules, ServerHistory, chain_of, missing_links, plan_increment
@@ -154,10 +154,10 @@ def test_a_copy_without_what_it_needs_is_none() -> None:
     newest, full = chain(2)
     target = CopyTarget(name="away", remote="away:mail")
     both = {full.manifest.name: entry(full), newest.manifest.name: entry(newest)}
-    assert standing_of(newest, [SeenCopies(target, TargetState(copies=both))], NOW).copies == 2
+    assert copy_counts_of(newest, [SeenCopies(target, TargetState(copies=both))], NOW).copies == 2
     for broken in ({newest.manifest.name: entry(newest)}, both | {full.manifest.name: entry(full, sha256="other")}):
         seen = SeenCopies(target, TargetState(copies=broken))
-        assert standing_of(newest, [seen], NOW).copies == 1
+        assert copy_counts_of(newest, [seen], NOW).copies == 1
 
 
 def test_what_is_missing_is_named() -> None:

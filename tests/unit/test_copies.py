@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.archive.manifest import Record
-from tasks.core.copies.judge import SeenCopies, copy_problems, is_kept, require_problems, standing_of, wipeable
+from tasks.core.copies.judge import SeenCopies, copy_counts_of, copy_problems, is_kept, require_problems, wipeable
 from tasks.core.copies.parts import PARTS_MAXIMUM, RemoteFile, is_whole, parts_of, stored_backups
 from tasks.core.copies.plan import plan_removal, plan_sending
 from tasks.core.copies.rclone_words import fault_of, last_words, secrets_in, without_secrets
 from tasks.core.copies.state import CopyEntry, TargetState, due_for_reading
+from tasks.core.policy.copy_counts import SystemPlace
 from tasks.core.policy.retention import Candidate
 from tasks.core.policy.settings import CopyTarget, Require, Retention
-from tasks.core.policy.standing import SystemPlace
 from tests.unit.values import NOW, record
 
 NAME = "mailarchiver-backup-20260301-020005"
@@ -155,25 +155,25 @@ def test_the_numbers_of_a_backup_count_what_is_really_its_copy() -> None:
     usb = CopyTarget(name="usb", remote="/mnt/usb/mail")
     locked = seen(entry(proven, locked_until=NOW + timedelta(days=3)))
 
-    assert str(standing_of(proven, [locked, seen(entry(proven), target=usb)], NOW)) == "3-2-1-1-0"
-    assert str(standing_of(record(1), [], NOW)) == "1-1-0-0-?"
+    assert str(copy_counts_of(proven, [locked, seen(entry(proven), target=usb)], NOW)) == "3-2-1-1-0"
+    assert str(copy_counts_of(record(1), [], NOW)) == "1-1-0-0-?"
     at = proven.manifest.created_at
     around = SystemPlace("local", "proxmox", False, ((at + timedelta(hours=1),),), timedelta(hours=50))
     away = SystemPlace(
         "pbs", "backup-server", True, ((at + timedelta(hours=9), at - timedelta(hours=9)),), timedelta(hours=50)
     )
     older = SystemPlace("old", "proxmox", True, ((at - timedelta(hours=1),),), timedelta(hours=50))
-    assert str(standing_of(proven, [], NOW, [around, away, older])) == "3-3-1-0-0"
-    assert str(standing_of(record(1, verdict="different", verified_sha="a"), [], NOW)) == "1-1-0-0-1"
-    assert str(standing_of(proven, [seen(entry(proven, locked_until=NOW - timedelta(days=3)))], NOW)) == "2-2-1-0-0"
-    assert str(standing_of(proven, [seen(entry(proven), refused="it refused")], NOW)) == "2-2-1-1-0"
+    assert str(copy_counts_of(proven, [], NOW, [around, away, older])) == "3-3-1-0-0"
+    assert str(copy_counts_of(record(1, verdict="different", verified_sha="a"), [], NOW)) == "1-1-0-0-1"
+    assert str(copy_counts_of(proven, [seen(entry(proven, locked_until=NOW - timedelta(days=3)))], NOW)) == "2-2-1-0-0"
+    assert str(copy_counts_of(proven, [seen(entry(proven), refused="it refused")], NOW)) == "2-2-1-1-0"
     for lost in (
         entry(proven, problem="missing"),
         entry(proven, problem="damaged"),
         entry(proven, sha256="b"),
         entry(proven, copied_at=None),
     ):
-        assert str(standing_of(proven, [seen(lost)], NOW)) == "1-1-0-0-0"
+        assert str(copy_counts_of(proven, [seen(lost)], NOW)) == "1-1-0-0-0"
 
 
 def test_a_target_that_this_machine_could_wipe_is_named() -> None:
@@ -203,7 +203,7 @@ def test_a_broken_rule_is_an_alarm_once_no_backup_of_the_last_hours_keeps_it() -
     assert "1-1-0-0-?" in found.text
     assert require_problems(rule, [newest], [], NOW) == [], "the first backup's copies may still be on their way"
     assert require_problems(Require(), [old], [], NOW) == []
-    assert is_kept(Require(), standing_of(newest, [], NOW))
+    assert is_kept(Require(), copy_counts_of(newest, [], NOW))
 
 
 @pytest.mark.parametrize(

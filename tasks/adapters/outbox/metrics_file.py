@@ -25,7 +25,7 @@ def write_metrics(directory: Path, status: Status) -> Path:
 
 
 def _copies(registry: CollectorRegistry, status: Status) -> None:
-    found, names = status.standing, ["installation", "target"]
+    found, names = status.copy_counts, ["installation", "target"]
     for name, help_text, value in (
         ("copies", "Copies of the newest backup, the repository's own among them", found.copies if found else 0),
         ("copies_media", "Kinds of media that the newest backup is on", found.media if found else 0),

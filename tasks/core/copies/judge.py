@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from tasks.core.archive.manifest import Record
 from tasks.core.copies.state import CopyEntry, TargetState, is_locked, newest
 from tasks.core.policy.chains import chain_of
+from tasks.core.policy.copy_counts import CopyCounts, SystemPlace, TargetStatus
 from tasks.core.policy.settings import LOCAL_MEDIUM, CopyTarget, Require
-from tasks.core.policy.standing import Standing, SystemPlace, TargetStatus
 from tasks.core.policy.status import Problem
 from tasks.core.units import duration_text
 
@@ -40,9 +40,9 @@ class SeenCopies:
         return TargetStatus(self.target.name, count, last.created_at if last else None, self.state.error)
 
 
-def standing_of(
+def copy_counts_of(
     record: Record, seen: Sequence[SeenCopies], now: datetime, system: Sequence[SystemPlace] = ()
-) -> Standing:
+) -> CopyCounts:
     """Count a backup's copies, the repository's own among them. Immutable is what the target itself answered to be locked, or refused to remove.
 
     A place with backups of the whole system counts as one where they hold the data of the backup's moment: never as immutable.
@@ -55,7 +55,7 @@ def standing_of(
         errors = 0
     elif verdict is not None and verdict.archive_sha256 == record.sha256 and verdict.verdict in ("different", "failed"):
         errors = max(1, len(verdict.differences))
-    return Standing(
+    return CopyCounts(
         copies=1 + len(copies) + len(around),
         media=len({LOCAL_MEDIUM, *(each.target.kept_on for each, _ in copies), *(each.medium for each in around)}),
         off_site=sum(each.target.off_site for each, _ in copies) + sum(each.off_site for each in around),
@@ -74,9 +74,9 @@ def wipeable(seen: SeenCopies, now: datetime) -> bool:
     return not locked and not seen.state.refused
 
 
-def is_kept(require: Require, standing: Standing) -> bool:
+def is_kept(require: Require, copy_counts: CopyCounts) -> bool:
     """Tell whether a backup's numbers are those that are required."""
-    return not _lacking(require, standing)
+    return not _lacking(require, copy_counts)
 
 
 def newest_proven_away(records: Sequence[Record], seen: Sequence[SeenCopies]) -> datetime | None:
@@ -103,9 +103,9 @@ def require_problems(
     ):
         return []
     recent = [each for each in records if now - each.manifest.created_at <= limit]
-    if any(is_kept(require, standing_of(each, seen, now, system)) for each in recent):
+    if any(is_kept(require, copy_counts_of(each, seen, now, system)) for each in recent):
         return []
-    found = standing_of(records[0], seen, now, system)
+    found = copy_counts_of(records[0], seen, now, system)
     lacking = ", ".join(_lacking(require, found)) or "it is too old"
     text = (
         f"no backup of the last {require.within_hours:g} hours is kept as `require` asks: the newest, {records[0].manifest.name},"
@@ -163,7 +163,7 @@ def _overdue(seen: SeenCopies, records: Sequence[Record], now: datetime) -> str:
     return f"overdue at target {name}: the newest copy there is {duration_text((now - since).total_seconds())} old; {limit}"
 
 
-def _lacking(require: Require, found: Standing) -> list[str]:
+def _lacking(require: Require, found: CopyCounts) -> list[str]:
     wanted = (
         ("copies", found.copies, require.copies), ("kinds of media", found.media, require.media),
         ("off-site", found.off_site, require.off_site), ("immutable", found.immutable, require.immutable),

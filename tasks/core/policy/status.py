@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from tasks.core.archive.manifest import Record
 from tasks.core.policy.clocks import is_ahead
+from tasks.core.policy.copy_counts import CopyCounts, GuestStatus, TargetStatus
 from tasks.core.policy.mail_at_risk import MailOnServers
 from tasks.core.policy.retention import Candidate, current_shrinks
 from tasks.core.policy.settings import AlarmKind, Alarms
-from tasks.core.policy.standing import GuestStatus, Standing, TargetStatus
 from tasks.core.units import duration_text, size_text
 
 
@@ -28,7 +28,7 @@ class Status:
     """An installation's backups at a moment.
 
     `rto_seconds` is the restore time that the newest verification measured; `rpo_seconds` the age of the newest verified backup's data.
-    `standing` is the newest backup's by the 3-2-1-1-0 rule, `targets` where else backups are; both are empty where
+    `copy_counts` is the newest backup's by the 3-2-1-1-0 rule, `targets` where else backups are; both are empty where
     nothing is copied. `guests` are those of a Proxmox that carry it. `mail` is how mail stands that is deleted on its servers.
     """
 
@@ -40,7 +40,7 @@ class Status:
     free_bytes: int
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
-    standing: Standing | None = None
+    copy_counts: CopyCounts | None = None
     targets: tuple[TargetStatus, ...] = ()
     mail: MailOnServers | None = None
     guests: tuple[GuestStatus, ...] = ()
@@ -95,7 +95,7 @@ class Status:
             f"; target {each.name}: {each.copies}, newest {_ago((self.at - each.newest).total_seconds() if each.newest else None)}"
             for each in self.targets
         )
-        return f"Copies of the newest (copies-media-off-site-immutable-errors): {self.standing or 'none'}{at}"
+        return f"Copies of the newest (copies-media-off-site-immutable-errors): {self.copy_counts or 'none'}{at}"
 
 
 def judge(
@@ -112,7 +112,7 @@ def judge(
     repository_problem: str = "",
     others: Sequence[Problem] = (),
     notes: Sequence[str] = (),
-    standing: Standing | None = None,
+    copy_counts: CopyCounts | None = None,
     targets: Sequence[TargetStatus] = (),
     mail: MailOnServers | None = None,
     guests: Sequence[GuestStatus] = (),
@@ -151,7 +151,7 @@ def judge(
             )
         )
     return Status(
-        installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes), standing, tuple(targets), mail, tuple(guests),
+        installation, now, len(records), newest, newest_verified, free_bytes, tuple(problems), tuple(notes), copy_counts, tuple(targets), mail, tuple(guests),
     )  # fmt: skip
 
 

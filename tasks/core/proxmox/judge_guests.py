@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from tasks.core.policy.clocks import is_ahead
+from tasks.core.policy.copy_counts import GuestStatus, SystemPlace
 from tasks.core.policy.proxmox_settings import Proxmox
-from tasks.core.policy.standing import GuestStatus, SystemPlace
 from tasks.core.proxmox.proofs import GuestProofs, proof_problems
 from tasks.core.proxmox.seen import GuestsSeen, SeenCopy, SeenTask
 from tasks.core.units import duration_text
@@ -22,7 +22,7 @@ def guest_statuses(
     """Judge each guest of the settings; nothing is judged that was never looked at."""
     if seen.looked_at is None:
         return []
-    return [_standing(each, wanted, seen, now, ours_by_schedule, proofs) for each in wanted.guests]
+    return [_guest_status(each, wanted, seen, now, ours_by_schedule, proofs) for each in wanted.guests]
 
 
 def place_problems(seen: GuestsSeen) -> list[str]:
@@ -66,7 +66,7 @@ def system_places(wanted: Proxmox, seen: GuestsSeen, now: datetime) -> list[Syst
     return found
 
 
-def _standing(
+def _guest_status(
     guest: int, wanted: Proxmox, seen: GuestsSeen, now: datetime, ours: bool, proofs: GuestProofs
 ) -> GuestStatus:
     name = seen.name_of(guest)

@@ -1,4 +1,4 @@
-"""How a backup stands by the 3-2-1-1-0 rule: copies, kinds of media, off-site, immutable, errors after a restore test."""
+"""What counts by the 3-2-1-1-0 rule: copies, kinds of media, off-site, immutable, errors after a restore test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tasks.core.units import duration_text
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CopyCounts:
     """A backup's numbers; `errors` is None where no restore of these bytes was tested."""
 
     copies: int = 1
@@ -21,7 +21,7 @@ class Standing:
     def __str__(self) -> str:
         """Write them as the rule is written.
 
-        >>> str(Standing(3, 2, 1, 1, 0)), str(Standing())
+        >>> str(CopyCounts(3, 2, 1, 1, 0)), str(CopyCounts())
         ('3-2-1-1-0', '1-1-0-0-?')
         """
         errors = "?" if self.errors is None else str(self.errors)

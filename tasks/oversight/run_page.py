@@ -1,4 +1,4 @@
-"""How the backups stand, shown on a run's page: status, posture, and the verdict of a verification, which changes it."""
+"""Status, posture and a verification's verdict, which changes both, shown on a run's page."""
 
 from __future__ import annotations
 
